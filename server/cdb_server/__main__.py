@@ -1,0 +1,5 @@
+"""`python -m cdb_server` is `cdb-server`."""
+
+from cdb_server.cli import main
+
+main()

@@ -1,0 +1,193 @@
+"""What crosses the server's inner borders: frozen dataclasses, and the names that rule 2 admits."""
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ClassVar, Literal
+
+from cdb_server.errors import InvalidArgument
+
+Clock = Callable[[], datetime]
+Role = Literal["master", "mirror"]
+
+# Rule 2: "Device: [A-Za-z0-9][A-Za-z0-9 _.+-]{0,63}, no space at the end. Type: the same, beginning with a letter."
+DEVICE_NAME_PATTERN = r"[A-Za-z0-9]([A-Za-z0-9 _.+\-]{0,62}[A-Za-z0-9_.+\-])?"
+CALIBRATION_TYPE_PATTERN = r"[A-Za-z]([A-Za-z0-9 _.+\-]{0,62}[A-Za-z0-9_.+\-])?"
+SHA256_PATTERN = r"[0-9A-Fa-f]{64}"
+TEXT_LIMIT = 4096
+GREATEST_NUMBER = 2**63 - 1
+
+# Characters that XML 1.0 cannot carry: text holding one could be stored and never be read back.
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationRecord:
+    """A calibration as it stands, or stood at the as_of of the question. Instants are UTC, `size` is in bytes.
+
+    `valid_until` is derived by rule 3: absent while nothing takes over, equal to `valid_from` when never in force.
+    `data` is absent in lists and in answers to writes.
+    """
+
+    id: int
+    device_name: str
+    calibration_type: str
+    valid_from: datetime
+    valid_until: datetime | None
+    created: datetime
+    author: str
+    comment: str | None
+    withdrawn: bool
+    withdrawn_at: datetime | None
+    withdrawn_reason: str | None
+    size: int
+    sha256: str
+    data: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device and the calibration types stored for it, in alphabetical order."""
+
+    device_name: str
+    calibration_type: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run's times, as the master accepted them at `created`."""
+
+    run_number: int
+    start_time: datetime
+    stop_time: datetime | None
+    created: datetime
+    author: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a server says of itself; the last three fields on a mirror only."""
+
+    status: str
+    role: Role
+    serial: int
+    digest: str
+    complete_until: datetime
+    version: str
+    master: str | None = None
+    lag_entries: int | None = None
+    lag_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewCalibration:
+    """What the journal keeps of a calibration, in the order of the canonical form; the payload enters as its sha256."""
+
+    kind: ClassVar = "calibration"
+    device_name: str
+    calibration_type: str
+    valid_from: datetime
+    comment: str | None
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """What the journal keeps of a withdrawal, in the order of the canonical form."""
+
+    kind: ClassVar = "withdrawal"
+    calibration_id: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunTimes:
+    """What the journal keeps of a registered run, in the order of the canonical form."""
+
+    kind: ClassVar = "run"
+    run_number: int
+    start_time: datetime
+    stop_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A journal entry: `serial` and `created` strictly increase together (rules 8 and 10)."""
+
+    serial: int
+    created: datetime
+    author: str
+    content: NewCalibration | Withdrawal | RunTimes
+
+
+def device_name(text: str) -> str:
+    """A device's name as stored: upper case. Raises InvalidArgument for a name that rule 2 does not admit."""
+    if not re.fullmatch(DEVICE_NAME_PATTERN, text):
+        raise InvalidArgument(
+            "device_name",
+            f"{text[:80]!r} cannot name a device: use 1 to 64 letters, digits, spaces and _ . + -, "
+            "beginning with a letter or digit and not ending with a space",
+        )
+    return text.upper()
+
+
+def calibration_type(text: str) -> str:
+    """A calibration type as stored: lower case. Raises InvalidArgument for one that rule 2 does not admit."""
+    if not re.fullmatch(CALIBRATION_TYPE_PATTERN, text):
+        raise InvalidArgument(
+            "calibration_type",
+            f"{text[:80]!r} cannot name a calibration type: use 1 to 64 letters, digits, spaces and _ . + -, "
+            "beginning with a letter and not ending with a space",
+        )
+    return text.lower()
+
+
+def number(argument: str, value: int) -> int:
+    """A run number or id: from 1, in 63 bits. Raises InvalidArgument."""
+    if not 1 <= value <= GREATEST_NUMBER:
+        raise InvalidArgument(argument, f"{argument} must be a whole number from 1 to {GREATEST_NUMBER}")
+    return value
+
+
+def period(start_time: datetime, stop_time: datetime | None) -> tuple[datetime, datetime]:
+    """The first and last instant of a period; without stop_time, start_time alone. Raises InvalidArgument (rule 6)."""
+    if stop_time is None:
+        return start_time, start_time
+    if stop_time < start_time:
+        raise InvalidArgument("stop_time", "stop_time lies before start_time: exchange them, or leave stop_time out")
+    return start_time, stop_time
+
+
+def comment(text: str | None) -> str | None:
+    """A comment as stored: None when empty. Raises InvalidArgument when too long or not fit for XML."""
+    return _text("comment", text) if text else None
+
+
+def reason(text: str) -> str:
+    """The reason of a withdrawal. Raises InvalidArgument when blank, too long or not fit for XML."""
+    if not text.strip():
+        raise InvalidArgument("reason", "the reason is blank: say why the calibration is withdrawn")
+    return _text("reason", text)
+
+
+def sha256(text: str) -> str:
+    """A sha256 in lower case. Raises InvalidArgument when it is not 64 hexadecimal digits."""
+    if not re.fullmatch(SHA256_PATTERN, text):
+        raise InvalidArgument("sha256", f"{text[:80]!r} is not a SHA-256 of 64 hexadecimal digits")
+    return text.lower()
+
+
+def sha256_of(data: bytes) -> str:
+    """The name of a payload: its SHA-256 in lower-case hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _text(argument: str, text: str) -> str:
+    if len(text) > TEXT_LIMIT:
+        raise InvalidArgument(argument, f"the {argument} has {len(text)} characters; at most {TEXT_LIMIT} are kept")
+    if _NOT_XML.search(text):
+        raise InvalidArgument(argument, f"the {argument} holds a control character that XML cannot carry")
+    return text

@@ -1,0 +1,8 @@
+"""The database behind the service, and the only place with transactions: `Reader`, `Writer` and `Tokens` on a `Database`."""
+
+from cdb_server.repository.database import Database
+from cdb_server.repository.reader import Reader
+from cdb_server.repository.tokens import Tokens
+from cdb_server.repository.writer import Upload, Writer
+
+__all__ = ["Database", "Reader", "Tokens", "Upload", "Writer"]

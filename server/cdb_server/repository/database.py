@@ -1,0 +1,226 @@
+"""A database of ours by URL: made, opened and checked; reading and writing transactions on it.
+
+SQLite runs with a rollback journal (TRUNCATE) and synchronous=EXTRA: an acknowledged write is on disk (rule 11), and the
+write-ahead log's fault with several processes, in SQLite before 3.51.3, does not arise. PostgreSQL reads in one snapshot;
+its writers lock one row first, so that serials are taken in commit order.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    create_engine,
+    event,
+    exc,
+    inspect,
+    make_url,
+    select,
+)
+
+from cdb_server import schema
+from cdb_server.errors import DatabaseRefused, Unavailable
+
+log = logging.getLogger(__name__)
+
+# Seconds. A commit waits at most this long for readers on SQLite, a writer at most this long for another.
+BUSY = 5
+
+
+class Database:
+    """Connections to one database of ours. Safe for use by many threads; make one a process."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        postgresql = engine.dialect.name == "postgresql"
+        self._postgresql = postgresql
+        self._reading = (
+            engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            if postgresql
+            else engine
+        )
+        self._writing = (
+            engine.execution_options(isolation_level="READ COMMITTED")
+            if postgresql
+            else engine.execution_options(cdb_begin="BEGIN IMMEDIATE")
+        )
+
+    @classmethod
+    def create(cls, url: str) -> None:
+        """Make a new, empty database. Raises DatabaseRefused, having touched nothing, where there is one already."""
+        parsed = _parse(url)
+        with _for_operator(parsed):
+            if parsed.get_backend_name() == "sqlite":
+                _create_sqlite(Path(str(parsed.database)))
+            else:
+                engine = _engine(parsed, threads=1)
+                try:
+                    with engine.begin() as connection:
+                        taken = set(inspect(connection).get_table_names()) & set(schema.metadata.tables)
+                        if taken:
+                            raise DatabaseRefused(
+                                f"{_name(parsed)} already holds {', '.join(sorted(taken))}: "
+                                "name a new database, or serve this one"
+                            )
+                        _create_tables(connection)
+                finally:
+                    engine.dispose()
+
+    @classmethod
+    def open(cls, url: str, threads: int = 8) -> "Database":
+        """Open an existing database, for up to `threads` connections at once.
+
+        Raises DatabaseRefused when there is none, or when it is foreign or newer. Makes none.
+        """
+        parsed = _parse(url)
+        if parsed.get_backend_name() == "sqlite" and not Path(str(parsed.database)).is_file():
+            raise DatabaseRefused(
+                f"there is no database {parsed.database}: make it with 'cdb-server init', or correct CDB_DATABASE"
+            )
+        database = cls(_engine(parsed, threads))
+        with _for_operator(parsed):
+            try:
+                database._check(parsed)
+            except BaseException:
+                database.close()
+                raise
+        return database
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A reading transaction: everything asked in it is of one moment. Raises Unavailable when the database fails."""
+        with _unavailable(), self._reading.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A writing transaction, alone: the lock is held from its beginning, and its end is on disk.
+
+        Raises Unavailable when the database fails or another writer holds the lock for too long.
+        """
+        with _unavailable(), self._writing.begin() as connection:
+            if self._postgresql:
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{BUSY}s'")
+                connection.execute(select(schema.cdb_schema.c.version).with_for_update()).one()
+            yield connection
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self._engine.dispose()
+
+    def _check(self, url: URL) -> None:
+        with self._reading.begin() as connection:
+            if not inspect(connection).has_table(schema.cdb_schema.name):
+                raise DatabaseRefused(f"{_name(url)} is not a calibration database: make one with 'cdb-server init'")
+            versions = connection.execute(select(schema.cdb_schema.c.version)).scalars().all()
+        if versions != [schema.VERSION]:
+            raise DatabaseRefused(
+                f"{_name(url)} has schema version {', '.join(map(str, versions)) or 'unknown'}, and this software knows "
+                f"version {schema.VERSION}: use the software that made it, or a newer one"
+            )
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except exc.ArgumentError:
+        raise DatabaseRefused(f"{url!r} is not a database URL like sqlite:///cdb.sqlite") from None
+    backend = parsed.get_backend_name()
+    if backend == "postgresql":
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend == "sqlite" and parsed.database and parsed.database != ":memory:":
+        return parsed
+    raise DatabaseRefused(
+        f"{_name(parsed)} cannot be used: name a file, as sqlite:///cdb.sqlite, or postgresql://user@host/database"
+    )
+
+
+def _name(url: URL) -> str:
+    return url.render_as_string(hide_password=True)
+
+
+def _engine(url: URL, threads: int) -> Engine:
+    pool = {"pool_size": threads, "max_overflow": 2, "pool_timeout": BUSY}
+    if url.get_backend_name() == "sqlite":
+        # mode=rw: opening never makes an empty database where one was expected.
+        path = quote(os.path.abspath(str(url.database)))
+        engine = create_engine(
+            URL.create("sqlite", database=f"file:{path}", query={"mode": "rw", "uri": "true"}),
+            connect_args={"timeout": BUSY, "isolation_level": None},
+            **pool,
+        )
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    else:
+        engine = create_engine(url, connect_args={"connect_timeout": BUSY}, pool_pre_ping=True, **pool)
+        event.listen(engine, "connect", _prepare_postgresql)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    for pragma in ("journal_mode=TRUNCATE", "synchronous=EXTRA", "foreign_keys=ON", "recursive_triggers=ON"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get("cdb_begin", "BEGIN"))
+
+
+def _prepare_postgresql(connection: Any, _record: object) -> None:
+    # Rule 11 holds whatever the cluster's default: a commit that is not flushed is not acknowledged.
+    connection.execute(
+        "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+    )
+    connection.commit()
+
+
+def _create_tables(connection: Connection) -> None:
+    schema.metadata.create_all(connection)
+    connection.execute(schema.cdb_schema.insert().values(version=schema.VERSION))
+
+
+def _create_sqlite(path: Path) -> None:
+    # Made whole under another name, then linked: nobody ever sees half a database, and no file is written over.
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    if path.exists():
+        raise DatabaseRefused(f"{path} already exists: name a new file, or serve this one")
+    try:
+        unfinished.touch(exist_ok=False)
+        engine = _engine(URL.create("sqlite", database=str(unfinished)), threads=1)
+        try:
+            with engine.begin() as connection:
+                _create_tables(connection)
+        finally:
+            engine.dispose()
+        os.link(unfinished, path)
+    except FileExistsError:
+        raise DatabaseRefused(f"{path} already exists: name a new file, or serve this one") from None
+    except OSError as error:
+        raise DatabaseRefused(f"{path} cannot be made: {error.strerror}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def _unavailable() -> Iterator[None]:
+    try:
+        yield
+    except (exc.DBAPIError, exc.TimeoutError) as error:
+        # The statement's parameters may hold a payload: the log gets the driver's message alone.
+        log.error("the database failed: %s", str(getattr(error, "orig", None) or error).splitlines()[0][:300])
+        raise Unavailable("the database cannot be reached or is busy: try again later") from error
+
+
+@contextmanager
+def _for_operator(url: URL) -> Iterator[None]:
+    try:
+        yield
+    except exc.DBAPIError as error:
+        raise DatabaseRefused(f"{_name(url)} cannot be used: {str(error.orig).strip()}") from error

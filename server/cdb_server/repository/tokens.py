@@ -1,0 +1,71 @@
+"""Who may write: a token for each user, of which only the hash is kept."""
+
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+
+from cdb_server import instants, model
+from cdb_server.errors import InvalidArgument
+from cdb_server.model import Clock
+from cdb_server.repository.database import Database
+from cdb_server.schema import token
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What is known of a token; the token itself is not."""
+
+    name: str
+    created: datetime
+    revoked: datetime | None
+
+
+class Tokens:
+    """The tokens of a master."""
+
+    def __init__(self, database: Database, *, clock: Clock = instants.now) -> None:
+        self._database = database
+        self._clock = clock
+
+    def add(self, name: str) -> str:
+        """A new token for a user, told this once. Raises InvalidArgument when the name is unfit or has a token."""
+        if not name.isascii() or not name.isprintable() or not 1 <= len(name) <= 64 or ":" in name or name != name.strip():
+            raise InvalidArgument("name", f"{name[:80]!r} cannot name a user: use 1 to 64 printable ASCII characters but ':'")
+        # 256 random bits: nobody finds them by trying, so a plain hash keeps them as well as a slow one.
+        secret = secrets.token_urlsafe(32)
+        with self._database.write() as connection:
+            if connection.execute(_of(name)).first() is not None:
+                raise InvalidArgument("name", f"{name} has a token: revoke it first")
+            connection.execute(token.insert().values(sha256=_hash(secret), name=name, created=self._clock()))
+        return secret
+
+    def list(self) -> list[Token]:
+        """All tokens ever made, oldest first."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                select(token.c.name, token.c.created, token.c.revoked).order_by(token.c.created, token.c.name)
+            ).all()
+        return [Token(*row) for row in rows]
+
+    def revoke(self, name: str) -> None:
+        """End a user's token. Raises InvalidArgument when the user has none."""
+        with self._database.write() as connection:
+            valid = (token.c.name == name) & token.c.revoked.is_(None)
+            if connection.execute(token.update().where(valid).values(revoked=self._clock())).rowcount == 0:
+                raise InvalidArgument("name", f"{name} has no token that is valid: 'cdb-server token list' shows all")
+
+    def admits(self, name: str, secret: str) -> bool:
+        """Whether a token is that user's and valid."""
+        with self._database.read() as connection:
+            found = connection.execute(_of(name).where(token.c.sha256 == _hash(secret))).first()
+        return found is not None
+
+
+def _of(name: str): # type: ignore[no-untyped-def]
+    return select(token.c.sha256).where(token.c.name == name, token.c.revoked.is_(None))
+
+
+def _hash(secret: str) -> str:
+    return model.sha256_of(secret.encode("utf-8"))

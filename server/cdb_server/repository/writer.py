@@ -1,0 +1,194 @@
+"""What a master accepts: every write one journal entry, whole or not at all (rules 8 to 13)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, exists, select
+
+from cdb_server import instants, journal, model, validity
+from cdb_server.errors import CalibrationNotFound, Integrity, InvalidArgument, TooLarge, Unavailable
+from cdb_server.instants import MICROSECOND
+from cdb_server.model import CalibrationRecord, Clock, Entry, NewCalibration, Run, RunTimes, Withdrawal
+from cdb_server.repository import reader
+from cdb_server.repository.database import Database
+from cdb_server.schema import calibration, payload, run, withdrawal
+from cdb_server.schema import journal as journal_table
+
+# Rule 10: "While the last one lies more than 60 s ahead of the clock, writes are refused as unavailable."
+GREATEST_LEAD = timedelta(seconds=60)
+
+# The longest that a write may take from its `created` to its commit; the commit itself waits at most `database.BUSY`
+# for readers. Both together stay below reader.COMPLETE_AFTER, on which rule 7 rests.
+LONGEST_WRITE = timedelta(seconds=4)
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A calibration to be stored, checked by rules 2 and 13 as it is made.
+
+    Raises InvalidArgument, TooLarge and Integrity from `checked`.
+    """
+
+    content: NewCalibration
+    data: bytes
+
+    @classmethod
+    def checked(
+        cls,
+        device_name: str,
+        calibration_type: str,
+        valid_from: datetime,
+        data: bytes,
+        sha256: str | None,
+        comment: str | None,
+        *,
+        max_payload: int,
+    ) -> "Upload":
+        if len(data) > max_payload:
+            raise TooLarge(max_payload, f"the payload has {len(data)} bytes; this server takes at most {max_payload}")
+        if not data and sha256 is None:
+            # "Empty data is accepted only with its sha256": so that a client that forgets the argument stores nothing.
+            raise InvalidArgument(
+                "data", f"the payload is empty: if that is meant, send its sha256 with it, {model.sha256_of(b'')}"
+            )
+        actual = model.sha256_of(data)
+        if sha256 is not None and model.sha256(sha256) != actual:
+            raise Integrity(
+                sha256, f"the payload received has the sha256 {actual}, not {sha256}: nothing was stored; send it again"
+            )
+        return cls(
+            NewCalibration(
+                model.device_name(device_name),
+                model.calibration_type(calibration_type),
+                valid_from,
+                model.comment(comment),
+                len(data),
+                actual,
+            ),
+            data,
+        )
+
+
+class Writer:
+    """Accepts calibrations, withdrawals and runs. `author` is the user whose token was shown.
+
+    Every method raises Unavailable when the database cannot be written, having written nothing or, when the database
+    failed in the act of committing, all: to repeat a write is safe (rule 9).
+    """
+
+    def __init__(self, database: Database, *, clock: Clock = instants.now) -> None:
+        self._database = database
+        self._clock = clock
+
+    def add_calibration(self, upload: Upload, author: str) -> CalibrationRecord:
+        """Store a calibration, or find it stored (rule 9); as it stands afterwards, without data."""
+        content = upload.content
+        with self._appending(author) as append:
+            equal = validity.equal_calibration(
+                content.device_name, content.calibration_type, content.valid_from, content.sha256
+            )
+            id = append.connection.execute(equal).scalar()
+            if id is None:
+                known = append.connection.execute(
+                    select(exists().where(payload.c.sha256 == content.sha256))
+                ).scalar_one()
+                if not known:
+                    append.connection.execute(payload.insert().values(sha256=content.sha256, data=upload.data))
+                id = append.entry(content)
+                append.connection.execute(
+                    calibration.insert().values(
+                        id=id,
+                        device_name=content.device_name,
+                        calibration_type=content.calibration_type,
+                        valid_from=content.valid_from,
+                        comment=content.comment,
+                        size=content.size,
+                        sha256=content.sha256,
+                    )
+                )
+            return append.record(id)
+
+    def withdraw_calibration(self, id: int, reason: str, author: str) -> CalibrationRecord:
+        """Rule 8: withdraw a calibration, or find it withdrawn. Raises CalibrationNotFound and InvalidArgument."""
+        content = Withdrawal(model.number("id", id), model.reason(reason))
+        with self._appending(author) as append:
+            found = reader.record(append.connection, calibration.c.id == id)
+            if found is None:
+                raise CalibrationNotFound("get_ids and get_history tell which ids there are", id=id)
+            if not found.withdrawn:
+                serial = append.entry(content)
+                append.connection.execute(
+                    withdrawal.insert().values(serial=serial, calibration_id=id, reason=content.reason)
+                )
+            return append.record(id)
+
+    def add_run(self, run_number: int, start_time: datetime, stop_time: datetime | None, author: str) -> Run:
+        """Register a run's times, replace them, or find them registered (rules 5 and 9). Raises InvalidArgument."""
+        model.period(start_time, stop_time)
+        content = RunTimes(model.number("run_number", run_number), start_time, stop_time)
+        with self._appending(author) as append:
+            registered = append.connection.execute(validity.run_entry(run_number, None)).first()
+            if registered is None or (registered.start_time, registered.stop_time) != (start_time, stop_time):
+                serial = append.entry(content)
+                append.connection.execute(
+                    run.insert().values(
+                        serial=serial, run_number=run_number, start_time=start_time, stop_time=stop_time
+                    )
+                )
+                registered = append.connection.execute(validity.run_entry(run_number, None)).one()
+            return Run(*registered)
+
+    @contextmanager
+    def _appending(self, author: str) -> Iterator["_Append"]:
+        with self._database.write() as connection:
+            append = _Append(connection, author, self._clock)
+            yield append
+            append.check_duration()
+
+
+class _Append:
+    """A writing transaction that may add one entry to the journal."""
+
+    def __init__(self, connection: Connection, author: str, clock: Clock) -> None:
+        self.connection = connection
+        self._author = author
+        self._clock = clock
+        self._created: datetime | None = None
+
+    def entry(self, content: NewCalibration | Withdrawal | RunTimes) -> int:
+        """Add the entry, and answer its serial. The caller holds the write lock."""
+        now = self._clock()
+        serial, created, digest = 1, now, journal.GENESIS
+        last = self.connection.execute(
+            select(journal_table).order_by(journal_table.c.serial.desc()).limit(1)
+        ).first()
+        if last is not None:
+            if last.created > now + GREATEST_LEAD:
+                raise Unavailable(
+                    "the master's clock stands behind its last entry: nothing is accepted until its operator has set it"
+                )
+            serial, created, digest = last.serial + 1, max(now, last.created + MICROSECOND), last.digest
+        entry = Entry(serial, created, self._author, content)
+        self.connection.execute(
+            journal_table.insert().values(
+                serial=serial,
+                kind=content.kind,
+                created=created,
+                author=self._author,
+                digest=journal.digest(digest, entry),
+            )
+        )
+        self._created = now
+        return serial
+
+    def record(self, id: int) -> CalibrationRecord:
+        found = reader.record(self.connection, calibration.c.id == id)
+        if found is None:
+            raise LookupError(id)
+        return found
+
+    def check_duration(self) -> None:
+        if self._created is not None and self._clock() - self._created > LONGEST_WRITE:
+            raise Unavailable("the write took too long and was given up: try again later")

@@ -1,0 +1,159 @@
+"""The tables, and the triggers by which the database itself refuses to change or delete what the journal holds.
+
+Rule 8: "Nothing is changed or deleted. The database itself refuses UPDATE, DELETE, REPLACE and TRUNCATE on the journal's
+tables." Instants are kept as microseconds since 1970 (UTC), so that they compare and index alike in every database.
+"""
+
+from datetime import datetime
+
+from sqlalchemy import (
+    DDL,
+    BigInteger,
+    Column,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    event,
+)
+from sqlalchemy.types import TypeDecorator
+
+from cdb_server import instants
+
+VERSION = 1
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware datetime outside, whole microseconds since 1970 inside."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        return None if value is None else instants.to_microseconds(value)
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else instants.from_microseconds(value)
+
+
+# SQLite makes only an INTEGER primary key the row's own number; PostgreSQL orders text by bytes only when told so.
+Number = BigInteger().with_variant(Integer, "sqlite")
+Text = String().with_variant(String(collation="C"), "postgresql")
+
+metadata = MetaData()
+
+# One row. It tells what this database is, and it is the row that a writer locks before it takes a serial.
+cdb_schema = Table("cdb_schema", metadata, Column("version", Integer, primary_key=True, autoincrement=False))
+
+journal = Table(
+    "journal",
+    metadata,
+    Column("serial", Number, primary_key=True, autoincrement=False),
+    Column("kind", Text, nullable=False),
+    Column("created", Instant, nullable=False, unique=True),
+    Column("author", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+)
+
+payload = Table(
+    "payload",
+    metadata,
+    Column("sha256", Text, primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+)
+
+calibration = Table(
+    "calibration",
+    metadata,
+    Column("id", Number, ForeignKey("journal.serial"), primary_key=True, autoincrement=False),
+    Column("device_name", Text, nullable=False),
+    Column("calibration_type", Text, nullable=False),
+    Column("valid_from", Instant, nullable=False),
+    Column("comment", Text),
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", Text, ForeignKey("payload.sha256"), nullable=False),
+    Index("calibration_by_validity", "device_name", "calibration_type", "valid_from", "id"),
+    Index("calibration_by_key", "device_name", "calibration_type", "id"),
+)
+
+withdrawal = Table(
+    "withdrawal",
+    metadata,
+    Column("serial", Number, ForeignKey("journal.serial"), primary_key=True, autoincrement=False),
+    Column("calibration_id", Number, ForeignKey("calibration.id"), nullable=False, unique=True),
+    Column("reason", Text, nullable=False),
+)
+
+run = Table(
+    "run",
+    metadata,
+    Column("serial", Number, ForeignKey("journal.serial"), primary_key=True, autoincrement=False),
+    Column("run_number", BigInteger, nullable=False),
+    Column("start_time", Instant, nullable=False),
+    Column("stop_time", Instant),
+    Index("run_by_number", "run_number", "serial"),
+    Index("run_by_start", "start_time", "serial"),
+)
+
+# Who may write. Not part of the journal: a mirror has none, and a token is revoked by a change.
+token = Table(
+    "token",
+    metadata,
+    Column("sha256", Text, primary_key=True),
+    Column("name", Text, nullable=False, index=True),
+    Column("created", Instant, nullable=False),
+    Column("revoked", Instant),
+)
+
+# The columns by which SQLite's INSERT OR REPLACE could find a row to delete.
+_UNIQUE = {
+    journal: ("serial", "created"),
+    payload: ("sha256",),
+    calibration: ("id",),
+    withdrawal: ("serial", "calibration_id"),
+    run: ("serial",),
+}
+
+_REFUSAL = "the journal is append-only: withdraw, or store again"
+
+event.listen(
+    metadata,
+    "after_create",
+    DDL(
+        f"""CREATE FUNCTION cdb_refuse() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION '{_REFUSAL}'; END $$"""
+    ).execute_if(dialect="postgresql"),
+)
+for _table, _columns in _UNIQUE.items():
+    _found = " OR ".join(f"{column} = NEW.{column}" for column in _columns)
+    for _statement, _dialect in (
+        (
+            f"CREATE TRIGGER {_table}_no_update BEFORE UPDATE ON {_table} BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END",
+            "sqlite",
+        ),
+        (
+            f"CREATE TRIGGER {_table}_no_delete BEFORE DELETE ON {_table} BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END",
+            "sqlite",
+        ),
+        # REPLACE passes delete triggers by unless the connection asked for them, and a foreign tool would not.
+        (
+            f"CREATE TRIGGER {_table}_no_replace BEFORE INSERT ON {_table} WHEN EXISTS "
+            f"(SELECT 1 FROM {_table} WHERE {_found}) BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END",
+            "sqlite",
+        ),
+        (
+            f"CREATE TRIGGER {_table}_no_change BEFORE UPDATE OR DELETE ON {_table} "
+            "FOR EACH ROW EXECUTE FUNCTION cdb_refuse()",
+            "postgresql",
+        ),
+        (
+            f"CREATE TRIGGER {_table}_no_truncate BEFORE TRUNCATE ON {_table} "
+            "FOR EACH STATEMENT EXECUTE FUNCTION cdb_refuse()",
+            "postgresql",
+        ),
+    ):
+        event.listen(metadata, "after_create", DDL(_statement).execute_if(dialect=_dialect))

@@ -1,0 +1,73 @@
+"""The server's settings: one frozen object, and how its values are spelled in flags and environment variables."""
+
+import ipaddress
+from dataclasses import dataclass
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+THIS_MACHINE = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What one server is told. Sizes are bytes, times seconds.
+
+    The fields below the blank line are the service's limits; nobody asked to set them from outside.
+    """
+
+    database: str
+    host: str = "127.0.0.1"
+    port: int = 8080
+    public_url: str = "http://127.0.0.1:8080"
+    workers: int = 2
+    max_payload: int = 32 * 2**20
+    write_networks: tuple[Network, ...] = THIS_MACHINE
+
+    max_rows: int = 100_000
+    threads: int = 8
+    header_limit: int = 64 * 2**10
+    header_deadline: float = 15.0
+    stall_deadline: float = 15.0
+    least_rate: int = 10_000
+
+    @property
+    def max_body(self) -> int:
+        """The longest request body: a payload in base64 with line breaks, and the envelope around it.
+
+        Half as much again as the payload, where base64 takes a third: so a payload a little too large is still told so
+        in a typed fault.
+        """
+        return self.max_payload * 3 // 2 + 2**16
+
+
+def bind_address(text: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT`, IPv6 hosts in brackets. Raises ValueError with a sentence for the operator."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{text!r} is not an address like 127.0.0.1:8080")
+    return host, int(port)
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether a server bound to `host` can be reached from this machine only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def networks(text: str) -> tuple[Network, ...]:
+    """The networks of a list with commas or spaces: `127.0.0.0/8, 10.1.0.0/16`. Raises ValueError."""
+    return tuple(ipaddress.ip_network(part) for part in text.replace(",", " ").split())
+
+
+def contains(allowed: tuple[Network, ...], host: str) -> bool:
+    """Whether a socket's peer lies in one of the networks. An IPv4 peer on an IPv6 socket counts as what it is."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return any(address in network for network in allowed)

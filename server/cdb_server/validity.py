@@ -1,0 +1,226 @@
+"""Rules 3 to 7 as SQL: which calibration applies, until when, and what the database was as of an instant.
+
+Rule 3: "For (device, type, instant t): of the calibrations not withdrawn with valid_from <= t, the one with the greatest
+valid_from; of equals, the greatest id." It is written once, in `in_force`; everything else asks it.
+
+The second time axis is a serial: because `created` strictly increases with the serial (rule 10), the database as of an
+instant is the journal up to one serial, here `upto`. None is the database as it stands. Every query is bounded by an
+index; with `upto` or withdrawals it passes over as many entries of the key as are hidden, no more.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    CompoundSelect,
+    FromClause,
+    ScalarSelect,
+    Select,
+    and_,
+    case,
+    exists,
+    func,
+    select,
+    true,
+    tuple_,
+    union_all,
+)
+
+from cdb_server.schema import calibration, journal, run, withdrawal
+
+# A value to compare with, or a column of an enclosing query.
+Value = str | datetime | ColumnElement[Any]
+
+
+def serial_as_of(as_of: datetime) -> Select[tuple[int]]:
+    """The serial of the last entry created at `as_of` or before; no row when there is none."""
+    return select(journal.c.serial).where(journal.c.created <= as_of).order_by(journal.c.created.desc()).limit(1)
+
+
+def in_force(
+    device_name: Value, calibration_type: Value, instant: datetime, upto: int | None
+) -> ScalarSelect[int | None]:
+    """Rule 3: the id of the calibration in force at an instant; null when none is."""
+    candidate = calibration.alias("candidate")
+    return (
+        select(candidate.c.id)
+        .where(
+            candidate.c.device_name == device_name,
+            candidate.c.calibration_type == calibration_type,
+            candidate.c.valid_from <= instant,
+            _stands(candidate, upto),
+        )
+        .order_by(candidate.c.valid_from.desc(), candidate.c.id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+
+
+def in_force_everywhere(instant: datetime, upto: int | None) -> Select[tuple[int | None]]:
+    """Rule 3 for every device and type there is: the ids in force at an instant, null for keys that have none."""
+    key = _keys("key_at")
+    return select(in_force(key.c.device_name, key.c.calibration_type, instant, upto).label("id"))
+
+
+def in_force_during(start: datetime, stop: datetime, upto: int | None) -> CompoundSelect[tuple[int | None]]:
+    """Rule 6: "exactly the ids that rule 3 gives for at least one instant t with start <= t <= stop"."""
+    key = _keys("key_during")
+    began = calibration.alias("began")
+    began_later = select(began.c.id).where(
+        began.c.device_name == key.c.device_name,
+        began.c.calibration_type == key.c.calibration_type,
+        began.c.valid_from > start,
+        began.c.valid_from <= stop,
+        _stands(began, upto),
+        _takes_over_from(began, upto).is_distinct_from(began.c.valid_from),
+    )
+    return union_all(in_force_everywhere(start, upto), began_later)
+
+
+def records(upto: int | None) -> Select[Any]:
+    """The columns of CalibrationRecord but `data`, in its order, to be narrowed by a condition on `calibration.c.id`."""
+    withdrawing = journal.alias("withdrawing")
+    withdrawn = withdrawal.c.serial.is_not(None)
+    valid_until = case((withdrawn, calibration.c.valid_from), else_=_takes_over_from(calibration, upto))
+    return (
+        select(
+            calibration.c.id,
+            calibration.c.device_name,
+            calibration.c.calibration_type,
+            calibration.c.valid_from,
+            valid_until.label("valid_until"),
+            journal.c.created,
+            journal.c.author,
+            calibration.c.comment,
+            withdrawn.label("withdrawn"),
+            withdrawing.c.created.label("withdrawn_at"),
+            withdrawal.c.reason.label("withdrawn_reason"),
+            calibration.c.size,
+            calibration.c.sha256,
+        )
+        .join(journal, journal.c.serial == calibration.c.id)
+        .outerjoin(
+            withdrawal, and_(withdrawal.c.calibration_id == calibration.c.id, _known(withdrawal.c.serial, upto))
+        )
+        .outerjoin(withdrawing, withdrawing.c.serial == withdrawal.c.serial)
+        .where(_known(calibration.c.id, upto))
+    )
+
+
+def equal_calibration(device_name: str, calibration_type: str, valid_from: datetime, sha256: str) -> Select[tuple[int]]:
+    """Rule 9: a calibration, not withdrawn, of exactly this key and valid_from with these bytes; the latest of several."""
+    return (
+        select(calibration.c.id)
+        .where(
+            calibration.c.device_name == device_name,
+            calibration.c.calibration_type == calibration_type,
+            calibration.c.valid_from == valid_from,
+            calibration.c.sha256 == sha256,
+            _stands(calibration, None),
+        )
+        .order_by(calibration.c.id.desc())
+        .limit(1)
+    )
+
+
+def keys(upto: int | None) -> Select[tuple[str, str]]:
+    """Device and type of everything ever stored, in alphabetical order."""
+    key = _keys("key_known")
+    return (
+        select(key.c.device_name, key.c.calibration_type)
+        .where(_known(key.c.id, upto))
+        .order_by(key.c.device_name, key.c.calibration_type)
+    )
+
+
+def run_entry(run_number: int, upto: int | None) -> Select[Any]:
+    """A run as of a serial: the latest entry up to it or, for a run first registered later, the first (rule 7)."""
+    numbered = select(func.max(run.c.serial)).where(run.c.run_number == run_number)
+    if upto is None:
+        serial: ColumnElement[Any] = numbered.scalar_subquery()
+    else:
+        first = select(func.min(run.c.serial)).where(run.c.run_number == run_number)
+        serial = func.coalesce(numbered.where(run.c.serial <= upto).scalar_subquery(), first.scalar_subquery())
+    return _runs().where(run.c.serial == serial)
+
+
+def runs_starting(start: datetime, stop: datetime, upto: int | None) -> Select[Any]:
+    """The runs that start in a period, by number. With `upto`, those first registered later are left out: a list that
+    grew would be an answer that changed."""
+    later = run.alias("later")
+    corrected = exists().where(
+        later.c.run_number == run.c.run_number, later.c.serial > run.c.serial, _known(later.c.serial, upto)
+    )
+    return (
+        _runs()
+        .where(run.c.start_time.between(start, stop), _known(run.c.serial, upto), ~corrected)
+        .order_by(run.c.run_number)
+    )
+
+
+def _runs() -> Select[Any]:
+    return select(
+        run.c.run_number, run.c.start_time, run.c.stop_time, journal.c.created, journal.c.author
+    ).join(journal, journal.c.serial == run.c.serial)
+
+
+def _known(serial: ColumnElement[int], upto: int | None) -> ColumnElement[bool]:
+    return true() if upto is None else serial <= upto
+
+
+def _stands(row: FromClause, upto: int | None) -> ColumnElement[bool]:
+    """Whether a calibration is known and not withdrawn."""
+    withdrawn = exists().where(withdrawal.c.calibration_id == row.c.id, _known(withdrawal.c.serial, upto))
+    return and_(_known(row.c.id, upto), ~withdrawn)
+
+
+def _takes_over_from(row: FromClause, upto: int | None) -> ScalarSelect[datetime | None]:
+    """The valid_from of the calibration that takes over from a row that is not withdrawn: the row's own when it was
+    superseded at once, null when nothing takes over."""
+    following = calibration.alias("following")
+    return (
+        select(following.c.valid_from)
+        .where(
+            following.c.device_name == row.c.device_name,
+            following.c.calibration_type == row.c.calibration_type,
+            tuple_(following.c.valid_from, following.c.id) > tuple_(row.c.valid_from, row.c.id),
+            _stands(following, upto),
+        )
+        .order_by(following.c.valid_from, following.c.id)
+        .limit(1)
+        .correlate(row)
+        .scalar_subquery()
+    )
+
+
+def _keys(name: str) -> CTE:
+    """The first calibration of every device and type: a walk along the index from key to key, not along the table."""
+    first = calibration.alias("first")
+    walk = (
+        select(first.c.id)
+        .order_by(first.c.device_name, first.c.calibration_type, first.c.id)
+        .limit(1)
+        .subquery()
+        .select()
+        .cte(f"{name}_walk", recursive=True)
+    )
+    here, there = calibration.alias("here"), calibration.alias("there")
+    step = (
+        select(there.c.id)
+        .where(
+            tuple_(there.c.device_name, there.c.calibration_type)
+            > tuple_(here.c.device_name, here.c.calibration_type)
+        )
+        .order_by(there.c.device_name, there.c.calibration_type, there.c.id)
+        .limit(1)
+        .correlate(here)
+        .scalar_subquery()
+    )
+    walk = walk.union_all(select(step).select_from(walk.join(here, here.c.id == walk.c.id)))
+    return (
+        select(calibration.c.id, calibration.c.device_name, calibration.c.calibration_type)
+        .join(walk, walk.c.id == calibration.c.id)
+        .cte(name)
+    )

