@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+MAX_PAYLOAD = 32 * 2**20
 THIS_MACHINE = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 
 
@@ -20,7 +21,7 @@ class Settings:
     port: int = 8080
     public_url: str = "http://127.0.0.1:8080"
     workers: int = 2
-    max_payload: int = 32 * 2**20
+    max_payload: int = MAX_PAYLOAD
     write_networks: tuple[Network, ...] = THIS_MACHINE
 
     max_rows: int = 100_000

@@ -1,0 +1,194 @@
+"""`cdb-server`: makes a database, serves it, and keeps the tokens of those who may write."""
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from cdb_server import __version__
+from cdb_server.errors import CdbError, DatabaseRefused
+from cdb_server.http import listen, serve
+from cdb_server.instants import spell
+from cdb_server.repository import Database, Tokens
+from cdb_server.settings import MAX_PAYLOAD, THIS_MACHINE, Settings, bind_address, is_this_machine, networks
+
+Command = Callable[..., None]
+
+
+class _Parsed(click.ParamType):
+    """An option whose value a function of `settings` reads."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+_database = click.option(
+    "--database",
+    envvar="CDB_DATABASE",
+    show_envvar=True,
+    default="sqlite:///cdb.sqlite",
+    show_default=True,
+    metavar="URL",
+    help="The database: sqlite:///FILE or postgresql://USER@HOST/NAME.",
+)
+
+
+def _told(command: Command) -> Command:
+    """Print what an operator must know on standard error, and end with status 1."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except (CdbError, DatabaseRefused) as error:
+            click.echo(f"cdb-server: {error}", err=True)
+            sys.exit(1)
+
+    return run
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="cdb-server")
+def main() -> None:
+    """The server of the MICE calibration database.
+
+    \b
+    cdb-server init                      make the database
+    cdb-server token add alice           print alice's token, once
+    cdb-server serve                     take questions and writes
+    """
+
+
+@main.command()
+@_database
+@_told
+def init(database: str) -> None:
+    """Make a new, empty database. One that exists is left untouched, with exit status 1."""
+    Database.create(database)
+    click.echo(f"made {database}; next: cdb-server token add NAME, then cdb-server serve", err=True)
+
+
+@main.command("serve")
+@_database
+@click.option(
+    "--bind",
+    envvar="CDB_BIND",
+    show_envvar=True,
+    default="127.0.0.1:8080",
+    show_default=True,
+    type=_Parsed("HOST:PORT", bind_address),
+    help="The address to listen at; port 0 takes a free one.",
+)
+@click.option(
+    "--public-url",
+    envvar="CDB_PUBLIC_URL",
+    show_envvar=True,
+    metavar="URL",
+    help="The base address that the published WSDL names. Needed when bound to more than this machine.",
+)
+@click.option(
+    "--workers",
+    envvar="CDB_WORKERS",
+    show_envvar=True,
+    default=2,
+    show_default=True,
+    type=click.IntRange(1, 256),
+    help="How many processes answer.",
+)
+@click.option(
+    "--max-payload",
+    envvar="CDB_MAX_PAYLOAD",
+    show_envvar=True,
+    default=MAX_PAYLOAD,
+    show_default=True,
+    type=click.IntRange(1, 2**30),
+    metavar="BYTES",
+    help="The largest payload that is taken.",
+)
+@click.option(
+    "--write-networks",
+    envvar="CDB_WRITE_NETWORKS",
+    show_envvar=True,
+    default=" ".join(map(str, THIS_MACHINE)),
+    show_default=True,
+    type=_Parsed("NETWORKS", networks),
+    help="The networks from which writes are taken, such as 10.1.0.0/16; by default this machine.",
+)
+@_told
+def serve_command(
+    database: str,
+    bind: tuple[str, int],
+    public_url: str | None,
+    workers: int,
+    max_payload: int,
+    write_networks: Any,
+) -> None:
+    """Serve an existing database as a master: questions from anywhere, writes from the write networks."""
+    host, port = bind
+    if public_url is None:
+        if not is_this_machine(host):
+            raise click.UsageError(
+                f"{host} can be reached from other machines: say with --public-url (CDB_PUBLIC_URL) under which address"
+            )
+        public_url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    Database.open(database, threads=1).close()
+    settings = Settings(database, host, port, public_url, workers, max_payload, write_networks)
+    try:
+        listening, settings = listen(settings)
+    except OSError as error:
+        raise DatabaseRefused(f"cannot listen at {host}:{port}: {error.strerror}") from error
+    click.echo(f"cdb-server: master of {database} at {settings.public_url}", err=True)
+    serve(listening, settings)
+
+
+@main.group()
+def token() -> None:
+    """Make, show and revoke the tokens of those who may write."""
+
+
+@token.command("add")
+@_database
+@click.argument("name")
+@_told
+def token_add(database: str, name: str) -> None:
+    """Make a token for the user NAME and print it, this once: only its hash is kept."""
+    click.echo(Tokens(Database.open(database)).add(name))
+
+
+@token.command("list")
+@_database
+@_told
+def token_list(database: str) -> None:
+    """Show who has a token, since when, and until when."""
+    tokens = Tokens(Database.open(database)).list()
+    if not sys.stdout.isatty():
+        for known in tokens:
+            click.echo("\t".join((known.name, spell(known.created), spell(known.revoked) if known.revoked else "")))
+        return
+    table = Table("user", "since", "revoked")
+    for known in tokens:
+        table.add_row(known.name, spell(known.created), spell(known.revoked) if known.revoked else "")
+    Console().print(table)
+
+
+@token.command("revoke")
+@_database
+@click.argument("name")
+@_told
+def token_revoke(database: str, name: str) -> None:
+    """End the token of the user NAME."""
+    Tokens(Database.open(database)).revoke(name)
+    click.echo(f"{name} can no longer write", err=True)

@@ -1,0 +1,121 @@
+"""The ASGI application: one route a service, and what is common to them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from cdb_server.errors import Unavailable
+from cdb_server.http import access, media
+from cdb_server.http.body import Disconnected, answer_and_linger, receive_body
+from cdb_server.http.refusals import Refused
+from cdb_server.repository import Database, Reader, Tokens, Writer
+from cdb_server.settings import Settings
+from cdb_server.soap import Endpoint, reading_endpoint, writing_endpoint
+
+XML = "text/xml; charset=utf-8"
+READING_PATH = "/cdb/v2/calibration"
+WRITING_PATH = "/cdb/v2/calibrationSuperMouse"
+
+
+def create_app(settings: Settings) -> Starlette:
+    """The application of a master: both services on the database of the settings. One for each worker process."""
+    database = Database.open(settings.database, settings.threads)
+    threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="cdb")
+    tokens = Tokens(database)
+
+    def author(request: Request) -> str:
+        return access.author_of(request, tokens)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        threads.shutdown()
+        database.close()
+
+    reading = reading_endpoint(Reader(database, max_rows=settings.max_rows))
+    writing = writing_endpoint(Writer(database), settings.max_payload)
+    return Starlette(
+        routes=[
+            Route(READING_PATH, Service(reading, settings, threads)),
+            Route(WRITING_PATH, Service(writing, settings, threads, author)),
+        ],
+        lifespan=lifespan,
+        exception_handlers={HTTPException: _plain},
+    )
+
+
+class Service:
+    """A SOAP service over HTTP: its WSDL by GET, its operations by POST.
+
+    A service with `author` takes only requests from the networks that may write, by users whose token is valid.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        settings: Settings,
+        threads: ThreadPoolExecutor,
+        author: Callable[[Request], str] | None = None,
+    ) -> None:
+        self._endpoint = endpoint
+        self._settings = settings
+        self._threads = threads
+        self._author = author
+        self._wsdl = endpoint.contract.published(settings.public_url)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            response = await self._respond(request)
+        except Refused as refused:
+            if request.method == "POST":
+                await answer_and_linger(refused, receive, send)
+                return
+            response = refused.response()
+        except (Disconnected, ClientDisconnect):
+            # Whoever is gone reads no answer; whoever is too slow is cut off with this one.
+            response = Response(status_code=408, headers={"connection": "close"})
+        await response(scope, receive, send)
+
+    async def _respond(self, request: Request) -> Response:
+        if request.method in ("GET", "HEAD") and request.url.query.lower().rstrip("=") == "wsdl":
+            return Response(self._wsdl, media_type=XML)
+        if request.method != "POST":
+            raise Refused(
+                405, "use POST for the operations of this service, GET with ?wsdl for their description", {"Allow": "POST"}
+            )
+        author = await self._checked_author(request)
+        media.check_headers(request.headers)
+        body = await receive_body(request, self._settings)
+        media.check_body(body)
+        answer = await self._in_thread(
+            lambda: self._endpoint.answer(body, request.headers.get("soapaction", ""), author)
+        )
+        return Response(answer.body, 500 if answer.fault else 200, media_type=XML)
+
+    async def _checked_author(self, request: Request) -> str:
+        author = self._author
+        if author is None:
+            return ""
+        access.check_network(request, self._settings.write_networks)
+        try:
+            return await self._in_thread(lambda: author(request))
+        except Unavailable as error:
+            raise Refused(503, error.message, {"Retry-After": "5"}) from error
+
+    async def _in_thread(self, work):  # type: ignore[no-untyped-def]
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+async def _plain(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    text = "there is nothing at this address" if error.status_code == 404 else error.detail
+    return Refused(error.status_code, text).response()

@@ -1,0 +1,74 @@
+"""Receiving a request's body: bounded in length, and in time by the length received."""
+
+import asyncio
+from collections.abc import MutableMapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.types import Receive, Send
+
+from cdb_server.http.refusals import Refused
+from cdb_server.settings import Settings
+
+# A sender refused with 413 is listened to for a while longer, so that it gets to read the answer.
+LINGER_SECONDS = 5.0
+LINGER_BYTES = 64 * 2**20
+
+
+class Disconnected(Exception):
+    """The sender went away, or was too slow, before the body was whole."""
+
+
+async def receive_body(request: Request, settings: Settings) -> bytes:
+    """The whole body. Raises Refused (413) as soon as it is known to be too long, and Disconnected."""
+    announced = request.headers.get("content-length", "0")
+    if announced.isdigit() and int(announced) > settings.max_body:
+        raise _too_long(settings)
+    chunks: list[bytes] = []
+    length = 0
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + settings.stall_deadline
+    while True:
+        # Whoever sends at the least rate is waited for; whoever trickles is not.
+        allowed = deadline + length / settings.least_rate - loop.time()
+        try:
+            message = await asyncio.wait_for(request.receive(), allowed)
+        except asyncio.TimeoutError:
+            raise Disconnected from None
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        chunk = message.get("body", b"")
+        length += len(chunk)
+        if length > settings.max_body:
+            raise _too_long(settings)
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return b"".join(chunks)
+
+
+async def answer_and_linger(refused: Refused, receive: Receive, send: Send) -> None:
+    """Answer while the sender is still sending, and take in what comes until it stops, goes, or has had its time.
+
+    To close at once would reset the connection and destroy the answer on its way.
+    """
+    response = refused.response()
+    headers = [*response.raw_headers, (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body, "more_body": True})
+    try:
+        await asyncio.wait_for(_drain(receive), LINGER_SECONDS)
+    except asyncio.TimeoutError:
+        pass
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _drain(receive: Receive) -> None:
+    length = 0
+    message: MutableMapping[str, Any] = {"type": "http.request", "more_body": True}
+    while message["type"] == "http.request" and message.get("more_body") and length < LINGER_BYTES:
+        message = await receive()
+        length += len(message.get("body", b""))
+
+
+def _too_long(settings: Settings) -> Refused:
+    return Refused(413, f"the request is longer than {settings.max_body} bytes: a payload has at most {settings.max_payload}")

@@ -1,0 +1,67 @@
+"""Running the application: a listening socket, shared by worker processes that are restarted when they die."""
+
+import socket
+from dataclasses import replace
+from functools import partial
+from urllib.parse import urlsplit
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from cdb_server.http.app import create_app
+from cdb_server.http.connection import BoundedConnection
+from cdb_server.settings import Settings
+
+GRACE_SECONDS = 10
+KEEP_ALIVE_SECONDS = 30
+BACKLOG = 2048
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "root": {"level": "INFO", "handlers": ["stderr"]},
+    "loggers": {"uvicorn.error": {"level": "WARNING"}},
+}
+
+
+def listen(settings: Settings) -> tuple[socket.socket, Settings]:
+    """A socket at the configured address, and the settings with the port that it really has (for port 0).
+
+    Raises OSError when the address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind((settings.host, settings.port))
+    listening.listen(BACKLOG)
+    listening.set_inheritable(True)
+    port = listening.getsockname()[1]
+    public = urlsplit(settings.public_url)
+    if public.port == 0:
+        settings = replace(settings, public_url=public._replace(netloc=f"{public.hostname}:{port}").geturl())
+    return listening, replace(settings, port=port)
+
+
+def serve(listening: socket.socket, settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM; requests under way are answered first."""
+    config = uvicorn.Config(
+        partial(create_app, settings),
+        factory=True,
+        # Called as a class is; unlike a class made here, it can be handed to worker processes.
+        http=partial(BoundedConnection, settings),  # type: ignore[arg-type]
+        ws="none",
+        loop="uvloop",
+        lifespan="on",
+        workers=settings.workers,
+        log_config=LOGGING,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    if settings.workers > 1:
+        Multiprocess(config, sockets=[listening]).run()
+    else:
+        uvicorn.Server(config).run(sockets=[listening])

@@ -1,0 +1,171 @@
+"""The gate before spyne: from the bytes of a request to its operation's element, checked against the contract.
+
+Everything malformed is turned away here, in one of two ways: MalformedRequest for the structure, InvalidArgument for a
+value. What passes is one well-formed SOAP 1.1 envelope with one operation of the contract, its arguments once each, in
+order, of their types.
+"""
+
+import re
+
+from lxml import etree
+
+from cdb_server.errors import CdbError, InvalidArgument, MalformedRequest
+from cdb_server.soap.contract import Argument, Contract
+from cdb_server.soap.faults import EnvelopeRefused
+from cdb_server.soap.types import NAMESPACE
+
+SOAP = "{http://schemas.xmlsoap.org/soap/envelope/}"
+SOAP_12 = "{http://www.w3.org/2003/05/soap-envelope}"
+XSI_NIL = "{http://www.w3.org/2001/XMLSchema-instance}nil"
+NEXT_ACTOR = "http://schemas.xmlsoap.org/soap/actor/next"
+
+# No request has more than 20 elements; headers that others add may have some.
+MOST_ELEMENTS = 500
+CHUNK = 2**16
+# libxml2 refuses texts above 10 MB, and nesting deeper than 256, unless told that the tree may be huge.
+HUGE = 9_000_000
+
+# The validation errors that are about a value; all others are about structure.
+_VALUE_ERRORS = re.compile(
+    r"SCHEMAV_CVC_(DATATYPE|PATTERN|ENUMERATION|LENGTH|MINLENGTH|MAXLENGTH|MININCLUSIVE|MAXINCLUSIVE)_VALID"
+)
+_EXPECTED = {
+    "device_name": "1 to 64 letters, digits, spaces and _ . + -, beginning with a letter or digit, not ending with a space",
+    "calibration_type": "1 to 64 letters, digits, spaces and _ . + -, beginning with a letter, not ending with a space",
+    "id": "a whole number from 1",
+    "serial": "a whole number from 0",
+    "run_number": "a whole number from 1",
+    "instant": "an instant like 2016-03-01T08:00:00.000000Z, to the microsecond at most",
+    "sha256": "64 hexadecimal digits",
+    "comment": "at most 4096 characters",
+    "reason": "1 to 4096 characters",
+    "base64Binary": "base64",
+}
+
+
+def operation_of(body: bytes, soap_action: str, contract: Contract) -> etree._Element:
+    """The element of the operation that a request asks for.
+
+    `soap_action` is the header's value without its quotes; empty, it asks for nothing in particular. Raises
+    MalformedRequest, InvalidArgument and EnvelopeRefused.
+    """
+    envelope = _parse(body)
+    if envelope.tag == f"{SOAP_12}Envelope":
+        raise EnvelopeRefused("VersionMismatch", "this is SOAP 1.2; this service speaks SOAP 1.1")
+    if envelope.tag != f"{SOAP}Envelope":
+        raise MalformedRequest(f"the document is {_shown(envelope.tag)}, not a SOAP 1.1 Envelope")
+    parts = [part.tag for part in envelope]
+    if parts not in ([f"{SOAP}Body"], [f"{SOAP}Header", f"{SOAP}Body"]):
+        raise MalformedRequest("the Envelope must hold one Body, after at most one Header, and nothing else")
+    for header in envelope[0] if len(envelope) == 2 else ():
+        if header.get(f"{SOAP}mustUnderstand") in ("1", "true") and header.get(f"{SOAP}actor", "") in ("", NEXT_ACTOR):
+            raise EnvelopeRefused("MustUnderstand", f"the header {_shown(header.tag)} is not understood here")
+    operations = list(envelope[-1])
+    if len(operations) != 1:
+        raise MalformedRequest(f"the Body must hold one operation; it holds {len(operations)} elements")
+    operation = operations[0]
+    name = operation.tag.removeprefix(f"{{{NAMESPACE}}}")
+    if name not in contract.operations or operation.tag == name:
+        raise MalformedRequest(
+            f"{_shown(operation.tag)} is no operation of this service, whose namespace is {NAMESPACE} and which has "
+            f"{', '.join(contract.operations)}"
+        )
+    if soap_action and soap_action != contract.action(name):
+        raise MalformedRequest(f"SOAPAction names {soap_action[:80]!r}, but the Body asks for {name}")
+    _check_arguments(operation, name, contract)
+    return operation
+
+
+def _parse(body: bytes) -> etree._Element:
+    _refuse_doctype(body)
+    parser = etree.XMLPullParser(
+        events=("start", "pi"),
+        resolve_entities=False,
+        load_dtd=False,
+        no_network=True,
+        remove_comments=True,
+        huge_tree=len(body) > HUGE,
+        encoding="utf-8",
+    )
+    elements = 0
+    try:
+        for start in range(0, len(body), CHUNK):
+            parser.feed(body[start : start + CHUNK])
+            for event, _node in parser.read_events():
+                if event == "pi":
+                    raise MalformedRequest("a processing instruction has no place in a SOAP message")
+                elements += 1
+                if elements > MOST_ELEMENTS:
+                    raise MalformedRequest(f"the request has more than {MOST_ELEMENTS} elements")
+        root: etree._Element = parser.close()
+    except etree.XMLSyntaxError as error:
+        raise MalformedRequest(f"the body is not well-formed XML: {str(error)[:200]}") from None
+    return root
+
+
+def _refuse_doctype(body: bytes) -> None:
+    """A document type can stand only before the first element: it is refused unread, with all that it could declare."""
+    position = 0
+    while (position := body.find(b"<", position)) >= 0:
+        if body.startswith(b"<!--", position):
+            position = body.find(b"-->", position)
+            if position < 0:
+                return
+        elif body.startswith(b"<?", position):
+            position += 2
+        elif body.startswith(b"<!", position):
+            raise MalformedRequest("a document type declaration (DOCTYPE) has no place in a SOAP message")
+        else:
+            return
+
+
+def _check_arguments(operation: etree._Element, name: str, contract: Contract) -> None:
+    for argument in operation:
+        if XSI_NIL in argument.attrib:
+            raise MalformedRequest(f"{_shown(argument.tag)} carries xsi:nil: leave an optional argument out instead")
+    validator = contract.validator()
+    if validator.validate(operation):
+        return
+    log = validator.error_log
+    structural = [entry for entry in log if not _VALUE_ERRORS.match(entry.type_name)]
+    if structural:
+        raise _structure(operation, name, contract, structural[0].message)
+    raise _value(operation, name, contract, log)
+
+
+def _structure(operation: etree._Element, name: str, contract: Contract, said: str) -> CdbError:
+    arguments = contract.operations[name]
+    known = [argument.name for argument in arguments]
+    given = [child.tag.removeprefix(f"{{{NAMESPACE}}}") for child in operation]
+    order = [known.index(child) for child in given if child in known]
+    takes = f"{name} takes {_signature(arguments)}"
+    if unknown := [child for child in given if child not in known]:
+        problem = f"{_shown(unknown[0])} is no argument of this namespace: {takes}"
+    elif repeated := [child for child in known if given.count(child) > 1]:
+        problem = f"the argument {repeated[0]} stands more than once: {takes}"
+    elif order != sorted(order):
+        misplaced = next(known[b] for a, b in zip(order, order[1:], strict=False) if b < a)
+        problem = f"the argument {misplaced} is out of order: {takes}, in this order"
+    elif missing := [argument.name for argument in arguments if argument.required and argument.name not in given]:
+        problem = f"the argument {missing[0]} is missing: {takes}"
+    else:
+        problem = f"{said.replace(f'{{{NAMESPACE}}}', '')[:200]} {takes}"
+    return MalformedRequest(problem)
+
+
+def _value(operation: etree._Element, name: str, contract: Contract, log: etree._ListErrorLog) -> CdbError:
+    wrong = next(
+        argument
+        for argument in contract.operations[name]
+        if any(entry.message.startswith(f"Element '{{{NAMESPACE}}}{argument.name}'") for entry in log)
+    )
+    given = operation.findtext(f"{{{NAMESPACE}}}{wrong.name}") or ""
+    return InvalidArgument(wrong.name, f"{wrong.name} {given[:80]!r} is not accepted: it must be {_EXPECTED[wrong.type]}")
+
+
+def _signature(arguments: tuple[Argument, ...]) -> str:
+    return ", ".join(argument.name if argument.required else f"{argument.name}?" for argument in arguments) or "nothing"
+
+
+def _shown(tag: str) -> str:
+    return repr(tag.replace(f"{{{NAMESPACE}}}", "")[:100])

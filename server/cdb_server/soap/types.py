@@ -1,0 +1,166 @@
+"""The contract's types as spyne's. Names, order and limits are those of the WSDL files; a test compares them."""
+
+from typing import Any
+
+from cdb_server import instants, model
+from cdb_server.soap import spyne_import as _first  # noqa: F401, I001  # spyne cannot be imported before it
+
+from spyne import Boolean, ByteArray, ComplexModel, DateTime, Double, Fault, Integer64, Unicode
+from spyne.model.primitive import AnyUri
+
+NAMESPACE = "urn:mice:cdb:2"
+
+
+def _named(base: Any, name: str, **limits: Any) -> Any:
+    """A required value of a named simple type."""
+    named = base.customize(type_name=name, min_occurs=1, nillable=False, **limits)
+    named.__namespace__ = NAMESPACE
+    return named
+
+
+def _required(base: Any) -> Any:
+    return base.customize(min_occurs=1, nillable=False)
+
+
+def optional(base: Any) -> Any:
+    """A value that may be absent, and that is absent rather than nil."""
+    return base.customize(min_occurs=0, nillable=False)
+
+
+def many(base: Any) -> Any:
+    """A list: the element repeated, without a wrapper, perhaps not at all."""
+    return base.customize(min_occurs=0, max_occurs="unbounded", nillable=False)
+
+
+DeviceName = _named(Unicode, "device_name", pattern=model.DEVICE_NAME_PATTERN)
+CalibrationType = _named(Unicode, "calibration_type", pattern=model.CALIBRATION_TYPE_PATTERN)
+Id = _named(Integer64, "id", ge=1)
+Serial = _named(Integer64, "serial", ge=0)
+RunNumber = _named(Integer64, "run_number", ge=1)
+Instant = _named(DateTime, "instant", pattern=instants.PATTERN)
+Sha256 = _named(Unicode, "sha256", pattern=model.SHA256_PATTERN)
+Comment = _named(Unicode, "comment", max_len=model.TEXT_LIMIT)
+Reason = _named(Unicode, "reason", min_len=1, max_len=model.TEXT_LIMIT)
+Role = _named(Unicode, "role", values=["master", "mirror"])
+Text = _required(Unicode)
+Long = _required(Integer64)
+Flag = _required(Boolean)
+Number = _required(Double)
+Uri = _required(AnyUri)
+Data = _required(ByteArray)
+
+
+class _Record(ComplexModel):
+    __namespace__ = NAMESPACE
+
+    class Attributes(ComplexModel.Attributes):
+        min_occurs = 1
+        nillable = False
+
+
+class CalibrationRecord(_Record):
+    __type_name__ = "calibration_record"
+    _type_info = [
+        ("id", Id),
+        ("device_name", DeviceName),
+        ("calibration_type", CalibrationType),
+        ("valid_from", Instant),
+        ("valid_until", optional(Instant)),
+        ("created", Instant),
+        ("author", Text),
+        ("comment", optional(Comment)),
+        ("withdrawn", Flag),
+        ("withdrawn_at", optional(Instant)),
+        ("withdrawn_reason", optional(Reason)),
+        ("size", Long),
+        ("sha256", Sha256),
+        ("data", optional(Data)),
+    ]
+
+
+class Device(_Record):
+    __type_name__ = "device"
+    _type_info = [
+        ("device_name", DeviceName),
+        ("calibration_type", CalibrationType.customize(max_occurs="unbounded")),
+    ]
+
+
+class Run(_Record):
+    __type_name__ = "run"
+    _type_info = [
+        ("run_number", RunNumber),
+        ("start_time", Instant),
+        ("stop_time", optional(Instant)),
+        ("created", Instant),
+        ("author", Text),
+    ]
+
+
+class Status(_Record):
+    __type_name__ = "status"
+    _type_info = [
+        ("status", Text),
+        ("role", Role),
+        ("serial", Serial),
+        ("digest", Sha256),
+        ("complete_until", Instant),
+        ("version", Text),
+        ("master", optional(Uri)),
+        ("lag_entries", optional(Long)),
+        ("lag_seconds", optional(Number)),
+    ]
+
+
+class TypedFault(Fault):
+    """A fault whose members stand in the detail, in an element of the fault's name."""
+
+    __namespace__ = NAMESPACE
+
+
+class CalibrationNotFound(TypedFault):
+    __type_name__ = "CalibrationNotFound"
+    _type_info = [
+        ("message", Text),
+        ("device_name", optional(Text)),
+        ("calibration_type", optional(Text)),
+        ("run_number", optional(Long)),
+        ("date", optional(Instant)),
+        ("id", optional(Long)),
+        ("as_of", optional(Instant)),
+    ]
+
+
+class RunNotFound(TypedFault):
+    __type_name__ = "RunNotFound"
+    _type_info = [("message", Text), ("run_number", Long), ("as_of", optional(Instant))]
+
+
+class InvalidArgument(TypedFault):
+    __type_name__ = "InvalidArgument"
+    _type_info = [("message", Text), ("argument", Text)]
+
+
+class Integrity(TypedFault):
+    __type_name__ = "Integrity"
+    _type_info = [("message", Text), ("sha256", Text)]
+
+
+class TooLarge(TypedFault):
+    __type_name__ = "TooLarge"
+    _type_info = [("message", Text), ("limit", Long)]
+
+
+class AsOfNotReached(TypedFault):
+    __type_name__ = "AsOfNotReached"
+    _type_info = [("message", Text), ("as_of", Instant), ("complete_until", Instant)]
+
+
+class MalformedRequest(TypedFault):
+    __type_name__ = "MalformedRequest"
+    _type_info = [("message", Text)]
+
+
+class Unavailable(TypedFault):
+    __type_name__ = "Unavailable"
+    _type_info = [("message", Text)]
