@@ -1,0 +1,100 @@
+"""The calibration database of the MICE experiment.
+
+A calibration is a flat file that a detector expert stored for a *device* (TOF1), a *calibration type* (t0) and the
+instant from which it applies (*valid from*). This package asks which file applies, and gets exactly its bytes.
+
+Reading
+-------
+    import cdb
+
+    c = cdb.Calibration("http://localhost:8080")       # or set CDB_SERVER
+    text = c.get_calibration_for_run("TOF1", "t0", 7662)
+
+The answer is the file's content as a `str` that knows where it comes from:
+
+    text.id, text.valid_from, text.valid_until, text.sha256, text.author
+    text.data                                          # the exact bytes
+
+The other ways to ask:
+
+    c.get_calibration_for_date("TOF1", "t0", "2016-03-01 08:00:00")
+    c.get_current_calibration("TOF1", "t0")
+    c.get_calibration_for_id(12)
+    c.get_ids("2016-03-01", "2016-04-01")              # {12: {"validFrom": …, "created": …, …}, …}
+    c.get_calibrations_for_run(7662)                   # everything that applies to the run, without content
+    c.get_history("TOF1", "t0")                        # everything ever stored
+    c.list_devices()
+    c.get_run(7662)
+
+Times are UTC: aware datetimes, naive ones taken as UTC, or text such as 2016-03-01 or "2016-03-01 08:00:00.123456".
+Upper and lower case do not matter in device names and calibration types.
+
+The same answer for ever
+------------------------
+With `as_of`, a question is about the database as it stood at that instant, and its answer never changes:
+
+    c.get_calibration_for_run("TOF1", "t0", 7662, as_of="2017-01-01")
+
+`as_of="now"` stands for the latest instant that the server can answer so, some seconds ago.
+
+Writing
+-------
+    w = cdb.CalibrationSuperMouse("http://localhost:8080", user="alice", token="…")    # or CDB_USER and CDB_TOKEN
+    w.add_calibration("TOF1", "t0", "2016-10-01", data, comment="after the March survey")   # data: bytes or str
+    w.add_run(7662, "2016-02-29 20:47:00.218291", "2016-02-29 22:24:30.786753")
+    w.withdraw_calibration(12, "measured with the wrong trigger")
+
+Nothing is ever changed or deleted: a mistake is mended by storing again or by withdrawing. Every write may be repeated
+safely: what is already so is not written again.
+
+Errors
+------
+All are `cdb.CdbError`: `cdb.CdbPermanentError` when asking again will not help, `cdb.CdbTemporaryError` when it may.
+
+    permanent   CalibrationNotFound, RunNotFound, PayloadNotFound (all LookupError), InvalidArgument (ValueError),
+                Integrity, TooLarge, MalformedRequest, NotAuthorised
+    temporary   AsOfNotReached, Unavailable, ServerUnreachable
+"""
+
+from cdb._exceptions import (
+    AsOfNotReached,
+    CalibrationNotFound,
+    CdbError,
+    CdbPermanentError,
+    CdbTemporaryError,
+    Integrity,
+    InvalidArgument,
+    MalformedRequest,
+    NotAuthorised,
+    PayloadNotFound,
+    RunNotFound,
+    ServerUnreachable,
+    TooLarge,
+    Unavailable,
+)
+from cdb.calibration import Calibration, CalibrationSuperMouse
+from cdb.records import CalibrationRecord, CalibrationText, Device, Run, Status
+
+__all__ = [
+    "AsOfNotReached",
+    "Calibration",
+    "CalibrationNotFound",
+    "CalibrationRecord",
+    "CalibrationSuperMouse",
+    "CalibrationText",
+    "CdbError",
+    "CdbPermanentError",
+    "CdbTemporaryError",
+    "Device",
+    "Integrity",
+    "InvalidArgument",
+    "MalformedRequest",
+    "NotAuthorised",
+    "PayloadNotFound",
+    "Run",
+    "RunNotFound",
+    "ServerUnreachable",
+    "Status",
+    "TooLarge",
+    "Unavailable",
+]

@@ -19,7 +19,7 @@ from cdb_server.settings import MAX_PAYLOAD, THIS_MACHINE, Settings, bind_addres
 Command = Callable[..., None]
 
 
-class _Parsed(click.ParamType):
+class _Parsed(click.ParamType[Any]):
     """An option whose value a function of `settings` reads."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:

@@ -42,10 +42,12 @@ class CalibrationNotFound(CdbError, LookupError):
         if id is not None:
             what = f"there is no calibration with id {id}"
         else:
-            when = "now" if date is None else f"at {instants.spell(date)}"
+            when = " now" if as_of is None else ""
+            if date is not None:
+                when = f" at {instants.spell(date)}"
             if run_number is not None:
-                when += f", the start of run {run_number}"
-            what = f"no calibration of {device_name} {calibration_type} applies {when}"
+                when += f", the start of run {run_number},"
+            what = f"no calibration of {device_name} {calibration_type} applies{when}"
         super().__init__(
             f"{what}{_as_of(as_of)}: {hint}",
             device_name=device_name,

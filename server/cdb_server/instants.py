@@ -60,7 +60,7 @@ def spell(instant: datetime) -> str:
 
 
 def to_microseconds(instant: datetime) -> int:
-    """Microseconds since 1970-01-01T00:00:00Z, exact over the years 1 to 9999. Raises ValueError for a naive datetime."""
+    """Microseconds since 1970-01-01T00:00:00Z, exact in the years 1 to 9999. Raises ValueError for a naive datetime."""
     if instant.tzinfo is None:
         raise ValueError(f"{instant} has no time zone")
     return (instant - EPOCH) // MICROSECOND

@@ -1,4 +1,4 @@
-"""Rule 12: the journal proves itself. Each entry's digest covers the entry and, through the one before it, all earlier ones.
+"""Rule 12: the journal proves itself. An entry's digest covers it and, through the one before it, all earlier ones.
 
 The canonical form of an entry is the concatenation of netstrings, one for each field, in this order:
 

@@ -1,7 +1,7 @@
 """The tables, and the triggers by which the database itself refuses to change or delete what the journal holds.
 
-Rule 8: "Nothing is changed or deleted. The database itself refuses UPDATE, DELETE, REPLACE and TRUNCATE on the journal's
-tables." Instants are kept as microseconds since 1970 (UTC), so that they compare and index alike in every database.
+Rule 8: "Nothing is changed or deleted. The database itself refuses UPDATE, DELETE, REPLACE and TRUNCATE on the
+journal's tables." Instants are kept as microseconds since 1970 (UTC): they compare and index alike in every database.
 """
 
 from datetime import datetime

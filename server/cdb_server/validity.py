@@ -1,7 +1,7 @@
 """Rules 3 to 7 as SQL: which calibration applies, until when, and what the database was as of an instant.
 
-Rule 3: "For (device, type, instant t): of the calibrations not withdrawn with valid_from <= t, the one with the greatest
-valid_from; of equals, the greatest id." It is written once, in `in_force`; everything else asks it.
+Rule 3: "For (device, type, instant t): of the calibrations not withdrawn with valid_from <= t, the one with the
+greatest valid_from; of equals, the greatest id." It is written once, in `in_force`; everything else asks it.
 
 The second time axis is a serial: because `created` strictly increases with the serial (rule 10), the database as of an
 instant is the journal up to one serial, here `upto`. None is the database as it stands. Every query is bounded by an
@@ -34,7 +34,7 @@ from cdb_server.schema import calibration, journal, run, withdrawal
 Value = str | datetime | ColumnElement[Any]
 
 
-def serial_as_of(as_of: datetime) -> Select[tuple[int]]:
+def serial_as_of(as_of: datetime) -> Select[Any]:
     """The serial of the last entry created at `as_of` or before; no row when there is none."""
     return select(journal.c.serial).where(journal.c.created <= as_of).order_by(journal.c.created.desc()).limit(1)
 
@@ -58,13 +58,13 @@ def in_force(
     )
 
 
-def in_force_everywhere(instant: datetime, upto: int | None) -> Select[tuple[int | None]]:
+def in_force_everywhere(instant: datetime, upto: int | None) -> Select[Any]:
     """Rule 3 for every device and type there is: the ids in force at an instant, null for keys that have none."""
     key = _keys("key_at")
-    return select(in_force(key.c.device_name, key.c.calibration_type, instant, upto).label("id"))
+    return select(in_force(key.c.device_name, key.c.calibration_type, instant, upto).label("id")).select_from(key)
 
 
-def in_force_during(start: datetime, stop: datetime, upto: int | None) -> CompoundSelect[tuple[int | None]]:
+def in_force_during(start: datetime, stop: datetime, upto: int | None) -> CompoundSelect[Any]:
     """Rule 6: "exactly the ids that rule 3 gives for at least one instant t with start <= t <= stop"."""
     key = _keys("key_during")
     began = calibration.alias("began")
@@ -80,7 +80,7 @@ def in_force_during(start: datetime, stop: datetime, upto: int | None) -> Compou
 
 
 def records(upto: int | None) -> Select[Any]:
-    """The columns of CalibrationRecord but `data`, in its order, to be narrowed by a condition on `calibration.c.id`."""
+    """The columns of CalibrationRecord but `data`, in its order, to be narrowed by a condition on the id."""
     withdrawing = journal.alias("withdrawing")
     withdrawn = withdrawal.c.serial.is_not(None)
     valid_until = case((withdrawn, calibration.c.valid_from), else_=_takes_over_from(calibration, upto))
@@ -101,16 +101,14 @@ def records(upto: int | None) -> Select[Any]:
             calibration.c.sha256,
         )
         .join(journal, journal.c.serial == calibration.c.id)
-        .outerjoin(
-            withdrawal, and_(withdrawal.c.calibration_id == calibration.c.id, _known(withdrawal.c.serial, upto))
-        )
+        .outerjoin(withdrawal, and_(withdrawal.c.calibration_id == calibration.c.id, _known(withdrawal.c.serial, upto)))
         .outerjoin(withdrawing, withdrawing.c.serial == withdrawal.c.serial)
         .where(_known(calibration.c.id, upto))
     )
 
 
-def equal_calibration(device_name: str, calibration_type: str, valid_from: datetime, sha256: str) -> Select[tuple[int]]:
-    """Rule 9: a calibration, not withdrawn, of exactly this key and valid_from with these bytes; the latest of several."""
+def equal_calibration(device_name: str, calibration_type: str, valid_from: datetime, sha256: str) -> Select[Any]:
+    """Rule 9: a calibration, not withdrawn, of exactly this key and valid_from with these bytes; the last of them."""
     return (
         select(calibration.c.id)
         .where(
@@ -125,7 +123,7 @@ def equal_calibration(device_name: str, calibration_type: str, valid_from: datet
     )
 
 
-def keys(upto: int | None) -> Select[tuple[str, str]]:
+def keys(upto: int | None) -> Select[Any]:
     """Device and type of everything ever stored, in alphabetical order."""
     key = _keys("key_known")
     return (
@@ -161,9 +159,9 @@ def runs_starting(start: datetime, stop: datetime, upto: int | None) -> Select[A
 
 
 def _runs() -> Select[Any]:
-    return select(
-        run.c.run_number, run.c.start_time, run.c.stop_time, journal.c.created, journal.c.author
-    ).join(journal, journal.c.serial == run.c.serial)
+    return select(run.c.run_number, run.c.start_time, run.c.stop_time, journal.c.created, journal.c.author).join(
+        journal, journal.c.serial == run.c.serial
+    )
 
 
 def _known(serial: ColumnElement[int], upto: int | None) -> ColumnElement[bool]:
@@ -210,8 +208,7 @@ def _keys(name: str) -> CTE:
     step = (
         select(there.c.id)
         .where(
-            tuple_(there.c.device_name, there.c.calibration_type)
-            > tuple_(here.c.device_name, here.c.calibration_type)
+            tuple_(there.c.device_name, there.c.calibration_type) > tuple_(here.c.device_name, here.c.calibration_type)
         )
         .order_by(there.c.device_name, there.c.calibration_type, there.c.id)
         .limit(1)

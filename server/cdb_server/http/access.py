@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import contextlib
 import logging
 
 from starlette.requests import Request
@@ -26,10 +27,8 @@ def author_of(request: Request, tokens: Tokens) -> str:
     scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
     name, token = "", ""
     if scheme.lower() == "basic":
-        try:
+        with contextlib.suppress(binascii.Error, UnicodeDecodeError):
             name, _, token = base64.b64decode(encoded.strip(), validate=True).decode("utf-8").partition(":")
-        except (binascii.Error, UnicodeDecodeError):
-            pass
     if not token or not tokens.admits(name, token):
         log.warning("refused to write: no valid token of %r from %s", name[:64], request.client and request.client.host)
         raise Refused(

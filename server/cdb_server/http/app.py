@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -23,6 +24,8 @@ from cdb_server.soap import Endpoint, reading_endpoint, writing_endpoint
 XML = "text/xml; charset=utf-8"
 READING_PATH = "/cdb/v2/calibration"
 WRITING_PATH = "/cdb/v2/calibrationSuperMouse"
+
+Result = TypeVar("Result")
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -89,9 +92,8 @@ class Service:
         if request.method in ("GET", "HEAD") and request.url.query.lower().rstrip("=") == "wsdl":
             return Response(self._wsdl, media_type=XML)
         if request.method != "POST":
-            raise Refused(
-                405, "use POST for the operations of this service, GET with ?wsdl for their description", {"Allow": "POST"}
-            )
+            text = "use POST for the operations of this service, GET with ?wsdl for their description"
+            raise Refused(405, text, {"Allow": "POST"})
         author = await self._checked_author(request)
         media.check_headers(request.headers)
         body = await receive_body(request, self._settings)
@@ -111,7 +113,7 @@ class Service:
         except Unavailable as error:
             raise Refused(503, error.message, {"Retry-After": "5"}) from error
 
-    async def _in_thread(self, work):  # type: ignore[no-untyped-def]
+    async def _in_thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 

@@ -1,6 +1,7 @@
 """Receiving a request's body: bounded in length, and in time by the length received."""
 
 import asyncio
+import contextlib
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -55,10 +56,8 @@ async def answer_and_linger(refused: Refused, receive: Receive, send: Send) -> N
     headers = [*response.raw_headers, (b"connection", b"close")]
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body, "more_body": True})
-    try:
+    with contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(_drain(receive), LINGER_SECONDS)
-    except asyncio.TimeoutError:
-        pass
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -71,4 +70,4 @@ async def _drain(receive: Receive) -> None:
 
 
 def _too_long(settings: Settings) -> Refused:
-    return Refused(413, f"the request is longer than {settings.max_body} bytes: a payload has at most {settings.max_payload}")
+    return Refused(413, f"a request has at most {settings.max_body} bytes, its payload {settings.max_payload}")

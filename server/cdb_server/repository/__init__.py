@@ -1,4 +1,4 @@
-"""The database behind the service, and the only place with transactions: `Reader`, `Writer` and `Tokens` on a `Database`."""
+"""The database behind the service, the only place with transactions: `Reader`, `Writer`, `Tokens` on a `Database`."""
 
 from cdb_server.repository.database import Database
 from cdb_server.repository.reader import Reader

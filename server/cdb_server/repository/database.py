@@ -1,8 +1,8 @@
 """A database of ours by URL: made, opened and checked; reading and writing transactions on it.
 
-SQLite runs with a rollback journal (TRUNCATE) and synchronous=EXTRA: an acknowledged write is on disk (rule 11), and the
-write-ahead log's fault with several processes, in SQLite before 3.51.3, does not arise. PostgreSQL reads in one snapshot;
-its writers lock one row first, so that serials are taken in commit order.
+SQLite runs with a rollback journal (TRUNCATE) and synchronous=EXTRA: an acknowledged write is on disk (rule 11), and
+the write-ahead log's fault with several processes, in SQLite before 3.51.3, does not arise. PostgreSQL reads in one
+snapshot; its writers lock one row first, so that serials are taken in commit order.
 """
 
 import logging
@@ -95,7 +95,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A reading transaction: everything asked in it is of one moment. Raises Unavailable when the database fails."""
+        """A reading transaction: all that is asked in it is of one moment. Raises Unavailable if the database fails."""
         with _unavailable(), self._reading.begin() as connection:
             yield connection
 
@@ -122,8 +122,8 @@ class Database:
             versions = connection.execute(select(schema.cdb_schema.c.version)).scalars().all()
         if versions != [schema.VERSION]:
             raise DatabaseRefused(
-                f"{_name(url)} has schema version {', '.join(map(str, versions)) or 'unknown'}, and this software knows "
-                f"version {schema.VERSION}: use the software that made it, or a newer one"
+                f"{_name(url)} has schema version {', '.join(map(str, versions)) or 'unknown'}, and this software "
+                f"knows version {schema.VERSION}: use the software that made it, or a newer one"
             )
 
 

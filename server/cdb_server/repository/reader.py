@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Executable, Row, select
+from sqlalchemy import ColumnElement, Connection, select
 
 from cdb_server import __version__, instants, model, validity
 from cdb_server.errors import AsOfNotReached, CalibrationNotFound, DamagedPayload, RunNotFound, TooLarge
@@ -114,9 +114,7 @@ class Reader:
         with self._database.read() as connection:
             return self._run(connection, run_number, self._upto(connection, as_of), as_of)
 
-    def runs(
-        self, start_time: datetime, stop_time: datetime | None = None, as_of: datetime | None = None
-    ) -> list[Run]:
+    def runs(self, start_time: datetime, stop_time: datetime | None = None, as_of: datetime | None = None) -> list[Run]:
         """The runs that start in the period, by number. Raises TooLarge."""
         start, stop = model.period(start_time, stop_time)
         with self._database.read() as connection:
@@ -141,7 +139,8 @@ class Reader:
             return None
         if as_of > (complete_until := self.complete_until()):
             raise AsOfNotReached(as_of, complete_until)
-        return connection.execute(validity.serial_as_of(as_of)).scalar() or 0
+        serial: int | None = connection.execute(validity.serial_as_of(as_of)).scalar()
+        return serial or 0
 
     def _applying(
         self,
@@ -172,7 +171,7 @@ class Reader:
 
     def _run(self, connection: Connection, run_number: int, upto: int | None, as_of: datetime | None) -> Run:
         model.number("run_number", run_number)
-        row = connection.execute(validity.run_entry(run_number, upto)).first()
+        row: Any = connection.execute(validity.run_entry(run_number, upto)).first()
         if row is None:
             raise RunNotFound(run_number, as_of)
         return Run(*row)
@@ -183,19 +182,17 @@ class Reader:
         statement = validity.records(upto).where(condition).order_by(calibration.c.id)
         return self._rows(connection, statement, lambda row: CalibrationRecord(*row))
 
-    def _rows(self, connection: Connection, statement: Any, make: Callable[[Row[Any]], Made]) -> list[Made]:
+    def _rows(self, connection: Connection, statement: Any, make: Callable[[Any], Made]) -> list[Made]:
         rows = connection.execute(statement.limit(self._max_rows + 1)).all()
         if len(rows) > self._max_rows:
-            raise TooLarge(
-                self._max_rows, f"the answer has more than {self._max_rows} rows: ask for less, such as a shorter period"
-            )
+            problem = f"the answer has more than {self._max_rows} rows: ask for less, such as a shorter period"
+            raise TooLarge(self._max_rows, problem)
         return [make(row) for row in rows]
 
 
 def record(connection: Connection, condition: ColumnElement[bool], upto: int | None = None) -> CalibrationRecord | None:
     """The one calibration of a condition, without data, as of a serial; None when there is none."""
-    statement: Executable = validity.records(upto).where(condition)
-    row = connection.execute(statement).first()
+    row: Any = connection.execute(validity.records(upto).where(condition)).first()
     return None if row is None else CalibrationRecord(*row)
 
 

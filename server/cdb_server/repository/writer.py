@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Connection, exists, select
 
@@ -89,7 +90,7 @@ class Writer:
             equal = validity.equal_calibration(
                 content.device_name, content.calibration_type, content.valid_from, content.sha256
             )
-            id = append.connection.execute(equal).scalar()
+            id: int | None = append.connection.execute(equal).scalar()
             if id is None:
                 known = append.connection.execute(
                     select(exists().where(payload.c.sha256 == content.sha256))
@@ -129,7 +130,7 @@ class Writer:
         model.period(start_time, stop_time)
         content = RunTimes(model.number("run_number", run_number), start_time, stop_time)
         with self._appending(author) as append:
-            registered = append.connection.execute(validity.run_entry(run_number, None)).first()
+            registered: Any = append.connection.execute(validity.run_entry(run_number, None)).first()
             if registered is None or (registered.start_time, registered.stop_time) != (start_time, stop_time):
                 serial = append.entry(content)
                 append.connection.execute(
@@ -161,9 +162,7 @@ class _Append:
         """Add the entry, and answer its serial. The caller holds the write lock."""
         now = self._clock()
         serial, created, digest = 1, now, journal.GENESIS
-        last = self.connection.execute(
-            select(journal_table).order_by(journal_table.c.serial.desc()).limit(1)
-        ).first()
+        last = self.connection.execute(select(journal_table).order_by(journal_table.c.serial.desc()).limit(1)).first()
         if last is not None:
             if last.created > now + GREATEST_LEAD:
                 raise Unavailable(

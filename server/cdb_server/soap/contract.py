@@ -1,6 +1,7 @@
 """The contract: a WSDL file kept by hand, as it is published and as it judges requests."""
 
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -36,17 +37,10 @@ class Contract:
         self._schema = etree.tostring(schema)
         self._of_thread = threading.local()
         self.operations: dict[str, tuple[Argument, ...]] = {
-            operation.attrib["name"]: tuple(
-                Argument(
-                    argument.attrib["name"],
-                    argument.attrib["type"].partition(":")[2],
-                    argument.get("minOccurs") != "0",
-                )
-                for argument in schema.findall(
-                    f"{XS}element[@name='{operation.attrib['name']}']/{XS}complexType/{XS}sequence/{XS}element"
-                )
+            name: tuple(_arguments(schema, name))
+            for name in (
+                operation.get("name", "") for operation in definitions.findall(f"{WSDL}portType/{WSDL}operation")
             )
-            for operation in definitions.findall(f"{WSDL}portType/{WSDL}operation")
         }
 
     def published(self, public_url: str) -> bytes:
@@ -64,3 +58,10 @@ class Contract:
         except AttributeError:
             validator = self._of_thread.validator = etree.XMLSchema(etree.fromstring(self._schema))
         return validator
+
+
+def _arguments(schema: etree._Element, operation: str) -> Iterator[Argument]:
+    path = f"{XS}element[@name='{operation}']/{XS}complexType/{XS}sequence/{XS}element"
+    for argument in schema.findall(path):
+        type_name = argument.get("type", "").partition(":")[2]
+        yield Argument(argument.get("name", ""), type_name, argument.get("minOccurs") != "0")

@@ -4,6 +4,9 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+from spyne import Application, MethodContext
+from spyne.server import ServerBase
+
 from cdb_server.repository import Reader, Writer
 from cdb_server.soap.contract import Contract
 from cdb_server.soap.faults import fault_of
@@ -11,9 +14,6 @@ from cdb_server.soap.gate import operation_of
 from cdb_server.soap.protocol import Protocol
 from cdb_server.soap.services import Calibration, CalibrationSuperMouse
 from cdb_server.soap.types import NAMESPACE
-
-from spyne import Application, MethodContext
-from spyne.server import ServerBase
 
 # spyne logs refused requests whole, and expected faults with their tracebacks. What matters is logged by `fault_of`.
 logging.getLogger("spyne").setLevel(logging.CRITICAL + 1)
@@ -62,9 +62,7 @@ class Endpoint:
         self._reader = reader
         self._writer = writer
         self._max_payload = max_payload
-        self._server = ServerBase(
-            _Application([service], NAMESPACE, in_protocol=Protocol(), out_protocol=Protocol())
-        )
+        self._server = ServerBase(_Application([service], NAMESPACE, in_protocol=Protocol(), out_protocol=Protocol()))
 
     def answer(self, body: bytes, soap_action: str, author: str = "") -> Answer:
         """Answer a request. `soap_action` is that header's value, `author` the user whose token was shown.

@@ -3,6 +3,8 @@
 import logging
 from typing import Any
 
+from spyne import Fault
+
 from cdb_server import errors
 from cdb_server.soap import types
 
@@ -31,10 +33,10 @@ class EnvelopeRefused(Exception):
 
 def fault_of(error: Exception) -> Any:
     """The fault for any exception. One that is none of ours goes to the log, and out as Unavailable (rule 14)."""
-    if isinstance(error, types.Fault):
+    if isinstance(error, Fault):
         return error
     if isinstance(error, EnvelopeRefused):
-        return types.Fault(faultcode=error.code, faultstring=str(error))
+        return Fault(faultcode=error.code, faultstring=str(error))
     if not isinstance(error, errors.CdbError):
         log.error("a request failed for a reason within the server", exc_info=error)
         error = errors.Unavailable("the server failed at this request: try again later, and tell its operator")

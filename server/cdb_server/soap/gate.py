@@ -6,6 +6,7 @@ order, of their types.
 """
 
 import re
+from itertools import pairwise
 
 from lxml import etree
 
@@ -30,8 +31,8 @@ _VALUE_ERRORS = re.compile(
     r"SCHEMAV_CVC_(DATATYPE|PATTERN|ENUMERATION|LENGTH|MINLENGTH|MAXLENGTH|MININCLUSIVE|MAXINCLUSIVE)_VALID"
 )
 _EXPECTED = {
-    "device_name": "1 to 64 letters, digits, spaces and _ . + -, beginning with a letter or digit, not ending with a space",
-    "calibration_type": "1 to 64 letters, digits, spaces and _ . + -, beginning with a letter, not ending with a space",
+    "device_name": "1 to 64 letters, digits, spaces and _ . + -, first a letter or digit, last not a space",
+    "calibration_type": "1 to 64 letters, digits, spaces and _ . + -, first a letter, last not a space",
     "id": "a whole number from 1",
     "serial": "a whole number from 0",
     "run_number": "a whole number from 1",
@@ -53,21 +54,21 @@ def operation_of(body: bytes, soap_action: str, contract: Contract) -> etree._El
     if envelope.tag == f"{SOAP_12}Envelope":
         raise EnvelopeRefused("VersionMismatch", "this is SOAP 1.2; this service speaks SOAP 1.1")
     if envelope.tag != f"{SOAP}Envelope":
-        raise MalformedRequest(f"the document is {_shown(envelope.tag)}, not a SOAP 1.1 Envelope")
+        raise MalformedRequest(f"the document is {_shown(envelope)}, not a SOAP 1.1 Envelope")
     parts = [part.tag for part in envelope]
     if parts not in ([f"{SOAP}Body"], [f"{SOAP}Header", f"{SOAP}Body"]):
         raise MalformedRequest("the Envelope must hold one Body, after at most one Header, and nothing else")
     for header in envelope[0] if len(envelope) == 2 else ():
         if header.get(f"{SOAP}mustUnderstand") in ("1", "true") and header.get(f"{SOAP}actor", "") in ("", NEXT_ACTOR):
-            raise EnvelopeRefused("MustUnderstand", f"the header {_shown(header.tag)} is not understood here")
+            raise EnvelopeRefused("MustUnderstand", f"the header {_shown(header)} is not understood here")
     operations = list(envelope[-1])
     if len(operations) != 1:
         raise MalformedRequest(f"the Body must hold one operation; it holds {len(operations)} elements")
     operation = operations[0]
-    name = operation.tag.removeprefix(f"{{{NAMESPACE}}}")
-    if name not in contract.operations or operation.tag == name:
+    name = _name(operation)
+    if name not in contract.operations:
         raise MalformedRequest(
-            f"{_shown(operation.tag)} is no operation of this service, whose namespace is {NAMESPACE} and which has "
+            f"{_shown(operation)} is no operation of this service, whose namespace is {NAMESPACE} and which has "
             f"{', '.join(contract.operations)}"
         )
     if soap_action and soap_action != contract.action(name):
@@ -122,7 +123,7 @@ def _refuse_doctype(body: bytes) -> None:
 def _check_arguments(operation: etree._Element, name: str, contract: Contract) -> None:
     for argument in operation:
         if XSI_NIL in argument.attrib:
-            raise MalformedRequest(f"{_shown(argument.tag)} carries xsi:nil: leave an optional argument out instead")
+            raise MalformedRequest(f"{_shown(argument)} carries xsi:nil: leave an optional argument out instead")
     validator = contract.validator()
     if validator.validate(operation):
         return
@@ -136,15 +137,15 @@ def _check_arguments(operation: etree._Element, name: str, contract: Contract) -
 def _structure(operation: etree._Element, name: str, contract: Contract, said: str) -> CdbError:
     arguments = contract.operations[name]
     known = [argument.name for argument in arguments]
-    given = [child.tag.removeprefix(f"{{{NAMESPACE}}}") for child in operation]
+    given = [_name(child) for child in operation]
     order = [known.index(child) for child in given if child in known]
     takes = f"{name} takes {_signature(arguments)}"
     if unknown := [child for child in given if child not in known]:
-        problem = f"{_shown(unknown[0])} is no argument of this namespace: {takes}"
+        problem = f"{unknown[0][:100]!r} is no argument of this namespace: {takes}"
     elif repeated := [child for child in known if given.count(child) > 1]:
         problem = f"the argument {repeated[0]} stands more than once: {takes}"
     elif order != sorted(order):
-        misplaced = next(known[b] for a, b in zip(order, order[1:], strict=False) if b < a)
+        misplaced = next(known[b] for a, b in pairwise(order) if b < a)
         problem = f"the argument {misplaced} is out of order: {takes}, in this order"
     elif missing := [argument.name for argument in arguments if argument.required and argument.name not in given]:
         problem = f"the argument {missing[0]} is missing: {takes}"
@@ -160,12 +161,20 @@ def _value(operation: etree._Element, name: str, contract: Contract, log: etree.
         if any(entry.message.startswith(f"Element '{{{NAMESPACE}}}{argument.name}'") for entry in log)
     )
     given = operation.findtext(f"{{{NAMESPACE}}}{wrong.name}") or ""
-    return InvalidArgument(wrong.name, f"{wrong.name} {given[:80]!r} is not accepted: it must be {_EXPECTED[wrong.type]}")
+    problem = f"{wrong.name} {given[:80]!r} is not accepted: it must be {_EXPECTED[wrong.type]}"
+    return InvalidArgument(wrong.name, problem)
 
 
 def _signature(arguments: tuple[Argument, ...]) -> str:
     return ", ".join(argument.name if argument.required else f"{argument.name}?" for argument in arguments) or "nothing"
 
 
-def _shown(tag: str) -> str:
-    return repr(tag.replace(f"{{{NAMESPACE}}}", "")[:100])
+def _name(element: etree._Element) -> str:
+    """The local name of an element of the contract's namespace; of any other, its tag with the namespace in braces."""
+    tag = str(element.tag)
+    prefix = f"{{{NAMESPACE}}}"
+    return tag.removeprefix(prefix) if tag.startswith(prefix) else "{}" * (not tag.startswith("{")) + tag
+
+
+def _shown(element: etree._Element) -> str:
+    return repr(_name(element)[:100])

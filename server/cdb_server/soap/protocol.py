@@ -7,13 +7,13 @@ from typing import Any
 
 from lxml import etree
 from lxml.builder import E
+from spyne import ByteArray, DateTime
+from spyne.protocol.soap import Soap11
 
 from cdb_server import instants
 from cdb_server.errors import InvalidArgument
 from cdb_server.soap.faults import fault_of
-from cdb_server.soap.types import ByteArray, DateTime, TypedFault
-
-from spyne.protocol.soap import Soap11
+from cdb_server.soap.types import TypedFault
 
 _XML_SPACE = re.compile(r"[ \t\r\n]+")
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from spyne import ServiceBase, rpc
+
 from cdb_server.repository import Upload
 from cdb_server.soap import types as t
-
-from spyne import ServiceBase, rpc
 
 COMMON = (t.MalformedRequest, t.InvalidArgument, t.Unavailable)
 AsOf = t.optional(t.Instant)
@@ -27,9 +27,7 @@ class Calibration(ServiceBase):
         name="calibration",
         faults=(t.CalibrationNotFound, t.RunNotFound, t.Integrity, t.AsOfNotReached),
     )
-    def get_calibration_for_run(
-        ctx: Any, device_name: Any, calibration_type: Any, run_number: Any, as_of: Any
-    ) -> Any:
+    def get_calibration_for_run(ctx: Any, device_name: Any, calibration_type: Any, run_number: Any, as_of: Any) -> Any:
         return ctx.udc.reader.calibration_for_run(device_name, calibration_type, run_number, as_of)
 
     @_operation(
@@ -141,9 +139,7 @@ class CalibrationSuperMouse(ServiceBase):
         )
         return ctx.udc.writer.add_calibration(upload, ctx.udc.author)
 
-    @_operation(
-        t.Id, t.Reason, answer=t.CalibrationRecord, name="calibration", faults=(t.CalibrationNotFound,)
-    )
+    @_operation(t.Id, t.Reason, answer=t.CalibrationRecord, name="calibration", faults=(t.CalibrationNotFound,))
     def withdraw_calibration(ctx: Any, id: Any, reason: Any) -> Any:
         return ctx.udc.writer.withdraw_calibration(id, reason, ctx.udc.author)
 

@@ -1,4 +1,4 @@
-"""Makes `import spyne` work, and work quietly, on every Python. To be imported before spyne.
+"""Makes `import spyne` work, and work quietly, on every Python. Imported before spyne.
 
 spyne 2.14 carries a copy of `six` whose lazy modules are found through an import hook of a kind that Python 3.12 no
 longer calls, and that Python 3.10 and 3.11 warn about at every later import. The finder here answers in its place.

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from cdb_server import instants, model
-from cdb_server.soap import spyne_import as _first  # noqa: F401, I001  # spyne cannot be imported before it
-
 from spyne import Boolean, ByteArray, ComplexModel, DateTime, Double, Fault, Integer64, Unicode
 from spyne.model.primitive import AnyUri
+
+from cdb_server import instants, model
 
 NAMESPACE = "urn:mice:cdb:2"
 

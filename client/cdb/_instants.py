@@ -1,0 +1,53 @@
+"""Instants as people and programs write them, to aware datetimes in UTC and to the contract's spelling."""
+
+from __future__ import annotations
+
+import re
+from datetime import date, datetime, timedelta, timezone
+
+from cdb._exceptions import InvalidArgument
+
+# What methods take as an instant: an aware datetime, a naive one (UTC), a date (its first instant), or text.
+Instant = datetime | date | str
+
+_TEXT = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)(?:[T ]+(\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,6})0*)?)?)?\s*(?:(Z)|([+-])(\d\d):?(\d\d))?",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+def instant(argument: str, value: Instant) -> datetime:
+    """The aware datetime, UTC, that a caller means; `argument` is its name for the error.
+
+    Text is ISO 8601 as people write it: `2016-03-01`, `2016-03-01 08:00`, `2016-03-01T08:00:00.123456Z`, `… +02:00`. A
+    time without offset is UTC. Raises InvalidArgument when it is none of these or finer than a microsecond.
+    """
+    try:
+        if isinstance(value, datetime):
+            return value.replace(tzinfo=timezone.utc) if value.tzinfo is None else value.astimezone(timezone.utc)
+        if isinstance(value, date):
+            return datetime(value.year, value.month, value.day, tzinfo=timezone.utc)
+        return _read(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidArgument(
+            f"{argument}: {str(value)[:60]!r} is not a time: write it like 2016-03-01, '2016-03-01 08:00:00' or "
+            "2016-03-01T08:00:00.123456Z, in UTC and to the microsecond at most",
+            argument=argument,
+        ) from None
+
+
+def spell(value: datetime) -> str:
+    """The contract's text of an aware datetime: `2016-03-01T08:00:00.000000Z`."""
+    utc = value.astimezone(timezone.utc)
+    return f"{utc.year:04}-{utc:%m-%dT%H:%M:%S}.{utc.microsecond:06}Z"
+
+
+def _read(text: str) -> datetime:
+    match = _TEXT.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(text)
+    year, month, day, hour, minute, second, fraction, _, sign, hours, minutes = match.groups(default="0")
+    date_and_time = (int(part) for part in (year, month, day, hour, minute, second, fraction.ljust(6, "0")))
+    local = datetime(*date_and_time, tzinfo=timezone.utc)  # type: ignore[misc, arg-type]  # mypy cannot count them
+    offset = timedelta(hours=int(hours), minutes=int(minutes))
+    return local + offset if sign == "-" else local - offset

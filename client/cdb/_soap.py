@@ -1,0 +1,192 @@
+"""A SOAP service from here: a call to the servers in their order, an answer or a typed error. Alone imports zeep.
+
+zeep writes requests and reads answers, by the contract that ships with this package; the HTTP in between is bounded in
+time and in size, follows no redirects, and takes nothing for an answer that the contract does not describe.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from typing import Any
+
+import requests
+import zeep
+import zeep.exceptions
+from lxml import etree
+
+from cdb import _exceptions as errors
+from cdb._instants import instant
+
+NAMESPACE = "urn:mice:cdb:2"
+CONNECT_SECONDS = 5.0
+CHUNK = 2**16
+# More than any payload or list that a server is set to give.
+LONGEST_ANSWER = 2**29
+
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_INSTANTS = ("date", "as_of", "complete_until")
+_NUMBERS = ("run_number", "id", "limit")
+
+
+@dataclass(frozen=True)
+class _Reply:
+    """What zeep reads of an HTTP response."""
+
+    status_code: int
+    content: bytes
+    headers: Mapping[str, str]
+    encoding: str = "utf-8"
+
+
+class Service:
+    """One service of the contract at one or more servers."""
+
+    def __init__(
+        self, wsdl: str, path: str, servers: Sequence[str], auth: tuple[str, str] | None, timeout: float
+    ) -> None:
+        with as_file(files("cdb.wsdl").joinpath(wsdl)) as file:
+            self._client = zeep.Client(
+                str(file), settings=zeep.Settings(strict=True, xml_huge_tree=True, forbid_dtd=True)
+            )
+        self._path = path
+        self._servers = servers
+        self._auth = auth
+        self._timeout = timeout
+        self._of_thread = threading.local()
+
+    def call(self, operation: str, **arguments: Any) -> Any:
+        """Ask the servers in their order; the answer's content as zeep gives it. Raises CdbError."""
+        request = self._request(operation, arguments)
+        deadline = time.monotonic() + self._timeout
+        failures: list[errors.CdbTemporaryError] = []
+        for server in self._servers:
+            try:
+                return self._read(operation, self._post(server, operation, request, deadline), server)
+            except errors.CdbTemporaryError as error:
+                failures.append(error)
+        raise failures[0] if len(failures) == 1 else _all_failed(failures)
+
+    def _request(self, operation: str, arguments: dict[str, Any]) -> bytes:
+        for name, value in arguments.items():
+            if isinstance(value, str) and _NOT_XML.search(value):
+                raise errors.InvalidArgument(f"{name} holds a character that cannot be sent", argument=name)
+        try:
+            message = self._client.create_message(self._client.service, operation, **arguments)
+        except zeep.exceptions.ValidationError as error:
+            argument = str(error.path[-1]) if error.path else operation
+            raise errors.InvalidArgument(f"{argument}: {error.message}", argument=argument) from None
+        request: bytes = etree.tostring(message, encoding="utf-8", xml_declaration=True)
+        return request
+
+    def _post(self, server: str, operation: str, request: bytes, deadline: float) -> _Reply:
+        address = server.rstrip("/") + self._path
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise errors.ServerUnreachable(f"{server}: not asked, for the time was up")
+        try:
+            with self._session().post(
+                address,
+                data=request,
+                headers={
+                    "Content-Type": "text/xml; charset=utf-8",
+                    "SOAPAction": f'"{NAMESPACE}#{operation}"',
+                    "Accept-Encoding": "identity",
+                },
+                auth=self._auth,
+                timeout=(min(CONNECT_SECONDS, left), left),
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                content = bytearray()
+                for chunk in response.iter_content(CHUNK):
+                    content += chunk
+                    if len(content) > LONGEST_ANSWER:
+                        raise errors.ServerUnreachable(f"{server}: its answer does not end")
+                    if time.monotonic() > deadline:
+                        raise errors.ServerUnreachable(f"{server}: no whole answer within {self._timeout:g} s")
+                reply = _Reply(response.status_code, bytes(content), response.headers)
+        except (requests.RequestException, OSError) as error:
+            raise errors.ServerUnreachable(f"{server}: {_reason(error, self._timeout)}") from error
+        _check_status(reply, address, server)
+        return reply
+
+    def _read(self, operation: str, reply: _Reply, server: str) -> Any:
+        binding = self._client.service._binding
+        try:
+            answer = binding.process_reply(self._client, binding.get(operation), reply)
+        except zeep.exceptions.Fault as fault:
+            raise _typed(fault, server) from None
+        except Exception as error:
+            raise errors.ServerUnreachable(f"{server}: its answer is not one of a calibration database") from error
+        if reply.status_code != 200:
+            raise errors.ServerUnreachable(f"{server}: it failed with HTTP {reply.status_code}")
+        return answer
+
+    def _session(self) -> requests.Session:
+        try:
+            session: requests.Session = self._of_thread.session
+        except AttributeError:
+            session = self._of_thread.session = requests.Session()
+        return session
+
+
+def _check_status(reply: _Reply, address: str, server: str) -> None:
+    """Make errors of HTTP's own answers; what remains is SOAP."""
+    status = reply.status_code
+    if status == 200 or (status == 500 and reply.headers.get("content-type", "").startswith("text/xml")):
+        return
+    said = reply.content[:300].decode("utf-8", "replace").strip().partition("\n")[0]
+    if status in (401, 403):
+        raise errors.NotAuthorised(f"{server}: {said} (HTTP {status}; user and token are CDB_USER and CDB_TOKEN)")
+    if status == 413:
+        raise errors.TooLarge(f"{server}: {said} (HTTP 413)")
+    if status in (408, 429, 502, 503, 504):
+        raise errors.Unavailable(f"{server}: {said or 'it cannot answer now'} (HTTP {status})")
+    if 300 <= status < 400:
+        raise errors.ServerUnreachable(f"{server}: it points elsewhere (HTTP {status}), which is not followed")
+    raise errors.ServerUnreachable(f"{address} is not a service of a calibration database (HTTP {status})")
+
+
+def _typed(fault: zeep.exceptions.Fault, server: str) -> errors.CdbError:
+    """The error that a fault stands for. One without a detail of ours is taken by the side that its code blames."""
+    detail = fault.detail[0] if fault.detail is not None and len(fault.detail) else None
+    name = etree.QName(detail).localname if detail is not None else ""
+    if detail is None or name not in errors.FAULTS:
+        blamed = str(fault.code).rpartition(":")[2]
+        kind = errors.Unavailable if blamed.startswith("Server") else errors.MalformedRequest
+        return kind(f"{server}: {fault.message}")
+    fields: dict[str, Any] = {etree.QName(field).localname: field.text or "" for field in detail}
+    message = fields.pop("message", str(fault.message))
+    for field in fields:
+        if field in _INSTANTS:
+            fields[field] = instant(field, fields[field])
+        elif field in _NUMBERS:
+            fields[field] = int(fields[field])
+    return errors.FAULTS[name](message, **fields)
+
+
+def _all_failed(failures: list[errors.CdbTemporaryError]) -> errors.CdbTemporaryError:
+    if not failures:
+        return errors.ServerUnreachable("no server is named: set CDB_SERVER, or name one")
+    kinds = {type(failure) for failure in failures}
+    kind = kinds.pop() if len(kinds) == 1 and kinds <= {errors.Unavailable} else errors.ServerUnreachable
+    return kind("no server could answer: " + "; ".join(failure.message for failure in failures))
+
+
+def _reason(error: Exception, timeout: float) -> str:
+    if isinstance(error, requests.ConnectTimeout):
+        return "no connection in time"
+    if isinstance(error, requests.Timeout):
+        return f"no answer within {timeout:g} s"
+    if isinstance(error, requests.exceptions.SSLError):
+        return "its certificate is not accepted"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "its answer was cut off"
+    if isinstance(error, requests.ConnectionError):
+        return "no connection: is it running, and is this its address? (CDB_SERVER)"
+    return f"it could not be asked ({type(error).__name__})"

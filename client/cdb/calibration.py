@@ -1,0 +1,274 @@
+"""The clients: `Calibration` reads, `CalibrationSuperMouse` writes and reads. Names are the contract's."""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from cdb._exceptions import Integrity, InvalidArgument, NotAuthorised, ServerUnreachable
+from cdb._instants import Instant, instant, spell
+from cdb.records import CalibrationRecord, CalibrationText, Device, Run, Status
+
+if TYPE_CHECKING:
+    from cdb._soap import Service
+
+# An as_of: an instant, or "now" for the latest that the server can answer.
+AsOf = Instant | Literal["now"] | None
+
+DEFAULT_SERVER = "http://localhost:8080"
+
+Record = TypeVar("Record", CalibrationRecord, Run, Status)
+
+
+class Calibration:
+    """Reads from a calibration database. To make one talks to nobody; it may be used by many threads.
+
+    Instants are given as aware datetimes, naive ones (UTC), dates or text such as `2016-03-01 08:00:00` (UTC). With
+    `as_of`, a question is about the database as it stood then, and its answer never changes; `"now"` stands for the
+    latest instant that the server can answer so.
+
+    Every method raises a CdbError: InvalidArgument for a value that cannot be accepted, AsOfNotReached for an as_of
+    that lies too late, Unavailable or ServerUnreachable when no server answered; and what is said at each.
+    """
+
+    def __init__(self, servers: str | Sequence[str] | None = None, *, timeout: float = 30.0) -> None:
+        """Servers by base URL, in order of preference, several in one text apart by spaces.
+
+        Without, those of `CDB_SERVER`; without that, http://localhost:8080. `timeout` bounds each call, in seconds.
+        """
+        named = os.environ.get("CDB_SERVER") or DEFAULT_SERVER if servers is None else servers
+        self._servers = named.replace(",", " ").split() if isinstance(named, str) else list(named)
+        self._timeout = timeout
+        self._reading: Service | None = None
+
+    def get_calibration_for_run(
+        self, device_name: str, calibration_type: str, run_number: int, as_of: AsOf = None
+    ) -> CalibrationText:
+        """The calibration that applies at the start of a run.
+
+        Raises CalibrationNotFound, RunNotFound and Integrity.
+        """
+        return self._content(
+            "get_calibration_for_run",
+            device_name=device_name,
+            calibration_type=calibration_type,
+            run_number=_number("run_number", run_number),
+            as_of=self._as_of(as_of),
+        )
+
+    def get_calibration_for_date(
+        self, device_name: str, calibration_type: str, date: Instant, as_of: AsOf = None
+    ) -> CalibrationText:
+        """The calibration that applies at an instant. Raises CalibrationNotFound and Integrity."""
+        return self._content(
+            "get_calibration_for_date",
+            device_name=device_name,
+            calibration_type=calibration_type,
+            date=spell(instant("date", date)),
+            as_of=self._as_of(as_of),
+        )
+
+    def get_current_calibration(self, device_name: str, calibration_type: str, as_of: AsOf = None) -> CalibrationText:
+        """The calibration that applies now, by the server's clock; with as_of, the one that applied then.
+
+        Raises CalibrationNotFound and Integrity.
+        """
+        return self._content(
+            "get_current_calibration",
+            device_name=device_name,
+            calibration_type=calibration_type,
+            as_of=self._as_of(as_of),
+        )
+
+    def get_calibration_for_id(self, id: int, as_of: AsOf = None) -> CalibrationText:
+        """The calibration of an id, superseded and withdrawn ones too. Raises CalibrationNotFound and Integrity."""
+        return self._content("get_calibration_for_id", id=_number("id", id), as_of=self._as_of(as_of))
+
+    def get_ids(
+        self, start_time: Instant, stop_time: Instant | None = None, as_of: AsOf = None
+    ) -> dict[int, dict[str, Any]]:
+        """The calibrations in force at one instant at least from start_time to stop_time, both included.
+
+        Without stop_time: at start_time. By id, each a dict of `validFrom`, `created` and the contract's other fields
+        under their names. Raises TooLarge.
+        """
+        answer = self._ask("get_ids", **self._period(start_time, stop_time), as_of=self._as_of(as_of))
+        ids: dict[int, dict[str, Any]] = {}
+        for found in answer or ():
+            record = asdict(_record(CalibrationRecord, found))
+            id, valid_from = record.pop("id"), record.pop("valid_from")
+            ids[id] = {"validFrom": valid_from, **record}
+        return ids
+
+    def get_calibrations_for_run(self, run_number: int, as_of: AsOf = None) -> list[CalibrationRecord]:
+        """Everything that applies to a run, one for each device and type, by id. Raises RunNotFound and TooLarge."""
+        return self._records(
+            "get_calibrations_for_run", run_number=_number("run_number", run_number), as_of=self._as_of(as_of)
+        )
+
+    def get_history(self, device_name: str, calibration_type: str, as_of: AsOf = None) -> list[CalibrationRecord]:
+        """Everything ever stored for a device and type, by id; empty when nothing. Raises TooLarge."""
+        return self._records(
+            "get_history", device_name=device_name, calibration_type=calibration_type, as_of=self._as_of(as_of)
+        )
+
+    def list_devices(self, as_of: AsOf = None) -> list[Device]:
+        """The devices, in alphabetical order, with their calibration types. Raises TooLarge."""
+        answer = self._ask("list_devices", as_of=self._as_of(as_of))
+        return [Device(found.device_name, tuple(found.calibration_type)) for found in answer or ()]
+
+    def get_run(self, run_number: int, as_of: AsOf = None) -> Run:
+        """A run's times. Raises RunNotFound."""
+        return _record(
+            Run, self._ask("get_run", run_number=_number("run_number", run_number), as_of=self._as_of(as_of))
+        )
+
+    def get_runs(self, start_time: Instant, stop_time: Instant | None = None, as_of: AsOf = None) -> list[Run]:
+        """The runs that start from start_time to stop_time, both included, by number. Raises TooLarge."""
+        answer = self._ask("get_runs", **self._period(start_time, stop_time), as_of=self._as_of(as_of))
+        return [_record(Run, found) for found in answer or ()]
+
+    def get_status(self) -> Status:
+        """What the server says of itself."""
+        return _record(Status, self._ask("get_status"))
+
+    def _content(self, operation: str, **arguments: Any) -> CalibrationText:
+        answer = self._ask(operation, **arguments)
+        record = _record(CalibrationRecord, answer)
+        data = answer.data or b""
+        # "The sha256 travels with every calibration and is checked […] by the client. On mismatch: an error, never
+        # the data."
+        if len(data) != record.size or hashlib.sha256(data).hexdigest() != record.sha256:
+            raise Integrity(
+                f"calibration {record.id} arrived damaged: {len(data)} bytes received, {record.size} of sha256 "
+                f"{record.sha256} expected; ask again, or ask another server",
+                sha256=record.sha256,
+            )
+        return CalibrationText(record, data)
+
+    def _records(self, operation: str, **arguments: Any) -> list[CalibrationRecord]:
+        return [_record(CalibrationRecord, found) for found in self._ask(operation, **arguments) or ()]
+
+    def _ask(self, operation: str, **arguments: Any) -> Any:
+        if self._reading is None:
+            self._reading = self._service("calibration.wsdl", "/cdb/v2/calibration", None)
+        return self._reading.call(operation, **_given(arguments))
+
+    def _service(self, wsdl: str, path: str, auth: tuple[str, str] | None) -> Service:
+        # Late, so that to import cdb and to make a client costs next to nothing.
+        from cdb._soap import Service
+
+        return Service(wsdl, path, self._servers, auth, self._timeout)
+
+    def _as_of(self, as_of: AsOf) -> str | None:
+        if as_of is None:
+            return None
+        return spell(self.get_status().complete_until if as_of == "now" else instant("as_of", as_of))
+
+    def _period(self, start_time: Instant, stop_time: Instant | None) -> dict[str, str | None]:
+        return {
+            "start_time": spell(instant("start_time", start_time)),
+            "stop_time": None if stop_time is None else spell(instant("stop_time", stop_time)),
+        }
+
+
+class CalibrationSuperMouse(Calibration):
+    """Writes to a calibration database, and reads too. Every write may be repeated safely.
+
+    Its methods raise NotAuthorised, beside what is said at Calibration.
+    """
+
+    def __init__(
+        self,
+        servers: str | Sequence[str] | None = None,
+        *,
+        user: str | None = None,
+        token: str | None = None,
+        timeout: float = 30.0,
+    ) -> None:
+        """As Calibration, for a user with a token; without, those of `CDB_USER` and `CDB_TOKEN`."""
+        super().__init__(servers, timeout=timeout)
+        self._user = os.environ.get("CDB_USER", "") if user is None else user
+        self._token = os.environ.get("CDB_TOKEN", "") if token is None else token
+        if not (self._user.isascii() and self._token.isascii()):
+            raise InvalidArgument("user and token are ASCII; these are not", argument="token")
+        self._writing: Service | None = None
+
+    def add_calibration(
+        self,
+        device_name: str,
+        calibration_type: str,
+        valid_from: Instant,
+        data: bytes | str,
+        comment: str | None = None,
+    ) -> CalibrationRecord:
+        """Store a calibration that applies from `valid_from`; it is on disk when this returns.
+
+        `data` is bytes, or text that is stored as UTF-8. What is already stored, not withdrawn, under exactly this
+        device, type and valid_from is found, not stored twice. Raises Integrity and TooLarge.
+        """
+        payload = data.encode("utf-8", "surrogateescape") if isinstance(data, str) else bytes(data)
+        sha256 = hashlib.sha256(payload).hexdigest()
+        stored = _record(
+            CalibrationRecord,
+            self._tell(
+                "add_calibration",
+                device_name=device_name,
+                calibration_type=calibration_type,
+                valid_from=spell(instant("valid_from", valid_from)),
+                data=payload,
+                sha256=sha256,
+                comment=comment,
+            ),
+        )
+        if stored.sha256 != sha256:
+            raise Integrity(f"the server stored {stored.sha256}, and {sha256} was sent", sha256=sha256)
+        return stored
+
+    def withdraw_calibration(self, id: int, reason: str) -> CalibrationRecord:
+        """Withdraw a calibration stored by mistake: the one before it applies again. Raises CalibrationNotFound."""
+        return _record(CalibrationRecord, self._tell("withdraw_calibration", id=_number("id", id), reason=reason))
+
+    def add_run(self, run_number: int, start_time: Instant, stop_time: Instant | None = None) -> Run:
+        """Register the times of a run, or correct them."""
+        return _record(
+            Run,
+            self._tell("add_run", run_number=_number("run_number", run_number), **self._period(start_time, stop_time)),
+        )
+
+    def _tell(self, operation: str, **arguments: Any) -> Any:
+        if not self._user or not self._token:
+            raise NotAuthorised("writing needs user and token: give them, or set CDB_USER and CDB_TOKEN")
+        if self._writing is None:
+            self._writing = self._service(
+                "calibration_supermouse.wsdl", "/cdb/v2/calibrationSuperMouse", (self._user, self._token)
+            )
+        return self._writing.call(operation, **_given(arguments))
+
+
+def _given(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _number(argument: str, value: int) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise InvalidArgument(f"{argument} must be an int, not {value!r}", argument=argument) from None
+
+
+def _record(kind: type[Record], answer: Any) -> Record:
+    """A dataclass of an answer. Raises ServerUnreachable when the answer is not of its kind."""
+    values: dict[str, Any] = {}
+    try:
+        for field in fields(kind):
+            value = getattr(answer, field.name)
+            values[field.name] = value.astimezone(timezone.utc) if isinstance(value, datetime) else value
+    except AttributeError:
+        raise ServerUnreachable("the answer is not one of a calibration database") from None
+    return kind(**values)

@@ -1,0 +1,44 @@
+"""`cdb`: the calibration database from a shell."""
+
+from importlib.metadata import version
+
+import click
+
+from cdb.cli import reading, writing
+from cdb.cli.shared import Cdb
+
+
+@click.group(cls=Cdb, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(version("mice-cdb"), prog_name="cdb")
+def main() -> None:
+    """The calibration database of the MICE experiment.
+
+    \b
+    cdb get TOF1 t0 --run 7662           the calibration that applies to a run
+    cdb get TOF1 t0 -o t0.txt            the current one, to a file
+    cdb devices                          what there is
+    cdb add TOF1 t0 t0.txt --valid-from 2016-10-01
+
+    Times are UTC: 2016-03-01, "2016-03-01 08:00:00" or 2016-03-01T08:00:00.123456Z. Exit status: 0 done, 1 the
+    service said no, 2 wrong usage, 3 no server could be reached.
+    """
+
+
+for command in (
+    reading.get,
+    reading.ids,
+    reading.devices,
+    reading.status,
+    writing.add,
+    writing.withdraw,
+):
+    main.add_command(command)
+
+
+@main.group()
+def run() -> None:
+    """Register runs and show them."""
+
+
+run.add_command(writing.add_run)
+run.add_command(reading.show_run)

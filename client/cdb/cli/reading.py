@@ -1,0 +1,156 @@
+"""The commands that ask."""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cdb.calibration import Calibration
+from cdb.cli import shared
+from cdb.records import CalibrationText
+
+
+@click.command()
+@click.argument("device_name", metavar="[DEVICE]", required=False)
+@click.argument("calibration_type", metavar="[TYPE]", required=False)
+@click.option("--run", type=int, metavar="N", help="The calibration that applies to this run.")
+@click.option("--date", type=shared.Time(), help="The calibration that applies at this time.")
+@click.option("--id", type=int, metavar="N", help="The calibration of this id; without DEVICE and TYPE.")
+@shared.as_of
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The file to write; else stdout.")
+@shared.server
+def get(
+    device_name: str | None,
+    calibration_type: str | None,
+    run: int | None,
+    date: Any,
+    id: int | None,
+    as_of: Any,
+    output: Path | None,
+    server: str,
+) -> None:
+    """Get a calibration: the current one, or that of a run, a date or an id. Its exact bytes go to stdout or a file."""
+    client = Calibration(server)
+    if sum(value is not None for value in (run, date, id)) > 1:
+        raise click.UsageError("--run, --date and --id exclude each other")
+    if id is not None:
+        if device_name is not None:
+            raise click.UsageError("--id says all: leave DEVICE and TYPE out")
+        text = client.get_calibration_for_id(id, as_of)
+    elif device_name is None or calibration_type is None:
+        raise click.UsageError("name DEVICE and TYPE, or give --id")
+    elif run is not None:
+        text = client.get_calibration_for_run(device_name, calibration_type, run, as_of)
+    elif date is not None:
+        text = client.get_calibration_for_date(device_name, calibration_type, date, as_of)
+    else:
+        text = client.get_current_calibration(device_name, calibration_type, as_of)
+    if text.withdrawn:
+        click.echo(f"cdb: {text.id} was withdrawn at {text.withdrawn_at}: {text.withdrawn_reason}", err=True)
+    if output is None:
+        sys.stdout.buffer.write(text.data)
+        sys.stdout.buffer.flush()
+    else:
+        _write(output, text)
+        click.echo(f"{output}: {text.device_name} {text.calibration_type}, id {text.id}, {text.size} bytes", err=True)
+
+
+@click.command()
+@click.argument("start", type=shared.Time())
+@click.argument("stop", type=shared.Time(), required=False)
+@shared.as_of
+@shared.as_json
+@shared.server
+def ids(start: Any, stop: Any, as_of: Any, as_json: bool, server: str) -> None:
+    """List the calibrations in force at one instant at least from START to STOP; without STOP, at START."""
+    found = Calibration(server).get_ids(start, stop, as_of)
+    if as_json:
+        shared.print_json(found)
+        return
+    columns = ("device_name", "calibration_type", "validFrom", "valid_until", "author", "size", "comment")
+    shared.print_rows(
+        ("id", "device", "type", "valid from", "valid until", "author", "bytes", "comment"),
+        [[id, *(fields[column] for column in columns)] for id, fields in found.items()],
+    )
+
+
+@click.command()
+@shared.as_of
+@shared.as_json
+@shared.server
+def devices(as_of: Any, as_json: bool, server: str) -> None:
+    """List the devices and their calibration types."""
+    found = Calibration(server).list_devices(as_of)
+    if as_json:
+        shared.print_json(found)
+        return
+    rows = [[device.device_name, ", ".join(device.calibration_type)] for device in found]
+    shared.print_rows(("device", "types"), rows)
+
+
+@click.command("show")
+@click.argument("run_number", metavar="N", type=int)
+@shared.as_of
+@shared.as_json
+@shared.server
+def show_run(run_number: int, as_of: Any, as_json: bool, server: str) -> None:
+    """Show a run's times and everything that applies to it."""
+    client = Calibration(server)
+    run = client.get_run(run_number, as_of)
+    applying = client.get_calibrations_for_run(run_number, as_of)
+    if as_json:
+        shared.print_json({"run": run, "calibrations": applying})
+        return
+    shared.print_rows(("run", "start", "stop"), [[run.run_number, run.start_time, run.stop_time]])
+    shared.print_rows(
+        ("id", "device", "type", "valid from", "valid until", "bytes"),
+        [[c.id, c.device_name, c.calibration_type, c.valid_from, c.valid_until, c.size] for c in applying],
+    )
+
+
+@click.command()
+@shared.as_json
+@shared.server
+def status(as_json: bool, server: str) -> None:
+    """Show what the server says of itself."""
+    said = Calibration(server).get_status()
+    if as_json:
+        shared.print_json(said)
+        return
+    rows = [
+        ("status", said.status),
+        ("role", said.role),
+        ("serial", said.serial),
+        ("digest", said.digest),
+        ("complete until", said.complete_until),
+        ("version", said.version),
+        ("master", said.master),
+        ("entries behind", said.lag_entries),
+        ("seconds behind", said.lag_seconds),
+    ]
+    shared.print_rows(("server", server), [row for row in rows if row[1] is not None])
+
+
+def _write(output: Path, text: CalibrationText) -> None:
+    """Write a file whole or not at all: a job that is killed leaves no truncated calibration."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=output.parent, prefix=f".{output.name}.", delete=False) as unfinished:
+            try:
+                unfinished.write(text.data)
+                unfinished.flush()
+                os.fchmod(unfinished.fileno(), 0o666 & ~_umask())
+                os.replace(unfinished.name, output)
+            except BaseException:
+                os.unlink(unfinished.name)
+                raise
+    except OSError as error:
+        raise click.FileError(str(output), error.strerror or str(error)) from None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,104 @@
+"""What the service answers: frozen dataclasses with the contract's field names, the content as a `str` of known origin.
+
+Instants are aware datetimes in UTC, sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationRecord:
+    """All that is known of a calibration but its content.
+
+    It applies from `valid_from` until `valid_until`, that instant excluded; None means that nothing takes over yet, and
+    equal to `valid_from` that it is never in force, being withdrawn or superseded at once.
+    """
+
+    id: int
+    device_name: str
+    calibration_type: str
+    valid_from: datetime
+    valid_until: datetime | None
+    created: datetime
+    author: str
+    comment: str | None
+    withdrawn: bool
+    withdrawn_at: datetime | None
+    withdrawn_reason: str | None
+    size: int
+    sha256: str
+
+
+class CalibrationText(str):
+    """The content of a calibration as text, with its record's fields as attributes and its exact bytes as `data`.
+
+    The text is the bytes read as UTF-8; bytes that are not UTF-8 stand in it as surrogate escapes, so that
+    `text.encode("utf-8", "surrogateescape") == text.data` always.
+    """
+
+    data: bytes
+    record: CalibrationRecord
+    id: int
+    device_name: str
+    calibration_type: str
+    valid_from: datetime
+    valid_until: datetime | None
+    created: datetime
+    author: str
+    comment: str | None
+    withdrawn: bool
+    withdrawn_at: datetime | None
+    withdrawn_reason: str | None
+    size: int
+    sha256: str
+
+    def __new__(cls, record: CalibrationRecord, data: bytes) -> CalibrationText:
+        text = super().__new__(cls, data.decode("utf-8", "surrogateescape"))
+        text.data = data
+        text.record = record
+        for field in fields(record):
+            setattr(text, field.name, getattr(record, field.name))
+        return text
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.record, self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device and the calibration types stored for it, in alphabetical order."""
+
+    device_name: str
+    calibration_type: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run's times; `stop_time` is None when it was not recorded."""
+
+    run_number: int
+    start_time: datetime
+    stop_time: datetime | None
+    created: datetime
+    author: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a server says of itself; the last three fields are None on a master.
+
+    `complete_until` is the latest as_of that it can answer; `serial` and `digest` name the journal that it holds.
+    """
+
+    status: str
+    role: str
+    serial: int
+    digest: str
+    complete_until: datetime
+    version: str
+    master: str | None
+    lag_entries: int | None
+    lag_seconds: float | None
