@@ -31,9 +31,7 @@ def _numbers() -> Iterator[int]:
 
 
 @pytest.fixture
-def new_database_url(
-    request: pytest.FixtureRequest, tmp_path: Path, _numbers: Iterator[int]
-) -> Callable[[str], str]:
+def new_database_url(request: pytest.FixtureRequest, tmp_path: Path, _numbers: Iterator[int]) -> Callable[[str], str]:
     """A function from the name of a backend to the URL of a database that does not hold our tables yet."""
 
     def make(backend: str) -> str:

@@ -1,12 +1,11 @@
 """Real servers for tests: `cdb-server serve` in processes of its own, on a free port."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,38 +51,36 @@ def serving(
     """Serve an existing database until the block ends."""
     log = folder / "server.log"
     with log.open("ab") as out:
-        start = log.stat().st_size
         process = subprocess.Popen(
-            [sys.executable, "-m", "cdb_server", "serve", "--database", database_url, "--bind", "127.0.0.1:0", *options],
-            stdout=out,
+            [
+                sys.executable,
+                "-m",
+                "cdb_server",
+                "serve",
+                "--database",
+                database_url,
+                "--bind",
+                "127.0.0.1:0",
+                *options,
+            ],
+            stdout=subprocess.PIPE,
             stderr=out,
             start_new_session=True,
             env={**os.environ, **(environment or {})},
         )
+    assert process.stdout is not None
+    # What a server says once it listens ends in its address.
+    announced = process.stdout.readline().decode().split()
+    if not announced:
+        raise RuntimeError(f"the server ended with status {process.wait()}: {log.read_text()}")
     try:
-        yield Master(_announced(process, log, start), USER, token, database_url, log, process)
+        yield Master(announced[-1], USER, token, database_url, log, process)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
         try:
             process.wait(20)
         finally:
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-
-
-def _announced(process: subprocess.Popen[bytes], log: Path, start: int) -> str:
-    """The address in the line that a server writes once it listens."""
-    while True:
-        ended = process.poll()
-        text = log.read_text()[start:]
-        if match := re.search(r"cdb-server: \w+ of .* at (\S+)\n", text):
-            return match[1]
-        if ended is not None:
-            raise RuntimeError(f"the server ended with status {ended}: {text}")
-        try:
-            process.wait(0.02)
-        except subprocess.TimeoutExpired:
-            pass
+            process.stdout.close()

@@ -2,4 +2,4 @@
 
 from cdb_server.cli import main
 
-main()
+main(prog_name="cdb-server")

@@ -150,7 +150,7 @@ def serve_command(
         listening, settings = listen(settings)
     except OSError as error:
         raise DatabaseRefused(f"cannot listen at {host}:{port}: {error.strerror}") from error
-    click.echo(f"cdb-server: master of {database} at {settings.public_url}", err=True)
+    click.echo(f"cdb-server: master of {database} at {settings.public_url}")
     serve(listening, settings)
 
 

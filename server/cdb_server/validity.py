@@ -30,6 +30,14 @@ from sqlalchemy import (
 
 from cdb_server.schema import calibration, journal, run, withdrawal
 
+# The tables in their parts within a query.
+candidate = calibration.alias("candidate")
+following = calibration.alias("following")
+began = calibration.alias("began")
+first, here, there = (calibration.alias(part) for part in ("first", "here", "there"))
+withdrawing = journal.alias("withdrawing")
+later = run.alias("later")
+
 # A value to compare with, or a column of an enclosing query.
 Value = str | datetime | ColumnElement[Any]
 
@@ -43,7 +51,6 @@ def in_force(
     device_name: Value, calibration_type: Value, instant: datetime, upto: int | None
 ) -> ScalarSelect[int | None]:
     """Rule 3: the id of the calibration in force at an instant; null when none is."""
-    candidate = calibration.alias("candidate")
     return (
         select(candidate.c.id)
         .where(
@@ -67,7 +74,6 @@ def in_force_everywhere(instant: datetime, upto: int | None) -> Select[Any]:
 def in_force_during(start: datetime, stop: datetime, upto: int | None) -> CompoundSelect[Any]:
     """Rule 6: "exactly the ids that rule 3 gives for at least one instant t with start <= t <= stop"."""
     key = _keys("key_during")
-    began = calibration.alias("began")
     began_later = select(began.c.id).where(
         began.c.device_name == key.c.device_name,
         began.c.calibration_type == key.c.calibration_type,
@@ -81,7 +87,6 @@ def in_force_during(start: datetime, stop: datetime, upto: int | None) -> Compou
 
 def records(upto: int | None) -> Select[Any]:
     """The columns of CalibrationRecord but `data`, in its order, to be narrowed by a condition on the id."""
-    withdrawing = journal.alias("withdrawing")
     withdrawn = withdrawal.c.serial.is_not(None)
     valid_until = case((withdrawn, calibration.c.valid_from), else_=_takes_over_from(calibration, upto))
     return (
@@ -147,7 +152,6 @@ def run_entry(run_number: int, upto: int | None) -> Select[Any]:
 def runs_starting(start: datetime, stop: datetime, upto: int | None) -> Select[Any]:
     """The runs that start in a period, by number. With `upto`, those first registered later are left out: a list that
     grew would be an answer that changed."""
-    later = run.alias("later")
     corrected = exists().where(
         later.c.run_number == run.c.run_number, later.c.serial > run.c.serial, _known(later.c.serial, upto)
     )
@@ -177,7 +181,6 @@ def _stands(row: FromClause, upto: int | None) -> ColumnElement[bool]:
 def _takes_over_from(row: FromClause, upto: int | None) -> ScalarSelect[datetime | None]:
     """The valid_from of the calibration that takes over from a row that is not withdrawn: the row's own when it was
     superseded at once, null when nothing takes over."""
-    following = calibration.alias("following")
     return (
         select(following.c.valid_from)
         .where(
@@ -195,7 +198,6 @@ def _takes_over_from(row: FromClause, upto: int | None) -> ScalarSelect[datetime
 
 def _keys(name: str) -> CTE:
     """The first calibration of every device and type: a walk along the index from key to key, not along the table."""
-    first = calibration.alias("first")
     walk = (
         select(first.c.id)
         .order_by(first.c.device_name, first.c.calibration_type, first.c.id)
@@ -204,7 +206,6 @@ def _keys(name: str) -> CTE:
         .select()
         .cte(f"{name}_walk", recursive=True)
     )
-    here, there = calibration.alias("here"), calibration.alias("there")
     step = (
         select(there.c.id)
         .where(

@@ -1,0 +1,37 @@
+# The environment: the active one, else .venv, which is made when there is none.
+PYTHON ?= python3
+VENV ?= $(or $(VIRTUAL_ENV),.venv)
+BIN = $(VENV)/bin
+READY = $(VENV)/.cdb-ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint test-all interop clean
+
+help:  ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(READY)  ## Start a master, store sample calibrations, ask for them; leaves demo-data/
+	@$(BIN)/python -m demo demo-data
+
+test: lint  ## Check style and types, run all tests on SQLite and PostgreSQL
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## Check style (ruff) and types (mypy)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test-all:  ## Run the tests on every Python from 3.10 to 3.13 that there is
+	@PYTHON=$(PYTHON) tests/all_pythons
+
+interop: $(READY)  ## Run SOAP clients in other languages, installing what they need
+	tests/interop/install
+	$(BIN)/python -m pytest tests/interop
+
+clean:  ## Remove what the targets above made
+	rm -rf .venv .venvs demo-data build tests/interop/build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(READY): setup.cfg setup.py
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@

@@ -1,0 +1,110 @@
+"""The whole way on whole files: loaded by the shell, asked through `import cdb`, on both databases."""
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import cdb
+from tests import samples, servers
+from tests.servers import Master
+
+
+def shell(master: Master, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "cdb.cli", *arguments], env=master.environment, capture_output=True, text=True, timeout=120
+    )
+
+
+def load(master: Master, folder: Path) -> None:
+    """Load both tables as a user would, and check what is said."""
+    uploads, runs = samples.rows(folder / "uploads.csv"), samples.rows(folder / "runs.csv")
+    refused = [row for row in runs if not samples.is_good_run(row)]
+    adding = shell(master, "add", "--from", str(folder / "uploads.csv"))
+    assert (adding.returncode, adding.stdout) == (0, "")
+    assert adding.stderr == f"uploads.csv: {len(uploads)} rows, {len(uploads)} accepted, 0 refused\n"
+    registering = shell(master, "run", "add", "--from", str(folder / "runs.csv"))
+    *lines, summary = registering.stderr.splitlines()
+    assert registering.returncode == 1
+    assert summary == f"runs.csv: {len(runs)} rows, {len(runs) - len(refused)} accepted, {len(refused)} refused"
+    assert len(lines) == len(refused)
+    for line, row in zip(lines, refused, strict=True):
+        assert line.startswith("runs.csv:")
+        assert ("stop_time lies before start_time" if row["start_time"] else "has no start_time") in line
+
+
+def answers(client: cdb.Calibration, folder: Path) -> dict[tuple[object, ...], int]:
+    """The id of the answer for every registered run, device and type; -1 where nothing applies."""
+    found: dict[tuple[object, ...], int] = {}
+    keys = {(row["device_name"], row["calibration_type"]) for row in samples.rows(folder / "uploads.csv")}
+    for row in filter(samples.is_good_run, samples.rows(folder / "runs.csv")):
+        for device, type_ in keys:
+            try:
+                by_run = client.get_calibration_for_run(device, type_, int(row["run_number"]))
+            except cdb.CalibrationNotFound:
+                with pytest.raises(cdb.CalibrationNotFound):
+                    client.get_calibration_for_date(device, type_, row["start_time"])
+                found[device, type_, row["run_number"]] = -1
+                continue
+            by_date = client.get_calibration_for_date(device, type_, row["start_time"])
+            assert (by_run.id, by_run.data) == (by_date.id, by_date.data)
+            found[device, type_, row["run_number"]] = by_run.id
+    return found
+
+
+def test_real_files_come_back_as_they_were_stored(backend, new_database_url, tmp_path: Path) -> None:
+    """Both tables load; every file comes back byte for byte; by run is by date at its start; loading again changes
+    nothing, and at no moment does a reader get another answer."""
+    for folder in samples.folders(tmp_path / "samples"):
+        with servers.master(new_database_url(backend), tmp_path) as master:
+            load(master, folder)
+            client = cdb.Calibration(master.url)
+            uploads = samples.rows(folder / "uploads.csv")
+            for id, row in enumerate(uploads, start=1):
+                text = client.get_calibration_for_id(id)
+                assert text.data == (folder / row["file"]).read_bytes()
+                assert (text.device_name, text.calibration_type) == (
+                    row["device_name"].upper(),
+                    row["calibration_type"].lower(),
+                )
+                assert text.encode("utf-8", "surrogateescape") == text.data
+            for row in {(r["device_name"].upper(), r["calibration_type"]): r for r in uploads}.values():
+                # The last upload of each device and type also has the latest valid_from: it is the current one.
+                current = client.get_current_calibration(row["device_name"], row["calibration_type"])
+                assert current.data == (folder / row["file"]).read_bytes()
+
+            before, status = answers(client, folder), client.get_status()
+            loaded = threading.Event()
+            watched: list[bool] = []
+
+            def watch() -> None:
+                reader = cdb.Calibration(master.url)
+                while not loaded.is_set() or not watched:
+                    watched.append(answers(reader, folder) == before)
+
+            watcher = threading.Thread(target=watch)
+            watcher.start()
+            load(master, folder)
+            loaded.set()
+            watcher.join()
+            assert all(watched)
+            after = client.get_status()
+            assert (after.serial, after.digest) == (status.serial, status.digest)
+
+
+def test_an_acknowledged_upload_is_seen_by_the_next_read_of_the_other_worker(database_url, tmp_path: Path) -> None:
+    """Rule 11, 1,000 times out of 1,000: two worker processes on one database, written and read crosswise."""
+    # Each worker at an address of its own, so that it is known which one answers.
+    with (
+        servers.master(database_url, tmp_path, "--workers", "1") as one,
+        servers.serving(database_url, tmp_path, one.token, "--workers", "1") as other,
+    ):
+        clients = [cdb.CalibrationSuperMouse(m.url, user=m.user, token=m.token) for m in (one, other)]
+        seen = 0
+        for number in range(1000):
+            writer, reader = clients if number % 2 else reversed(clients)
+            stored = writer.add_calibration("TOF1", "t0", "2016-10-01", b"upload %d" % number)
+            seen += reader.get_current_calibration("TOF1", "t0").id == stored.id
+        assert seen == 1000
