@@ -100,7 +100,7 @@ def test_a_library_is_imported_in_one_place(library: str, package: Path, only: s
         for path in modules(package)
         if any(name.split(".")[0] == library for name in imports(path))
     }
-    assert users <= {name if name.endswith(".py") or (package / name).is_dir() else f"{name}.py" for name in only.split()}
+    assert users <= {name if (package / name).exists() else f"{name}.py" for name in only.split()}
 
 
 def test_every_module_says_its_idea_first() -> None:

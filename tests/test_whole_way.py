@@ -3,6 +3,8 @@
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,8 @@ from tests.servers import Master
 
 
 def shell(master: Master, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cdb.cli", *arguments], env=master.environment, capture_output=True, text=True, timeout=120
-    )
+    command = [sys.executable, "-m", "cdb.cli", *arguments]
+    return subprocess.run(command, env=master.environment, capture_output=True, text=True, timeout=120)
 
 
 def load(master: Master, folder: Path) -> None:
@@ -54,42 +55,52 @@ def answers(client: cdb.Calibration, folder: Path) -> dict[tuple[object, ...], i
     return found
 
 
-def test_real_files_come_back_as_they_were_stored(backend, new_database_url, tmp_path: Path) -> None:
+@contextmanager
+def watched(master: Master, folder: Path, expected: dict[tuple[object, ...], int]) -> Iterator[None]:
+    """Ask again and again while the block runs: every answer must be the expected one."""
+    done = threading.Event()
+    right: list[bool] = []
+
+    def watch() -> None:
+        reader = cdb.Calibration(master.url)
+        while not done.is_set() or not right:
+            right.append(answers(reader, folder) == expected)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+    assert right
+    assert all(right)
+
+
+def check_content(client: cdb.Calibration, folder: Path) -> None:
+    """Every file by its id, and the last one of each device and type as the current one, byte for byte."""
+    uploads = samples.rows(folder / "uploads.csv")
+    for id, row in enumerate(uploads, start=1):
+        text = client.get_calibration_for_id(id)
+        assert text.data == text.encode("utf-8", "surrogateescape") == (folder / row["file"]).read_bytes()
+        assert text.device_name == row["device_name"].upper()
+        assert text.calibration_type == row["calibration_type"]
+    for row in {(row["device_name"].upper(), row["calibration_type"]): row for row in uploads}.values():
+        current = client.get_current_calibration(row["device_name"], row["calibration_type"])
+        assert current.data == (folder / row["file"]).read_bytes()
+
+
+def test_whole_files_come_back_as_they_were_stored(backend, new_database_url, tmp_path: Path) -> None:
     """Both tables load; every file comes back byte for byte; by run is by date at its start; loading again changes
     nothing, and at no moment does a reader get another answer."""
     for folder in samples.folders(tmp_path / "samples"):
         with servers.master(new_database_url(backend), tmp_path) as master:
             load(master, folder)
             client = cdb.Calibration(master.url)
-            uploads = samples.rows(folder / "uploads.csv")
-            for id, row in enumerate(uploads, start=1):
-                text = client.get_calibration_for_id(id)
-                assert text.data == (folder / row["file"]).read_bytes()
-                assert (text.device_name, text.calibration_type) == (
-                    row["device_name"].upper(),
-                    row["calibration_type"].lower(),
-                )
-                assert text.encode("utf-8", "surrogateescape") == text.data
-            for row in {(r["device_name"].upper(), r["calibration_type"]): r for r in uploads}.values():
-                # The last upload of each device and type also has the latest valid_from: it is the current one.
-                current = client.get_current_calibration(row["device_name"], row["calibration_type"])
-                assert current.data == (folder / row["file"]).read_bytes()
-
+            check_content(client, folder)
             before, status = answers(client, folder), client.get_status()
-            loaded = threading.Event()
-            watched: list[bool] = []
-
-            def watch() -> None:
-                reader = cdb.Calibration(master.url)
-                while not loaded.is_set() or not watched:
-                    watched.append(answers(reader, folder) == before)
-
-            watcher = threading.Thread(target=watch)
-            watcher.start()
-            load(master, folder)
-            loaded.set()
-            watcher.join()
-            assert all(watched)
+            with watched(master, folder, before):
+                load(master, folder)
             after = client.get_status()
             assert (after.serial, after.digest) == (status.serial, status.digest)
 

@@ -27,7 +27,9 @@ def instant(argument: str, value: Instant) -> datetime:
             return value.replace(tzinfo=timezone.utc) if value.tzinfo is None else value.astimezone(timezone.utc)
         if isinstance(value, date):
             return datetime(value.year, value.month, value.day, tzinfo=timezone.utc)
-        return _read(value)
+        if isinstance(value, str):
+            return _read(value)
+        raise TypeError(value)
     except (TypeError, ValueError, OverflowError):
         raise InvalidArgument(
             f"{argument}: {str(value)[:60]!r} is not a time: write it like 2016-03-01, '2016-03-01 08:00:00' or "

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from typing import Any
 
 import requests
+import urllib3
 import zeep
 import zeep.exceptions
 from lxml import etree
@@ -23,6 +24,7 @@ from cdb import _exceptions as errors
 from cdb._instants import instant
 
 NAMESPACE = "urn:mice:cdb:2"
+SOAP = "http://schemas.xmlsoap.org/soap/envelope/"
 CONNECT_SECONDS = 5.0
 CHUNK = 2**16
 # More than any payload or list that a server is set to give.
@@ -33,14 +35,13 @@ _INSTANTS = ("date", "as_of", "complete_until")
 _NUMBERS = ("run_number", "id", "limit")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Reply:
-    """What zeep reads of an HTTP response."""
+    """A whole HTTP response."""
 
-    status_code: int
+    status: int
+    content_type: str
     content: bytes
-    headers: Mapping[str, str]
-    encoding: str = "utf-8"
 
 
 class Service:
@@ -50,9 +51,7 @@ class Service:
         self, wsdl: str, path: str, servers: Sequence[str], auth: tuple[str, str] | None, timeout: float
     ) -> None:
         with as_file(files("cdb.wsdl").joinpath(wsdl)) as file:
-            self._client = zeep.Client(
-                str(file), settings=zeep.Settings(strict=True, xml_huge_tree=True, forbid_dtd=True)
-            )
+            self._client = zeep.Client(str(file))
         self._path = path
         self._servers = servers
         self._auth = auth
@@ -103,29 +102,36 @@ class Service:
                 stream=True,
             ) as response:
                 content = bytearray()
-                for chunk in response.iter_content(CHUNK):
+                # As it comes: nothing is unpacked, and a trickle does not hold up the look at the clock.
+                while chunk := response.raw.read1(CHUNK, decode_content=False):
                     content += chunk
                     if len(content) > LONGEST_ANSWER:
                         raise errors.ServerUnreachable(f"{server}: its answer does not end")
                     if time.monotonic() > deadline:
                         raise errors.ServerUnreachable(f"{server}: no whole answer within {self._timeout:g} s")
-                reply = _Reply(response.status_code, bytes(content), response.headers)
-        except (requests.RequestException, OSError) as error:
+                content_type = response.headers.get("content-type", "")
+                reply = _Reply(response.status_code, content_type, bytes(content))
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise errors.ServerUnreachable(f"{server}: {_reason(error, self._timeout)}") from error
         _check_status(reply, address, server)
         return reply
 
     def _read(self, operation: str, reply: _Reply, server: str) -> Any:
-        binding = self._client.service._binding
+        foreign = errors.ServerUnreachable(f"{server}: its answer is not one of a calibration database")
         try:
-            answer = binding.process_reply(self._client, binding.get(operation), reply)
-        except zeep.exceptions.Fault as fault:
-            raise _typed(fault, server) from None
-        except Exception as error:
-            raise errors.ServerUnreachable(f"{server}: its answer is not one of a calibration database") from error
-        if reply.status_code != 200:
-            raise errors.ServerUnreachable(f"{server}: it failed with HTTP {reply.status_code}")
-        return answer
+            envelope = etree.fromstring(reply.content, _parser())
+        except etree.XMLSyntaxError:
+            raise foreign from None
+        [content] = envelope.xpath("/s:Envelope/s:Body/*", namespaces={"s": SOAP}) or [envelope]
+        if content.tag == f"{{{SOAP}}}Fault":
+            raise _typed(content, server)
+        if reply.status != 200 or content.tag != f"{{{NAMESPACE}}}{operation}Response" or _has_doctype(envelope):
+            raise foreign
+        try:
+            return self._client.service._binding.get(operation).process_reply(envelope)
+        except Exception:
+            # zeep lets its own errors and those of what it stands on through.
+            raise foreign from None
 
     def _session(self) -> requests.Session:
         try:
@@ -137,8 +143,8 @@ class Service:
 
 def _check_status(reply: _Reply, address: str, server: str) -> None:
     """Make errors of HTTP's own answers; what remains is SOAP."""
-    status = reply.status_code
-    if status == 200 or (status == 500 and reply.headers.get("content-type", "").startswith("text/xml")):
+    status = reply.status
+    if status == 200 or (status == 500 and reply.content_type.startswith("text/xml")):
         return
     said = reply.content[:300].decode("utf-8", "replace").strip().partition("\n")[0]
     if status in (401, 403):
@@ -152,22 +158,36 @@ def _check_status(reply: _Reply, address: str, server: str) -> None:
     raise errors.ServerUnreachable(f"{address} is not a service of a calibration database (HTTP {status})")
 
 
-def _typed(fault: zeep.exceptions.Fault, server: str) -> errors.CdbError:
+def _typed(fault: etree._Element, server: str) -> errors.CdbError:
     """The error that a fault stands for. One without a detail of ours is taken by the side that its code blames."""
-    detail = fault.detail[0] if fault.detail is not None and len(fault.detail) else None
-    name = etree.QName(detail).localname if detail is not None else ""
-    if detail is None or name not in errors.FAULTS:
-        blamed = str(fault.code).rpartition(":")[2]
+    message = fault.findtext("faultstring") or "a fault without words"
+    details = fault.findall("detail/*")
+    name = etree.QName(details[0]).localname if details else ""
+    if name not in errors.FAULTS:
+        blamed = (fault.findtext("faultcode") or "").rpartition(":")[2]
         kind = errors.Unavailable if blamed.startswith("Server") else errors.MalformedRequest
-        return kind(f"{server}: {fault.message}")
-    fields: dict[str, Any] = {etree.QName(field).localname: field.text or "" for field in detail}
-    message = fields.pop("message", str(fault.message))
-    for field in fields:
-        if field in _INSTANTS:
-            fields[field] = instant(field, fields[field])
-        elif field in _NUMBERS:
-            fields[field] = int(fields[field])
+        return kind(f"{server}: {message}")
+    fields: dict[str, Any] = {etree.QName(field).localname: field.text or "" for field in details[0]}
+    message = fields.pop("message", message)
+    try:
+        for field in fields:
+            if field in _INSTANTS:
+                fields[field] = instant(field, fields[field])
+            elif field in _NUMBERS:
+                fields[field] = int(fields[field])
+    except ValueError:
+        return errors.ServerUnreachable(f"{server}: its fault is not one of a calibration database")
     return errors.FAULTS[name](message, **fields)
+
+
+def _parser() -> etree.XMLParser:
+    return etree.XMLParser(
+        resolve_entities=False, load_dtd=False, no_network=True, remove_comments=True, remove_pis=True, huge_tree=True
+    )
+
+
+def _has_doctype(envelope: etree._Element) -> bool:
+    return bool(envelope.getroottree().docinfo.doctype)
 
 
 def _all_failed(failures: list[errors.CdbTemporaryError]) -> errors.CdbTemporaryError:
@@ -181,11 +201,11 @@ def _all_failed(failures: list[errors.CdbTemporaryError]) -> errors.CdbTemporary
 def _reason(error: Exception, timeout: float) -> str:
     if isinstance(error, requests.ConnectTimeout):
         return "no connection in time"
-    if isinstance(error, requests.Timeout):
+    if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
         return f"no answer within {timeout:g} s"
     if isinstance(error, requests.exceptions.SSLError):
         return "its certificate is not accepted"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+    if isinstance(error, requests.exceptions.ChunkedEncodingError | urllib3.exceptions.ProtocolError):
         return "its answer was cut off"
     if isinstance(error, requests.ConnectionError):
         return "no connection: is it running, and is this its address? (CDB_SERVER)"

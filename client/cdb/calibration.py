@@ -212,7 +212,9 @@ class CalibrationSuperMouse(Calibration):
         `data` is bytes, or text that is stored as UTF-8. What is already stored, not withdrawn, under exactly this
         device, type and valid_from is found, not stored twice. Raises Integrity and TooLarge.
         """
-        payload = data.encode("utf-8", "surrogateescape") if isinstance(data, str) else bytes(data)
+        payload = data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data
+        if not isinstance(payload, bytes):
+            raise InvalidArgument(f"data must be bytes or str, not {type(data).__name__}", argument="data")
         sha256 = hashlib.sha256(payload).hexdigest()
         stored = _record(
             CalibrationRecord,
@@ -268,6 +270,8 @@ def _record(kind: type[Record], answer: Any) -> Record:
     try:
         for field in fields(kind):
             value = getattr(answer, field.name)
+            if value is None and "None" not in str(field.type):
+                raise AttributeError(field.name)
             values[field.name] = value.astimezone(timezone.utc) if isinstance(value, datetime) else value
     except AttributeError:
         raise ServerUnreachable("the answer is not one of a calibration database") from None

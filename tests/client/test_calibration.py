@@ -1,0 +1,243 @@
+"""The client against a real master."""
+
+import copy
+import pickle
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+import cdb
+from tests.servers import Master
+
+UTC = timezone.utc
+EVERY_BYTE = bytes(range(256))
+
+
+@pytest.fixture
+def writer(shared_master: Master) -> cdb.CalibrationSuperMouse:
+    return cdb.CalibrationSuperMouse(shared_master.url, user=shared_master.user, token=shared_master.token)
+
+
+def test_a_calibration_comes_back_in_each_of_the_five_ways(writer: cdb.CalibrationSuperMouse) -> None:
+    """By run, by date, the current one, by id, and in get_ids."""
+    stored = writer.add_calibration("five ways", "t0", "2016-03-01 08:00:00.000001", EVERY_BYTE, comment="all bytes")
+    writer.add_run(501, "2016-03-01 08:00:00.000001")
+    ways = [
+        writer.get_calibration_for_run("Five Ways", "T0", 501),
+        writer.get_calibration_for_date("five ways", "t0", datetime(2016, 3, 1, 8, 0, 0, 1)),
+        writer.get_current_calibration("FIVE WAYS", "t0"),
+        writer.get_calibration_for_id(stored.id),
+    ]
+    assert [text.data for text in ways] == [EVERY_BYTE] * 4
+    assert {text.record for text in ways} == {stored}
+    with pytest.raises(cdb.CalibrationNotFound):
+        writer.get_calibration_for_date("five ways", "t0", "2016-03-01 08:00:00")
+    assert writer.get_ids("2016-03-01 08:00:00.000001")[stored.id] == {
+        "validFrom": stored.valid_from,
+        "device_name": "FIVE WAYS",
+        "calibration_type": "t0",
+        "valid_until": None,
+        "created": stored.created,
+        "author": "alice",
+        "comment": "all bytes",
+        "withdrawn": False,
+        "withdrawn_at": None,
+        "withdrawn_reason": None,
+        "size": 256,
+        "sha256": stored.sha256,
+    }
+    assert stored.id not in writer.get_ids("2016-03-01 08:00:00")
+
+
+def test_the_content_is_a_str_that_knows_its_origin(writer: cdb.CalibrationSuperMouse) -> None:
+    """UTF-8 as text, other bytes as surrogate escapes: nothing is lost, whatever is done with it."""
+    for data in (EVERY_BYTE, b"", "é\r\n\x00".encode(), b"no newline at the end"):
+        stored = writer.add_calibration("origin", "t0", "2016-03-01", data)
+        text = writer.get_calibration_for_id(stored.id)
+        for same in (text, pickle.loads(pickle.dumps(text)), copy.deepcopy(text)):
+            assert isinstance(same, str)
+            assert same.data == data == same.encode("utf-8", "surrogateescape")
+            assert (same.id, same.valid_from, same.sha256, same.size) == (
+                stored.id,
+                stored.valid_from,
+                stored.sha256,
+                len(data),
+            )
+
+
+def test_what_is_said_survives_the_way(writer: cdb.CalibrationSuperMouse) -> None:
+    """Comments and reasons come back to the character."""
+    for comment in ("tabs\tand\nlines\r\n <&>'\" ]]> é 漢字 😀", " spaces ", "x" * 4096):
+        stored = writer.add_calibration("said", "t0", "2016-03-01", comment, comment=comment)
+        assert stored.comment == comment
+        assert writer.withdraw_calibration(stored.id, comment).withdrawn_reason == comment
+        assert writer.get_calibration_for_id(stored.id).withdrawn_reason == comment
+
+
+def test_a_withdrawn_calibration_says_so_and_the_one_before_applies_again(writer: cdb.CalibrationSuperMouse) -> None:
+    """Rule 8: by id it stays readable and says that, when and why it is withdrawn."""
+    first = writer.add_calibration("mended", "t0", "2016-03-01", b"good")
+    second = writer.add_calibration("mended", "t0", "2016-04-01", b"bad")
+    assert writer.get_current_calibration("mended", "t0").id == second.id
+    withdrawn = writer.withdraw_calibration(second.id, "measured with the wrong trigger")
+    assert (withdrawn.withdrawn, withdrawn.valid_until) == (True, withdrawn.valid_from)
+    assert writer.get_current_calibration("mended", "t0").id == first.id
+    text = writer.get_calibration_for_id(second.id)
+    assert (text.data, text.withdrawn, text.withdrawn_reason) == (b"bad", True, "measured with the wrong trigger")
+    assert text.withdrawn_at > text.created
+    assert [record.id for record in writer.get_history("mended", "t0")] == [first.id, second.id]
+    serial = writer.get_status().serial
+    assert writer.withdraw_calibration(second.id, "again").withdrawn_reason == "measured with the wrong trigger"
+    assert writer.get_status().serial == serial
+
+
+def test_runs_and_what_applies_to_them(writer: cdb.CalibrationSuperMouse) -> None:
+    """A run's times, its correction, and everything that applies to it."""
+    stored = writer.add_calibration("running", "t0", "1990-03-01", b"1")
+    writer.add_calibration("running", "tw", "1990-03-03", b"2")
+    run = writer.add_run(502, "1990-03-02 01:02:03.000004", "1990-03-02 02:00:00")
+    assert writer.get_run(502) == run
+    assert (run.start_time, run.stop_time, run.author) == (
+        datetime(1990, 3, 2, 1, 2, 3, 4, UTC),
+        datetime(1990, 3, 2, 2, tzinfo=UTC),
+        "alice",
+    )
+    assert writer.get_runs("1990-03-02", "1990-03-03") == [run]
+    assert writer.get_runs("1990-03-02 01:02:03.000004") == [run]
+    assert writer.get_runs("1990-03-02 01:02:03.000005", "1990-03-03") == []
+    assert writer.get_calibrations_for_run(502) == [stored]
+    corrected = writer.add_run(502, "1990-03-04")
+    assert (writer.get_run(502), corrected.stop_time) == (corrected, None)
+    assert [record.calibration_type for record in writer.get_calibrations_for_run(502)] == ["t0", "tw"]
+    assert writer.get_runs("1990-03-02", "1990-03-03") == []
+
+
+def test_devices_are_listed_with_their_types(writer: cdb.CalibrationSuperMouse) -> None:
+    """In alphabetical order, devices in upper case and types in lower."""
+    for type_ in ("tw", "T0"):
+        writer.add_calibration("listed", type_, "2016-03-01", b"1")
+    assert cdb.Device("LISTED", ("t0", "tw")) in writer.list_devices()
+
+
+def test_nothing_stored_is_an_empty_history(writer: cdb.CalibrationSuperMouse) -> None:
+    """Lists may be empty."""
+    assert writer.get_history("nobody stored this", "t0") == []
+    assert writer.get_ids("0001-01-01") == {}
+    assert writer.get_runs("0001-01-01") == []
+
+
+def test_as_of_now_is_the_latest_instant_that_can_be_asked(writer: cdb.CalibrationSuperMouse) -> None:
+    """Rule 7: "`now` given as as_of to client or shell means the server's `complete_until`"."""
+    stored = writer.add_calibration("just now", "t0", "2016-03-01", b"1")
+    assert writer.get_history("just now", "t0") == [stored]
+    assert writer.get_history("just now", "t0", as_of="now") == []
+    later = datetime.now(UTC) + timedelta(hours=1)
+    with pytest.raises(cdb.AsOfNotReached) as refused:
+        writer.get_history("just now", "t0", as_of=later)
+    assert refused.value.as_of == later
+    assert refused.value.complete_until < datetime.now(UTC)
+
+
+@pytest.mark.parametrize(
+    ("argument", "call"),
+    [
+        ("device_name", lambda c: c.get_current_calibration("", "t0")),
+        ("device_name", lambda c: c.get_current_calibration("TOF1 ", "t0")),
+        ("device_name", lambda c: c.get_current_calibration("a\x00b", "t0")),
+        ("device_name", lambda c: c.get_current_calibration("\ud800", "t0")),
+        ("device_name", lambda c: c.get_current_calibration(None, "t0")),
+        ("calibration_type", lambda c: c.get_current_calibration("TOF1", "0t")),
+        ("calibration_type", lambda c: c.get_history("TOF1", "t" * 65)),
+        ("run_number", lambda c: c.get_run(0)),
+        ("run_number", lambda c: c.get_run(-1)),
+        ("run_number", lambda c: c.get_run(2**63)),
+        ("run_number", lambda c: c.get_run("7662")),
+        ("run_number", lambda c: c.get_calibration_for_run("TOF1", "t0", 7662.5)),
+        ("run_number", lambda c: c.get_calibrations_for_run(None)),
+        ("date", lambda c: c.get_calibration_for_date("TOF1", "t0", "yesterday")),
+        ("date", lambda c: c.get_calibration_for_date("TOF1", "t0", None)),
+        ("as_of", lambda c: c.list_devices(as_of="then")),
+        ("id", lambda c: c.get_calibration_for_id(0)),
+        ("stop_time", lambda c: c.get_ids("2016-03-02", "2016-03-01")),
+        ("stop_time", lambda c: c.get_runs("2016-03-02", "2016-03-01")),
+        ("start_time", lambda c: c.get_ids(None)),
+        ("valid_from", lambda c: c.add_calibration("TOF1", "t0", "2016-02-30", b"x")),
+        ("device_name", lambda c: c.add_calibration("TÖF1", "t0", "2016-02-20", b"x")),
+        ("comment", lambda c: c.add_calibration("TOF1", "t0", "2016-02-20", b"x", comment="x" * 4097)),
+        ("comment", lambda c: c.add_calibration("TOF1", "t0", "2016-02-20", b"x", comment="\x07")),
+        ("data", lambda c: c.add_calibration("TOF1", "t0", "2016-02-20", None)),
+        ("data", lambda c: c.add_calibration("TOF1", "t0", "2016-02-20", 5)),
+        ("stop_time", lambda c: c.add_run(7, "2016-03-02", "2016-03-01")),
+        ("start_time", lambda c: c.add_run(7, None)),
+        ("reason", lambda c: c.withdraw_calibration(1, "")),
+        ("reason", lambda c: c.withdraw_calibration(1, " \n")),
+        ("reason", lambda c: c.withdraw_calibration(1, None)),
+        ("id", lambda c: c.withdraw_calibration(-5, "x")),
+    ],
+)
+def test_a_wrong_argument_of_any_kind_is_named_and_nothing_is_stored(
+    writer: cdb.CalibrationSuperMouse, argument: str, call
+) -> None:
+    """A typed error that names the argument."""
+    before = writer.get_status().serial
+    with pytest.raises(cdb.InvalidArgument) as refused:
+        call(writer)
+    assert refused.value.argument == argument
+    assert argument in refused.value.message
+    assert writer.get_status().serial == before
+
+
+def test_what_is_not_there_says_what_there_is(writer: cdb.CalibrationSuperMouse) -> None:
+    """The error repeats the question and names the way on."""
+    writer.add_calibration("not there", "t0", "2016-03-01", b"1")
+    with pytest.raises(cdb.CalibrationNotFound, match="for this device there is t0") as missing:
+        writer.get_current_calibration("not there", "tw")
+    assert (missing.value.device_name, missing.value.calibration_type, missing.value.date) == ("NOT THERE", "tw", None)
+    with pytest.raises(cdb.CalibrationNotFound, match="applies later") as missing:
+        writer.get_calibration_for_date("not there", "t0", "2016-02-01")
+    assert missing.value.date == datetime(2016, 2, 1, tzinfo=UTC)
+    with pytest.raises(cdb.RunNotFound, match="run 503 is not registered: ask by date") as missing:
+        writer.get_calibration_for_run("not there", "t0", 503)
+    assert missing.value.run_number == 503
+    with pytest.raises(cdb.CalibrationNotFound, match="no calibration with id 987654321") as missing:
+        writer.get_calibration_for_id(987654321)
+    assert missing.value.id == 987654321
+    with pytest.raises(cdb.CalibrationNotFound):
+        writer.withdraw_calibration(987654321, "not there")
+
+
+def test_a_payload_over_the_limit_is_too_large(writer: cdb.CalibrationSuperMouse) -> None:
+    """One byte more than 32 MiB is refused with the limit; 32 MiB come back byte for byte."""
+    with pytest.raises(cdb.TooLarge) as refused:
+        writer.add_calibration("large", "t0", "2016-03-01", bytes(32 * 2**20 + 1))
+    assert refused.value.limit == 32 * 2**20
+    with pytest.raises(cdb.TooLarge):
+        writer.add_calibration("large", "t0", "2016-03-01", bytes(60 * 2**20))
+    stored = writer.add_calibration("large", "t0", "2016-03-01", b"\xff" * 32 * 2**20)
+    assert writer.get_calibration_for_id(stored.id).data == b"\xff" * 32 * 2**20
+
+
+def test_to_write_needs_user_and_token(shared_master: Master, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the arguments or from the environment; wrong ones are refused by the server."""
+    monkeypatch.delenv("CDB_USER", raising=False)
+    monkeypatch.delenv("CDB_TOKEN", raising=False)
+    with pytest.raises(cdb.NotAuthorised, match="CDB_USER and CDB_TOKEN"):
+        cdb.CalibrationSuperMouse(shared_master.url).add_run(504, "2016-03-01")
+    with pytest.raises(cdb.NotAuthorised, match="HTTP 401"):
+        cdb.CalibrationSuperMouse(shared_master.url, user="alice", token="wrong").add_run(504, "2016-03-01")
+    monkeypatch.setenv("CDB_SERVER", shared_master.url)
+    monkeypatch.setenv("CDB_USER", shared_master.user)
+    monkeypatch.setenv("CDB_TOKEN", shared_master.token)
+    assert cdb.CalibrationSuperMouse().add_run(504, "2016-03-01").author == "alice"
+
+
+def test_to_make_a_client_talks_to_nobody() -> None:
+    """An address that does not exist is met at the first question, as a typed error."""
+    client = cdb.Calibration("http://127.0.0.1:1 http://127.0.0.1:2")
+    with pytest.raises(cdb.ServerUnreachable, match=r"http://127.0.0.1:1: .*; http://127.0.0.1:2: "):
+        client.get_status()
+
+
+def test_the_next_server_of_the_list_is_asked_when_one_is_away(shared_master: Master) -> None:
+    """Servers are given in order of preference."""
+    assert cdb.Calibration(["http://127.0.0.1:1", shared_master.url]).get_status().status == "OK"
