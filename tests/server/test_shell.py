@@ -1,0 +1,91 @@
+"""`cdb-server`, in its own process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cdb_server.repository import Database, Tokens
+
+
+def cdb_server(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "cdb_server", *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+def test_init_makes_a_database_and_leaves_one_that_exists_untouched(database_url: str, tmp_path: Path) -> None:
+    """`cdb-server init`: "an existing database: exit 1, untouched"."""
+    assert cdb_server("init", CDB_DATABASE=database_url).returncode == 0
+    assert cdb_server("token", "add", "alice", CDB_DATABASE=database_url).returncode == 0
+    again = cdb_server("init", CDB_DATABASE=database_url)
+    assert (again.returncode, again.stdout) == (1, "")
+    assert "already" in again.stderr
+    assert len(again.stderr.splitlines()) == 1
+    assert [token.name for token in Tokens(Database.open(database_url)).list()] == ["alice"]
+
+
+def test_a_token_is_alone_on_stdout_and_told_once(database_url: str) -> None:
+    """`token add NAME` prints the token, `list` does not, `revoke` ends it."""
+    cdb_server("init", CDB_DATABASE=database_url)
+    added = cdb_server("token", "add", "alice", CDB_DATABASE=database_url)
+    token = added.stdout.strip()
+    assert (added.returncode, len(token), added.stderr) == (0, 43, "")
+    assert cdb_server("token", "add", "alice", CDB_DATABASE=database_url).returncode == 1
+    listed = cdb_server("token", "list", CDB_DATABASE=database_url).stdout
+    assert listed.startswith("alice\t")
+    assert token not in listed
+    assert cdb_server("token", "revoke", "alice", CDB_DATABASE=database_url).returncode == 0
+    assert cdb_server("token", "revoke", "alice", CDB_DATABASE=database_url).returncode == 1
+    for name in ("", "a:b", "ä", "x" * 65, " a"):
+        refused = cdb_server("token", "add", name, CDB_DATABASE=database_url)
+        assert (refused.returncode, refused.stdout) == (1, "")
+
+
+def test_serve_makes_no_database_where_there_is_none(tmp_path: Path) -> None:
+    """A wrong path is an error that names `init`, not an empty master."""
+    refused = cdb_server("serve", "--database", f"sqlite:///{tmp_path}/missing.sqlite")
+    assert refused.returncode == 1
+    assert "cdb-server init" in refused.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--bind", "0.0.0.0:0"], "CDB_PUBLIC_URL"),
+        (["--bind", "nonsense"], "not an address like"),
+        (["--bind", "127.0.0.1:99999"], "not an address like"),
+        (["--write-networks", "10.0.0.0/99"], "10.0.0.0/99"),
+        (["--workers", "0"], "workers"),
+        (["--max-payload", "0"], "max-payload"),
+    ],
+)
+def test_wrong_settings_are_wrong_usage(arguments: list[str], said: str) -> None:
+    """Exit status 2, and the text names the setting."""
+    refused = cdb_server("serve", *arguments)
+    assert refused.returncode == 2
+    assert said in refused.stderr
+
+
+@pytest.mark.parametrize("url", ["nonsense", "mysql://x/y", "sqlite://", "postgresql://nobody@127.0.0.1:1/none"])
+def test_a_database_that_cannot_be_used_is_said_in_one_line(url: str) -> None:
+    """No traceback, and no password."""
+    refused = cdb_server("serve", "--database", url)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("cdb-server: ")
+    assert "Traceback" not in refused.stderr
+
+
+def test_an_address_in_use_is_said_in_one_line(shared_master, tmp_path: Path) -> None:
+    """The second server at one address does not start."""
+    address = shared_master.url.removeprefix("http://")
+    refused = cdb_server("serve", "--database", shared_master.database, "--bind", address)
+    assert refused.returncode == 1
+    assert refused.stderr == f"cdb-server: cannot listen at {address}: Address already in use\n"

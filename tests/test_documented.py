@@ -1,0 +1,117 @@
+"""What the documents say is so: commands run, settings exist, nothing that exists is left out."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+import cdb.cli
+import cdb_server.cli
+from demo import samples
+from tests import servers
+from tests.servers import Master
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    """The code blocks of a language in the README."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def commands(group: click.Group, *path: str) -> dict[str, click.Command]:
+    """All commands of a program by their full names."""
+    found: dict[str, click.Command] = {}
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            found |= commands(command, *path, name)
+        else:
+            found[" ".join((*path, name))] = command
+    return found
+
+
+def settings(group: click.Group) -> set[str]:
+    """The environment variables that a program reads."""
+    return {
+        str(option.envvar)
+        for command in commands(group).values()
+        for option in command.params
+        if option.envvar is not None
+    }
+
+
+@pytest.fixture
+def sample_master(tmp_path: Path) -> Iterator[Master]:
+    """A master that holds the samples and nothing else."""
+    samples.write(tmp_path)
+    with servers.master(f"sqlite:///{tmp_path}/cdb.sqlite", tmp_path) as master:
+        for command in ("add --from uploads.csv", "run add --from runs.csv"):
+            arguments = [sys.executable, "-m", "cdb.cli", *command.split()]
+            subprocess.run(arguments, cwd=tmp_path, env=master.environment, capture_output=True, timeout=60)
+        yield master
+
+
+def test_the_commands_of_the_readme_run(sample_master: Master, tmp_path: Path) -> None:
+    """Every line of its console blocks, in order, against a server that holds the samples."""
+    environment = {**sample_master.environment, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+    def run(line: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+        )
+
+    lines = [line[2:] for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
+    assert len(lines) > 5
+    for line in lines:
+        done = run(line)
+        if "--as-of now" in line:
+            # Nothing was stored yet at the latest instant that can be asked.
+            assert done.returncode in (0, 1), done.stderr
+        else:
+            assert done.returncode == 0, (line, done.stderr)
+
+
+def test_the_python_of_the_readme_runs(sample_master: Master) -> None:
+    """Every Python block, in one program."""
+    program = "\n".join(blocks("python")).replace("http://localhost:8080", sample_master.url)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_readme_begins_with_the_two_commands() -> None:
+    """`make demo` and `make test` are its first lines."""
+    assert [line.split("#")[0].strip() for line in blocks("sh")[0].splitlines()] == ["make demo", "make test"]
+    assert README.index("make demo") < 60
+
+
+@pytest.mark.parametrize(("program", "group"), [("cdb", cdb.cli.main), ("cdb-server", cdb_server.cli.main)])
+def test_the_readme_names_every_command_and_none_that_is_not(program: str, group: click.Group) -> None:
+    """Commands documented are commands that exist."""
+    known = commands(group)
+    code = "\n".join(re.findall(r"`[^`\n]+`", README) + blocks("sh") + blocks("console"))
+    named = set(re.findall(rf"(?<![\w/-]){program} ((?:run |token )?[a-z]+)", code))
+    assert {name for name in named if name not in known} == set()
+    assert {name for name in known if name not in named} - {"token list", "token revoke"} == set()
+
+
+def test_the_readme_names_every_setting_and_none_that_is_not() -> None:
+    """Variables documented are variables that exist, and each is a flag whose help names it."""
+    exist = settings(cdb.cli.main) | settings(cdb_server.cli.main)
+    assert set(re.findall(r"\bCDB_[A-Z_]+\b", README)) == exist
+    for group in (cdb.cli.main, cdb_server.cli.main):
+        for name, command in commands(group).items():
+            shown = command.get_help(click.Context(command, info_name=name))
+            assert all(str(option.envvar) in shown for option in command.params if option.envvar is not None)
+
+
+def test_make_explains_itself() -> None:
+    """`make` without a goal lists every target."""
+    shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    targets = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[0].split()
+    assert all(f"make {target} " in shown for target in targets)
