@@ -37,9 +37,8 @@ def master(
 ) -> Iterator[Master]:
     """Make a database and serve it until the block ends. `options` are flags of `cdb-server serve`."""
     Database.create(database_url)
-    database = Database.open(database_url)
-    token = Tokens(database).add(USER)
-    database.close()
+    with Database.open(database_url) as database:
+        token = Tokens(database).add(USER)
     with serving(database_url, folder, token, *options, environment=environment) as running:
         yield running
 

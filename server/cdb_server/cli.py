@@ -165,7 +165,8 @@ def token() -> None:
 @_told
 def token_add(database: str, name: str) -> None:
     """Make a token for the user NAME and print it, this once: only its hash is kept."""
-    click.echo(Tokens(Database.open(database)).add(name))
+    with Database.open(database) as opened:
+        click.echo(Tokens(opened).add(name))
 
 
 @token.command("list")
@@ -173,7 +174,8 @@ def token_add(database: str, name: str) -> None:
 @_told
 def token_list(database: str) -> None:
     """Show who has a token, since when, and until when."""
-    tokens = Tokens(Database.open(database)).list()
+    with Database.open(database) as opened:
+        tokens = Tokens(opened).list()
     if not sys.stdout.isatty():
         for known in tokens:
             click.echo("\t".join((known.name, spell(known.created), spell(known.revoked) if known.revoked else "")))
@@ -190,5 +192,6 @@ def token_list(database: str) -> None:
 @_told
 def token_revoke(database: str, name: str) -> None:
     """End the token of the user NAME."""
-    Tokens(Database.open(database)).revoke(name)
+    with Database.open(database) as opened:
+        Tokens(opened).revoke(name)
     click.echo(f"{name} can no longer write", err=True)

@@ -61,15 +61,16 @@ def test_a_token_is_valid_for_its_user_alone(shared_master: Master) -> None:
 
 def test_a_revoked_token_is_refused_at_once(shared_master: Master) -> None:
     """By every worker, without a restart; the user can then be given a new one."""
-    tokens = Tokens(Database.open(shared_master.database))
-    first = tokens.add("carol")
-    assert write(shared_master, Authorization=basic("carol", first)).status_code == 200
-    tokens.revoke("carol")
-    for _ in range(6):
+    with Database.open(shared_master.database) as database:
+        tokens = Tokens(database)
+        first = tokens.add("carol")
+        assert write(shared_master, Authorization=basic("carol", first)).status_code == 200
+        tokens.revoke("carol")
+        for _ in range(6):
+            assert write(shared_master, Authorization=basic("carol", first)).status_code == 401
+        second = tokens.add("carol")
+        assert write(shared_master, Authorization=basic("carol", second)).status_code == 200
         assert write(shared_master, Authorization=basic("carol", first)).status_code == 401
-    second = tokens.add("carol")
-    assert write(shared_master, Authorization=basic("carol", second)).status_code == 200
-    assert write(shared_master, Authorization=basic("carol", first)).status_code == 401
 
 
 def test_the_network_is_judged_before_the_token_and_by_the_socket(tmp_path: Path) -> None:
@@ -106,5 +107,6 @@ def test_a_peer_is_inside_or_outside_the_networks(peer: str, inside: bool) -> No
 
 def test_only_the_hash_of_a_token_is_kept(shared_master: Master) -> None:
     """Who reads the database cannot write."""
-    token = Tokens(Database.open(shared_master.database)).add("dave")
+    with Database.open(shared_master.database) as database:
+        token = Tokens(database).add("dave")
     assert token.encode() not in Path(shared_master.database.removeprefix("sqlite:///")).read_bytes()

@@ -28,7 +28,8 @@ def test_init_makes_a_database_and_leaves_one_that_exists_untouched(database_url
     assert (again.returncode, again.stdout) == (1, "")
     assert "already" in again.stderr
     assert len(again.stderr.splitlines()) == 1
-    assert [token.name for token in Tokens(Database.open(database_url)).list()] == ["alice"]
+    with Database.open(database_url) as database:
+        assert [token.name for token in Tokens(database).list()] == ["alice"]
 
 
 def test_a_token_is_alone_on_stdout_and_told_once(database_url: str) -> None:

@@ -115,6 +115,12 @@ class Database:
         """Give all connections back."""
         self._engine.dispose()
 
+    def __enter__(self) -> "Database":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def _check(self, url: URL) -> None:
         with self._reading.begin() as connection:
             if not inspect(connection).has_table(schema.cdb_schema.name):
