@@ -84,6 +84,27 @@ def test_the_python_of_the_readme_runs(sample_master: Master) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_server_commands_of_the_readme_run(tmp_path: Path) -> None:
+    """What makes and serves a database, line by line; at a free port."""
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "CDB_BIND": "127.0.0.1:0",
+    }
+    lines = [line for line in "".join(blocks("sh")).splitlines() if line.startswith("cdb-server ")]
+    assert [line.split()[1] for line in lines] == ["init", "token", "serve"]
+    for line in lines[:-1]:
+        subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=60)
+    serving = ["bash", "-c", f"exec {lines[-1]}"]
+    with subprocess.Popen(
+        serving, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        url = server.stdout.readline().split()[-1]
+        assert cdb.Calibration(url).get_status().role == "master"
+        server.terminate()
+
+
 def test_the_readme_begins_with_the_two_commands() -> None:
     """`make demo` and `make test` are its first lines."""
     assert [line.split("#")[0].strip() for line in blocks("sh")[0].splitlines()] == ["make demo", "make test"]

@@ -1,12 +1,94 @@
-"""The server as its users meet it: processes, a socket, HTTP."""
+"""The server as processes: workers, signals, what is published."""
 
+import os
+import signal
+from pathlib import Path
+
+import pytest
 import requests
 
+import cdb
+from tests import servers
 from tests.servers import Master
 
+STATUS = (
+    '<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><get_status xmlns="urn:mice:cdb:2"/>'
+    "</s:Body></s:Envelope>"
+)
 
-def test_the_published_contract_names_the_address_that_the_server_has(master: Master) -> None:
-    """The WSDL is served byte for byte, apart from the address."""
-    document = requests.get(f"{master.url}/cdb/v2/calibration?WSDL", timeout=10)
-    assert document.status_code == 200
-    assert f'location="{master.url}/cdb/v2/calibration"' in document.text
+
+def workers(master: Master) -> set[int]:
+    """The process numbers of the workers: the children that have the listening socket's application."""
+    children = Path(f"/proc/{master.process.pid}/task/{master.process.pid}/children").read_text().split()
+    return {int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+
+
+@pytest.mark.parametrize("query", ["wsdl", "WSDL", "Wsdl", "wsdl="])
+@pytest.mark.parametrize("path", ["calibration", "calibrationSuperMouse"])
+def test_the_contract_is_published_with_the_configured_address(tmp_path: Path, query: str, path: str) -> None:
+    """Without a token, and whatever the Host header says."""
+    options = ("--workers", "1", "--public-url", "https://cdb.example.org/mice/")
+    with servers.master(f"sqlite:///{tmp_path}/cdb.sqlite", tmp_path, *options) as master:
+        published = requests.get(
+            f"{master_address(master)}/cdb/v2/{path}?{query}", headers={"Host": "evil.example"}, timeout=10
+        )
+    assert published.status_code == 200
+    assert published.headers["Content-Type"] == "text/xml; charset=utf-8"
+    assert f'location="https://cdb.example.org/mice/cdb/v2/{path}"' in published.text
+    assert "evil" not in published.text
+
+
+def master_address(master: Master) -> str:
+    """Where a master listens that announces another address."""
+    inode = {os.readlink(fd) for fd in Path(f"/proc/{master.process.pid}/fd").iterdir() if fd.is_symlink()}
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[3] == "0A" and f"socket:[{fields[9]}]" in inode:
+            return f"http://127.0.0.1:{int(fields[1].split(':')[1], 16)}"
+    raise AssertionError("it does not listen")
+
+
+def test_a_worker_that_dies_is_replaced_and_others_answer_meanwhile(master: Master) -> None:
+    """kill -9 of one worker: questions go on being answered, and soon there are two again."""
+    client = cdb.Calibration(master.url)
+    assert client.get_status().status == "OK"
+    before = workers(master)
+    assert len(before) == 2
+    victim = before.pop()
+    os.kill(victim, signal.SIGKILL)
+    replaced = False
+    while not replaced:
+        # A connection that the victim held is lost; the next one is not.
+        answer = requests.post(
+            f"{master.url}/cdb/v2/calibration", data=STATUS, headers={"Content-Type": "text/xml"}, timeout=20
+        )
+        assert answer.status_code == 200
+        now = workers(master)
+        replaced = victim not in now and len(now) == 2
+
+
+def test_a_server_that_is_told_to_end_answers_what_is_under_way(tmp_path: Path) -> None:
+    """SIGTERM: exit status 0, and what was acknowledged is there at the next start."""
+    url = f"sqlite:///{tmp_path}/cdb.sqlite"
+    with servers.master(url, tmp_path) as master:
+        writer = cdb.CalibrationSuperMouse(master.url, user=master.user, token=master.token)
+        stored = writer.add_calibration("TOF1", "t0", "2016-03-01", b"kept")
+        master.process.send_signal(signal.SIGTERM)
+        assert master.process.wait(20) == 0
+    with servers.serving(url, tmp_path, master.token) as again:
+        assert cdb.Calibration(again.url).get_calibration_for_id(stored.id).record == stored
+
+
+def test_what_is_not_a_service_is_a_line_of_plain_text(shared_master: Master) -> None:
+    """HTTP's own answers."""
+    for path, method, status in (
+        ("/", "GET", 404),
+        ("/cdb/v2/calibration/", "GET", 404),
+        ("/cdb/v2/calibration", "GET", 405),
+        ("/cdb/v2/calibration", "PUT", 405),
+        ("/cdb/v2/calibrationSuperMouse", "GET", 405),
+    ):
+        answer = requests.request(method, shared_master.url + path, timeout=10, allow_redirects=False)
+        assert answer.status_code == status
+        assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+        assert answer.text.count("\n") == 1

@@ -45,7 +45,7 @@ def create_app(settings: Settings) -> Starlette:
 
     reading = reading_endpoint(Reader(database, max_rows=settings.max_rows))
     writing = writing_endpoint(Writer(database), settings.max_payload)
-    return Starlette(
+    app = Starlette(
         routes=[
             Route(READING_PATH, Service(reading, settings, threads)),
             Route(WRITING_PATH, Service(writing, settings, threads, author)),
@@ -53,6 +53,9 @@ def create_app(settings: Settings) -> Starlette:
         lifespan=lifespan,
         exception_handlers={HTTPException: _plain},
     )
+    # An address with a slash too much is not redirected: the way there would be taken from the Host header.
+    app.router.redirect_slashes = False
+    return app
 
 
 class Service:
