@@ -31,7 +31,7 @@ interop: $(READY)  ## Run SOAP clients in other languages, installing what they 
 clean:  ## Remove what the targets above made
 	rm -rf .venv .venvs demo-data build tests/interop/build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-$(READY): setup.cfg setup.py
+$(READY): setup.cfg setup.py pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
