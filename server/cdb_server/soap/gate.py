@@ -100,7 +100,7 @@ def _parse(body: bytes) -> etree._Element:
                     raise MalformedRequest(f"the request has more than {MOST_ELEMENTS} elements")
         root: etree._Element = parser.close()
     except etree.XMLSyntaxError as error:
-        raise MalformedRequest(f"the body is not well-formed XML: {str(error)[:200]}") from None
+        raise MalformedRequest(f"the body is not well-formed XML: {error.msg[:200]}") from None
     return root
 
 
@@ -141,7 +141,9 @@ def _structure(operation: etree._Element, name: str, contract: Contract, said: s
     order = [known.index(child) for child in given if child in known]
     takes = f"{name} takes {_signature(arguments)}"
     if unknown := [child for child in given if child not in known]:
-        problem = f"{unknown[0][:100]!r} is no argument of this namespace: {takes}"
+        unqualified = unknown[0].startswith("{}")
+        wrong = f"is not in the namespace {NAMESPACE}" if unqualified else "is no argument"
+        problem = f"{unknown[0][:100].removeprefix('{}')!r} {wrong}: {takes}"
     elif repeated := [child for child in known if given.count(child) > 1]:
         problem = f"the argument {repeated[0]} stands more than once: {takes}"
     elif order != sorted(order):
