@@ -31,9 +31,13 @@ def author_of(request: Request, tokens: Tokens) -> str:
             name, _, token = base64.b64decode(encoded.strip(), validate=True).decode("utf-8").partition(":")
     if not token or not tokens.admits(name, token):
         log.warning("refused to write: no valid token of %r from %s", name[:64], request.client and request.client.host)
+        if token:
+            problem = f"{name[:64]!a} and this token do not belong together (upper and lower case matter)"
+        else:
+            problem = "writing needs user and token by HTTP Basic authentication, and none were sent"
         raise Refused(
             401,
-            "writing needs user and token: ask the operator, who makes one with 'cdb-server token add'",
+            f"{problem}: ask the operator, who makes tokens with 'cdb-server token add'",
             {"WWW-Authenticate": 'Basic realm="cdb", charset="UTF-8"'},
         )
     return name

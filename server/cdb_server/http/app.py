@@ -122,5 +122,5 @@ class Service:
 
 async def _plain(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    text = "there is nothing at this address" if error.status_code == 404 else error.detail
+    text = f"there is nothing here, but at {READING_PATH}" if error.status_code == 404 else error.detail
     return Refused(error.status_code, text).response()

@@ -11,9 +11,8 @@ from starlette.types import Receive, Send
 from cdb_server.http.refusals import Refused
 from cdb_server.settings import Settings
 
-# A sender refused with 413 is listened to for a while longer, so that it gets to read the answer.
-LINGER_SECONDS = 5.0
-LINGER_BYTES = 64 * 2**20
+# A sender that is refused is listened to for so long, so that it gets to read the answer.
+LINGER_SECONDS = 15.0
 
 
 class Disconnected(Exception):
@@ -62,11 +61,9 @@ async def answer_and_linger(refused: Refused, receive: Receive, send: Send) -> N
 
 
 async def _drain(receive: Receive) -> None:
-    length = 0
     message: MutableMapping[str, Any] = {"type": "http.request", "more_body": True}
-    while message["type"] == "http.request" and message.get("more_body") and length < LINGER_BYTES:
+    while message["type"] == "http.request" and message.get("more_body"):
         message = await receive()
-        length += len(message.get("body", b""))
 
 
 def _too_long(settings: Settings) -> Refused:

@@ -10,7 +10,7 @@ from cdb_server.http.refusals import Refused
 _UTF8 = ("utf-8", "utf8", "us-ascii", "ascii")
 _OTHER_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff", b"\x00<", b"<\x00", b"\x2b\x2f\x76", b"\x4c\x6f\xa7\x94")
 _DECLARED = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([^"']*)["']""")
-_ASK = "send text/xml in UTF-8"
+_ASK = "send SOAP 1.1 as text/xml in UTF-8"
 
 
 def check_headers(headers: Headers) -> None:

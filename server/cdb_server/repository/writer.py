@@ -57,7 +57,9 @@ class Upload:
         actual = model.sha256_of(data)
         if sha256 is not None and model.sha256(sha256) != actual:
             raise Integrity(
-                sha256, f"the payload received has the sha256 {actual}, not {sha256}: nothing was stored; send it again"
+                sha256,
+                f"the payload received has {len(data)} bytes and the sha256 {actual}, not {sha256}: nothing was stored; send "
+                "it again, and in base64 if that is left to you",
             )
         return cls(
             NewCalibration(

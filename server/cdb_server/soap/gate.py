@@ -30,17 +30,19 @@ HUGE = 9_000_000
 _VALUE_ERRORS = re.compile(
     r"SCHEMAV_CVC_(DATATYPE|PATTERN|ENUMERATION|LENGTH|MINLENGTH|MAXLENGTH|MININCLUSIVE|MAXINCLUSIVE)_VALID"
 )
+BASE64 = "base64: the bytes in A-Z a-z 0-9 + /, padded with =; line breaks may stand between"
 _EXPECTED = {
     "device_name": "1 to 64 letters, digits, spaces and _ . + -, first a letter or digit, last not a space",
     "calibration_type": "1 to 64 letters, digits, spaces and _ . + -, first a letter, last not a space",
     "id": "a whole number from 1",
     "serial": "a whole number from 0",
     "run_number": "a whole number from 1",
-    "instant": "an instant like 2016-03-01T08:00:00.000000Z, to the microsecond at most",
+    "instant": "an instant that exists, like 2016-03-01T08:00:00.000000Z: T between date and time, six digits of a "
+    "second at most, then nothing (UTC), Z or an offset like +01:00",
     "sha256": "64 hexadecimal digits",
     "comment": "at most 4096 characters",
     "reason": "1 to 4096 characters",
-    "base64Binary": "base64",
+    "base64Binary": BASE64,
 }
 
 
@@ -67,12 +69,16 @@ def operation_of(body: bytes, soap_action: str, contract: Contract) -> etree._El
     operation = operations[0]
     name = _name(operation)
     if name not in contract.operations:
-        raise MalformedRequest(
-            f"{_shown(operation)} is no operation of this service, whose namespace is {NAMESPACE} and which has "
-            f"{', '.join(contract.operations)}"
-        )
+        if name.removeprefix("{}") in contract.operations:
+            problem = f'{name.removeprefix("{}")} stands in no namespace: write it with xmlns="{NAMESPACE}"'
+        else:
+            known = ", ".join(contract.operations)
+            problem = f"{_shown(operation)} is no operation of this service, which has, in {NAMESPACE}, {known}"
+        raise MalformedRequest(problem)
     if soap_action and soap_action != contract.action(name):
-        raise MalformedRequest(f"SOAPAction names {soap_action[:80]!r}, but the Body asks for {name}")
+        raise MalformedRequest(
+            f"the SOAPAction is {soap_action[:80]!r}; for {name} it must be {contract.action(name)!r}, or empty, or absent"
+        )
     _check_arguments(operation, name, contract)
     return operation
 

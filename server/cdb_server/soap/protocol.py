@@ -13,6 +13,7 @@ from spyne.protocol.soap import Soap11
 from cdb_server import instants
 from cdb_server.errors import InvalidArgument
 from cdb_server.soap.faults import fault_of
+from cdb_server.soap.gate import BASE64
 from cdb_server.soap.types import TypedFault
 
 _XML_SPACE = re.compile(r"[ \t\r\n]+")
@@ -62,4 +63,4 @@ class Protocol(Soap11):
             return base64.b64decode(_XML_SPACE.sub("", element.text or ""), validate=True)
         except (binascii.Error, ValueError):
             argument = etree.QName(element).localname
-            raise fault_of(InvalidArgument(argument, f"{argument} is not base64: nothing was stored")) from None
+            raise fault_of(InvalidArgument(argument, f"{argument} is not accepted: it must be {BASE64}")) from None
