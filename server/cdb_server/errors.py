@@ -44,9 +44,8 @@ class CalibrationNotFound(CdbError, LookupError):
         else:
             when = " now" if as_of is None else ""
             if date is not None:
-                when = (
-                    " at " + ("" if run_number is None else f"the start of run {run_number}, ") + instants.spell(date)
-                )
+                start = "" if run_number is None else f"the start of run {run_number}, "
+                when = f" at {start}{instants.spell(date)}"
             what = f"no calibration of {device_name} {calibration_type} applies{when}"
         super().__init__(
             f"{what}{_as_of(as_of)}: {hint}",

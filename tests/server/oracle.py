@@ -1,7 +1,7 @@
-"""The rules in plain Python: what Reader and Writer must answer, worked out from the whole journal anew for each question.
+"""The rules in plain Python: what Reader and Writer must answer, worked out from the whole journal at each question.
 
-Nothing here is clever, so that it can be checked against the rules by reading. Answers and errors are those of the server;
-of an error, its class and what was asked count, not the hint.
+Nothing here is clever, so that it can be checked against the rules by reading. Answers and errors are those of the
+server; of an error, its class and what was asked count, not the hint.
 """
 
 from datetime import datetime, timedelta
@@ -42,7 +42,13 @@ class Oracle:
     # Writing: what Writer does.
 
     def add_calibration(
-        self, device_name: str, calibration_type: str, valid_from: datetime, data: bytes, comment: str | None, author: str
+        self,
+        device_name: str,
+        calibration_type: str,
+        valid_from: datetime,
+        data: bytes,
+        comment: str | None,
+        author: str,
     ) -> CalibrationRecord:
         # Rule 9: "Uploading bytes equal to those of any calibration, not withdrawn, of exactly (device, type,
         # valid_from) returns that one and writes nothing, even where another has since taken over".
@@ -149,9 +155,7 @@ class Oracle:
             return _run(ever[0])
         raise RunNotFound(run_number, as_of)
 
-    def runs(
-        self, start_time: datetime, stop_time: datetime | None = None, as_of: datetime | None = None
-    ) -> list[Run]:
+    def runs(self, start_time: datetime, stop_time: datetime | None = None, as_of: datetime | None = None) -> list[Run]:
         # "the runs that start in the period"; one first registered after as_of would be an answer that changed.
         journal = self._as_of(as_of)
         numbers = {entry.content.run_number for entry in journal if isinstance(entry.content, RunTimes)}

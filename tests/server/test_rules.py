@@ -1,24 +1,25 @@
 """Rules 3 to 7 and 9 on both databases, against the oracle and against each other.
 
-All that happens lies within a few microseconds, so that valid_from, created, starts of runs and as_of meet, pass and miss
-each other by one microsecond all the time.
+All that happens lies within a few microseconds, so that valid_from, created, starts of runs and as_of meet, pass and
+miss each other by one microsecond all the time.
 """
 
 import itertools
 import random
 import shutil
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 
 import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from oracle import MICROSECOND, Clock, Oracle
 
 from cdb_server.errors import CalibrationNotFound, CdbError
+from cdb_server.instants import UTC
 from cdb_server.repository import Database, Reader, Upload, Writer
+from tests.server.oracle import MICROSECOND, Clock, Oracle
 
-START = datetime(2016, 3, 1, 8, tzinfo=timezone.utc)
+START = datetime(2016, 3, 1, 8, tzinfo=UTC)
 FAR = START + timedelta(days=1)
 KEYS = [("TOF1", "t0"), ("TOF1", "tw"), ("KL", "t0")]
 RUNS = [7661, 7662, 7663]
@@ -193,7 +194,7 @@ generated = settings(
 )
 
 
-@settings(generated, max_examples=60)
+@settings(generated, max_examples=40)
 @given(history=histories, seed=st.integers(0, 2**32))
 def test_any_history_is_answered_as_the_rules_say(empty_database, history, seed):
     """On generated histories, writes and a sample of all questions, as of any instant, answer as the oracle does."""
@@ -208,7 +209,7 @@ def test_any_history_is_answered_as_the_rules_say(empty_database, history, seed)
             both.ask(*question, as_of)
 
 
-@settings(generated, max_examples=15)
+@settings(generated, max_examples=10)
 @given(before=histories, after=histories, seed=st.integers(0, 2**32))
 def test_an_answer_as_of_an_instant_never_changes(empty_database, before, after, seed):
     """Rule 7: "An answer once given to a question with as_of never changes", whatever is written afterwards."""
@@ -232,12 +233,14 @@ def test_an_answer_as_of_an_instant_never_changes(empty_database, before, after,
 
 
 def test_a_history_is_answered_as_of_everywhere(empty_database):
-    """On one history every question is answered as the oracle does, as of every instant at and beside an entry."""
+    """One history is asked everything, as of every instant at and beside an entry, and answers as the oracle does."""
     both = Both(empty_database())
     both.play(HISTORY)
     both.settle()
-    for as_of in both.second_axis():
-        for question in both.questions():
+    questions = list(both.questions())
+    for turn, as_of in enumerate(both.second_axis()):
+        # For the sake of time each instant gets a third of the questions, and its neighbours the others.
+        for question in questions[turn % 3 :: 3]:
             both.ask(*question, as_of)
 
 
@@ -253,12 +256,12 @@ def test_the_future_becomes_current(empty_database):
 
 
 def test_answers_agree_with_each_other(empty_database):
-    """get_ids is the union of the answers by date, the answer by run is that at its start, and intervals are half-open."""
+    """ids is the union of the answers by date, an answer by run is that at its start, and intervals are half-open."""
     both = Both(empty_database())
     both.play(HISTORY)
     both.settle()
     server, points = both.server, both.points()
-    for as_of in (None, both.oracle.created()[4], both.oracle.created()[8]):
+    for as_of in (None, both.oracle.created()[8]):
         applying = {(key, t): id_of(server.calibration_for_date, *key, t, as_of) for key in KEYS for t in points}
         for start, stop in itertools.combinations_with_replacement(points, 2):
             union = {id for (_, t), id in applying.items() if start <= t <= stop} - {None}

@@ -58,8 +58,8 @@ class Upload:
         if sha256 is not None and model.sha256(sha256) != actual:
             raise Integrity(
                 sha256,
-                f"the payload received has {len(data)} bytes and the sha256 {actual}, not {sha256}: nothing was stored; send "
-                "it again, and in base64 if that is left to you",
+                f"the payload received has {len(data)} bytes and the sha256 {actual}, not {sha256}: nothing was "
+                "stored; send it again, and in base64 if that is left to you",
             )
         return cls(
             NewCalibration(

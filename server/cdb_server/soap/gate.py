@@ -76,9 +76,8 @@ def operation_of(body: bytes, soap_action: str, contract: Contract) -> etree._El
             problem = f"{_shown(operation)} is no operation of this service, which has, in {NAMESPACE}, {known}"
         raise MalformedRequest(problem)
     if soap_action and soap_action != contract.action(name):
-        raise MalformedRequest(
-            f"the SOAPAction is {soap_action[:80]!r}; for {name} it must be {contract.action(name)!r}, or empty, or absent"
-        )
+        wanted = contract.action(name)
+        raise MalformedRequest(f"SOAPAction is {soap_action[:80]!r}; for {name} it is {wanted!r}, empty or absent")
     _check_arguments(operation, name, contract)
     return operation
 
