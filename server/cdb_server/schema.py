@@ -109,10 +109,11 @@ token = Table(
     Column("revoked", Instant),
 )
 
-# The columns by which SQLite's INSERT OR REPLACE could find a row to delete.
+# The columns by which SQLite's INSERT OR REPLACE could find a row to delete. The rowid of a payload is none of ours: it
+# is -1 in the trigger when the statement does not name it.
 _UNIQUE = {
     journal: ("serial", "created"),
-    payload: ("sha256",),
+    payload: ("sha256", "rowid"),
     calibration: ("id",),
     withdrawal: ("serial", "calibration_id"),
     run: ("serial",),

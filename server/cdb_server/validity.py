@@ -174,8 +174,13 @@ def _known(serial: ColumnElement[int], upto: int | None) -> ColumnElement[bool]:
 
 def _stands(row: FromClause, upto: int | None) -> ColumnElement[bool]:
     """Whether a calibration is known and not withdrawn."""
-    withdrawn = exists().where(withdrawal.c.calibration_id == row.c.id, _known(withdrawal.c.serial, upto))
-    return and_(_known(row.c.id, upto), ~withdrawn)
+    # A look-up for each row, which NOT EXISTS is only until a planner makes a join with the whole table of it.
+    withdrawn = (
+        select(withdrawal.c.serial)
+        .where(withdrawal.c.calibration_id == row.c.id, _known(withdrawal.c.serial, upto))
+        .scalar_subquery()
+    )
+    return and_(_known(row.c.id, upto), withdrawn.is_(None))
 
 
 def _takes_over_from(row: FromClause, upto: int | None) -> ScalarSelect[datetime | None]:
@@ -206,16 +211,17 @@ def _keys(name: str) -> CTE:
         .select()
         .cte(f"{name}_walk", recursive=True)
     )
-    step = (
+    next_type = (
         select(there.c.id)
-        .where(
-            tuple_(there.c.device_name, there.c.calibration_type) > tuple_(here.c.device_name, here.c.calibration_type)
-        )
-        .order_by(there.c.device_name, there.c.calibration_type, there.c.id)
-        .limit(1)
-        .correlate(here)
-        .scalar_subquery()
+        .where(there.c.device_name == here.c.device_name, there.c.calibration_type > here.c.calibration_type)
+        .order_by(there.c.calibration_type, there.c.id)
     )
+    next_device = (
+        select(there.c.id)
+        .where(there.c.device_name > here.c.device_name)
+        .order_by(there.c.device_name, there.c.calibration_type, there.c.id)
+    )
+    step = func.coalesce(*(found.limit(1).correlate(here).scalar_subquery() for found in (next_type, next_device)))
     walk = walk.union_all(select(step).select_from(walk.join(here, here.c.id == walk.c.id)))
     return (
         select(calibration.c.id, calibration.c.device_name, calibration.c.calibration_type)

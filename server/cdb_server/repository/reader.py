@@ -165,9 +165,9 @@ class Reader:
     def _with_data(self, connection: Connection, found: CalibrationRecord) -> CalibrationRecord:
         data = connection.execute(select(payload.c.data).where(payload.c.sha256 == found.sha256)).scalar()
         # Rule 13: "The sha256 […] is checked at […] every read from disk […]. On mismatch: an error, never the data."
-        if data is None or model.sha256_of(data) != found.sha256:
+        if not isinstance(data, bytes) or model.sha256_of(data) != found.sha256:
             raise DamagedPayload(found.sha256)
-        return replace(found, data=bytes(data))
+        return replace(found, data=data)
 
     def _run(self, connection: Connection, run_number: int, upto: int | None, as_of: datetime | None) -> Run:
         model.number("run_number", run_number)
