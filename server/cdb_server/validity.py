@@ -73,10 +73,7 @@ def in_force_everywhere(instant: datetime, upto: int | None) -> Select[Any]:
 
 def in_force_during(start: datetime, stop: datetime, upto: int | None) -> CompoundSelect[Any]:
     """Rule 6: "exactly the ids that rule 3 gives for at least one instant t with start <= t <= stop"."""
-    key = _keys("key_during")
     began_later = select(began.c.id).where(
-        began.c.device_name == key.c.device_name,
-        began.c.calibration_type == key.c.calibration_type,
         began.c.valid_from > start,
         began.c.valid_from <= stop,
         _stands(began, upto),

@@ -36,7 +36,7 @@ HISTORY = [
     (1, "withdraw_calibration", 4, "the cable was swapped"),
     (-3, "add_calibration", "KL", "t0", 5, b"c"),  # the clock stepped back
     (9, "add_calibration", "TOF1", "t0", 2, b"d"),  # ends an interval that began earlier
-    (1, "add_run", 7662, 5, None),
+    (1, "add_run", 7662, 0, None),
     (1, "add_calibration", "KL", "t0", 86_400_000_000, b"a"),  # not current for a day
     (1, "withdraw_calibration", 4, "twice"),
     (1, "add_calibration", "TOF1", "t0", 4, b"c"),  # what is withdrawn may be stored again

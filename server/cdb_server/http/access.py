@@ -1,7 +1,6 @@
 """Who may write: first from where, then with which token ("network (403) is judged before token (401)")."""
 
 import base64
-import binascii
 import contextlib
 import logging
 
@@ -27,7 +26,7 @@ def author_of(request: Request, tokens: Tokens) -> str:
     scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
     name, token = "", ""
     if scheme.lower() == "basic":
-        with contextlib.suppress(binascii.Error, UnicodeDecodeError):
+        with contextlib.suppress(ValueError):
             name, _, token = base64.b64decode(encoded.strip(), validate=True).decode("utf-8").partition(":")
     if not token or not tokens.admits(name, token):
         log.warning("refused to write: no valid token of %r from %s", name[:64], request.client and request.client.host)

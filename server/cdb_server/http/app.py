@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from cdb_server.errors import Unavailable
 from cdb_server.http import access, media
-from cdb_server.http.body import Disconnected, answer_and_linger, receive_body
+from cdb_server.http.body import Disconnected, Incoming, answer_and_linger, receive_body
 from cdb_server.http.refusals import Refused
 from cdb_server.repository import Database, Reader, Tokens, Writer
 from cdb_server.settings import Settings
@@ -78,12 +78,13 @@ class Service:
         self._wsdl = endpoint.contract.published(settings.public_url)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
+        incoming = Incoming(receive)
+        request = Request(scope, incoming)
         try:
             response = await self._respond(request)
         except Refused as refused:
             if request.method == "POST":
-                await answer_and_linger(refused, receive, send)
+                await answer_and_linger(refused, incoming, send)
                 return
             response = refused.response()
         except (Disconnected, ClientDisconnect):

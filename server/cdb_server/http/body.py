@@ -2,11 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import MutableMapping
-from typing import Any
 
 from starlette.requests import Request
-from starlette.types import Receive, Send
+from starlette.types import Message, Receive, Send
 
 from cdb_server.http.refusals import Refused
 from cdb_server.settings import Settings
@@ -17,6 +15,20 @@ LINGER_SECONDS = 15.0
 
 class Disconnected(Exception):
     """The sender went away, or was too slow, before the body was whole."""
+
+
+class Incoming:
+    """What comes of a request, and whether all of it has come."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.whole = False
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        if not message.get("more_body", False):
+            self.whole = True
+        return message
 
 
 async def receive_body(request: Request, settings: Settings) -> bytes:
@@ -46,8 +58,8 @@ async def receive_body(request: Request, settings: Settings) -> bytes:
             return b"".join(chunks)
 
 
-async def answer_and_linger(refused: Refused, receive: Receive, send: Send) -> None:
-    """Answer while the sender is still sending, and take in what comes until it stops, goes, or has had its time.
+async def answer_and_linger(refused: Refused, incoming: Incoming, send: Send) -> None:
+    """Answer while the sender may still be sending, and take in what comes until it stops, goes, or has had its time.
 
     To close at once would reset the connection and destroy the answer on its way.
     """
@@ -56,14 +68,13 @@ async def answer_and_linger(refused: Refused, receive: Receive, send: Send) -> N
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body, "more_body": True})
     with contextlib.suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(_drain(receive), LINGER_SECONDS)
+        await asyncio.wait_for(_drain(incoming), LINGER_SECONDS)
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _drain(receive: Receive) -> None:
-    message: MutableMapping[str, Any] = {"type": "http.request", "more_body": True}
-    while message["type"] == "http.request" and message.get("more_body"):
-        message = await receive()
+async def _drain(incoming: Incoming) -> None:
+    while not incoming.whole:
+        await incoming()
 
 
 def _too_long(settings: Settings) -> Refused:

@@ -3,9 +3,15 @@
 import asyncio
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from cdb_server.settings import Settings
+
+# Requests that may wait for the answer to an earlier one of the same connection.
+MOST_WAITING = 16
+# Bytes around each byte of a body that is sent in small chunks.
+OVERHEAD = 16
 
 
 class BoundedConnection(HttpToolsProtocol):
@@ -14,8 +20,9 @@ class BoundedConnection(HttpToolsProtocol):
     def __init__(self, settings: Settings, **of_uvicorn: Any) -> None:
         super().__init__(**of_uvicorn)
         self._settings = settings
-        self._header_bytes = 0
         self._in_headers = True
+        self._fed = 0
+        self._delivered = 0
         self._header_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._unsent = 0
@@ -29,13 +36,14 @@ class BoundedConnection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._in_headers:
-            self._header_bytes += len(data)
-            if self._header_timer is None:
-                self._expect_headers()
+        if self._in_headers and self._header_timer is None:
+            self._expect_headers()
+        self._fed += len(data)
         super().data_received(data)
-        # What was counted may have been body; only headers that did not end within the limit are too long.
-        if self._in_headers and self._header_bytes > self._settings.header_limit and not self.transport.is_closing():
+        # What was fed and is not body is headers, trailers, and what stands between chunks.
+        overhead = self._fed - self._delivered
+        allowed = self._settings.header_limit + OVERHEAD * self._delivered
+        if overhead > allowed and not self.transport.is_closing():
             text = b"the request's headers are too long\n"
             self.transport.write(
                 b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
@@ -45,15 +53,32 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
-        self._header_bytes = 0
+        self._fed = self._delivered = 0
         if self._header_timer is not None:
             self._header_timer.cancel()
             self._header_timer = None
         super().on_headers_complete()
 
+    def on_message_begin(self) -> None:
+        # uvicorn reads on, and queues what it reads, from whoever asks without waiting for answers.
+        if len(self.pipeline) >= MOST_WAITING:
+            raise ConnectionError("too many requests are waiting")
+        super().on_message_begin()
+
+    def on_body(self, body: bytes) -> None:
+        self._delivered += len(body)
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         self._in_headers = True
+        self._fed = self._delivered = 0
         super().on_message_complete()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        # Some clients, Java's among them, offer another protocol with every request. llhttp stops after such a message;
+        # the next one on this connection needs a parser that has not.
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -171,6 +171,9 @@ def _engine(url: URL, threads: int) -> Engine:
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
+    # A file of somebody else is left as it is: another journal mode would be written into it.
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'cdb_schema'").fetchone():
+        return
     for pragma in ("journal_mode=TRUNCATE", "synchronous=EXTRA", "foreign_keys=ON", "recursive_triggers=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import ColumnElement, Connection, LargeBinary, cast, select
 
 from cdb_server import __version__, instants, model, validity
 from cdb_server.errors import AsOfNotReached, CalibrationNotFound, DamagedPayload, RunNotFound, TooLarge
@@ -131,7 +131,8 @@ class Reader:
         return Status("OK", "master", serial, digest, self.complete_until(), __version__)
 
     def complete_until(self) -> datetime:
-        """The instant up to which the journal is complete: no entry will ever be created at it or before."""
+        """The instant up to which the journal is complete: no entry will be created at it or before, unless the clock
+        is set back by more than COMPLETE_AFTER while nothing is written."""
         return self._clock() - COMPLETE_AFTER
 
     def _upto(self, connection: Connection, as_of: datetime | None) -> int | None:
@@ -163,9 +164,11 @@ class Reader:
         return self._with_data(connection, found)
 
     def _with_data(self, connection: Connection, found: CalibrationRecord) -> CalibrationRecord:
-        data = connection.execute(select(payload.c.data).where(payload.c.sha256 == found.sha256)).scalar()
+        # As bytes, also where damage made text of them.
+        as_bytes = cast(payload.c.data, LargeBinary)
+        data = connection.execute(select(as_bytes).where(payload.c.sha256 == found.sha256)).scalar()
         # Rule 13: "The sha256 […] is checked at […] every read from disk […]. On mismatch: an error, never the data."
-        if not isinstance(data, bytes) or model.sha256_of(data) != found.sha256:
+        if data is None or model.sha256_of(data) != found.sha256:
             raise DamagedPayload(found.sha256)
         return replace(found, data=data)
 

@@ -22,7 +22,9 @@ NEXT_ACTOR = "http://schemas.xmlsoap.org/soap/actor/next"
 
 # No request has more than 20 elements; headers that others add may have some.
 MOST_ELEMENTS = 500
-CHUNK = 2**16
+MOST_ATTRIBUTES = 100
+CHUNK = 2**20
+UTF8_MARK = b"\xef\xbb\xbf"
 # libxml2 refuses texts above 10 MB, and nesting deeper than 256, unless told that the tree may be huge.
 HUGE = 9_000_000
 
@@ -83,7 +85,7 @@ def operation_of(body: bytes, soap_action: str, contract: Contract) -> etree._El
 
 
 def _parse(body: bytes) -> etree._Element:
-    _refuse_doctype(body)
+    _check_prolog(body)
     parser = etree.XMLPullParser(
         events=("start", "pi"),
         resolve_entities=False,
@@ -97,43 +99,55 @@ def _parse(body: bytes) -> etree._Element:
     try:
         for start in range(0, len(body), CHUNK):
             parser.feed(body[start : start + CHUNK])
-            for event, _node in parser.read_events():
+            for event, node in parser.read_events():
                 if event == "pi":
-                    raise MalformedRequest("a processing instruction has no place in a SOAP message")
+                    raise _instruction()
                 elements += 1
                 if elements > MOST_ELEMENTS:
                     raise MalformedRequest(f"the request has more than {MOST_ELEMENTS} elements")
+                if len(node.attrib) > MOST_ATTRIBUTES or len(node.nsmap) > MOST_ATTRIBUTES:
+                    raise MalformedRequest(f"{_shown(node)} has more than {MOST_ATTRIBUTES} attributes or namespaces")
         root: etree._Element = parser.close()
     except etree.XMLSyntaxError as error:
-        raise MalformedRequest(f"the body is not well-formed XML: {error.msg[:200]}") from None
+        said = "it nests too deeply or holds too long a text" if "XML_PARSE" in error.msg else error.msg[:200]
+        raise MalformedRequest(f"the body is not well-formed XML: {said}") from None
     return root
 
 
-def _refuse_doctype(body: bytes) -> None:
+def _check_prolog(body: bytes) -> None:
     """A document type can stand only before the first element: it is refused unread, with all that it could declare."""
-    position = 0
+    position = len(UTF8_MARK) if body.startswith(UTF8_MARK) else 0
+    if body.startswith(b"<?xml", position):
+        position = body.find(b"?>", position)
     while (position := body.find(b"<", position)) >= 0:
         if body.startswith(b"<!--", position):
-            position = body.find(b"-->", position)
+            position = body.find(b"-->", position + len(b"<!--"))
             if position < 0:
                 return
         elif body.startswith(b"<?", position):
-            position += 2
+            raise _instruction()
         elif body.startswith(b"<!", position):
             raise MalformedRequest("a document type declaration (DOCTYPE) has no place in a SOAP message")
         else:
             return
 
 
+def _instruction() -> MalformedRequest:
+    return MalformedRequest("a processing instruction has no place in a SOAP message")
+
+
 def _check_arguments(operation: etree._Element, name: str, contract: Contract) -> None:
-    for argument in operation:
-        if XSI_NIL in argument.attrib:
-            raise MalformedRequest(f"{_shown(argument)} carries xsi:nil: leave an optional argument out instead")
+    for element in (operation, *operation):
+        if XSI_NIL in element.attrib:
+            raise MalformedRequest(f"{_shown(element)} carries xsi:nil: leave an optional argument out instead")
     validator = contract.validator()
     if validator.validate(operation):
         return
     log = validator.error_log
-    structural = [entry for entry in log if not _VALUE_ERRORS.match(entry.type_name)]
+    # A wrong value of an attribute is no argument's.
+    structural = [
+        entry for entry in log if not _VALUE_ERRORS.match(entry.type_name) or ", attribute '" in entry.message
+    ]
     if structural:
         raise _structure(operation, name, contract, structural[0].message)
     raise _value(operation, name, contract, log)

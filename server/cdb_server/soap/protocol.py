@@ -2,12 +2,11 @@
 
 import base64
 import binascii
-import re
 from typing import Any
 
 from lxml import etree
 from lxml.builder import E
-from spyne import ByteArray, DateTime
+from spyne import ByteArray, DateTime, Integer64
 from spyne.protocol.soap import Soap11
 
 from cdb_server import instants
@@ -15,8 +14,6 @@ from cdb_server.errors import InvalidArgument
 from cdb_server.soap.faults import fault_of
 from cdb_server.soap.gate import BASE64
 from cdb_server.soap.types import TypedFault
-
-_XML_SPACE = re.compile(r"[ \t\r\n]+")
 
 
 class Protocol(Soap11):
@@ -26,6 +23,7 @@ class Protocol(Soap11):
         super().__init__(parse_xsi_type=False)
         self.deserialization_handlers[DateTime] = self._instant_from_element
         self.deserialization_handlers[ByteArray] = self._data_from_element
+        self.deserialization_handlers[Integer64] = self._number_from_element
         self._to_unicode_handlers[DateTime] = lambda cls, value: instants.spell(value)
 
     def create_in_document(self, ctx: Any, charset: str | None = None) -> None:
@@ -57,10 +55,24 @@ class Protocol(Soap11):
             argument = etree.QName(element).localname
             raise fault_of(InvalidArgument(argument, f"{argument}: {error}")) from None
 
+    def _number_from_element(self, ctx: Any, cls: Any, element: Any) -> int:
+        # The schema found it an xs:long; but it may begin with more zeros than Python cares to read.
+        digits = (element.text or "").strip(" \t\r\n+")
+        return int(digits.lstrip("0") or "0")
+
     def _data_from_element(self, ctx: Any, cls: Any, element: Any) -> bytes:
         try:
-            # Line breaks within base64 are legal, and refused by the strict decoder.
-            return base64.b64decode(_XML_SPACE.sub("", element.text or ""), validate=True)
-        except (binascii.Error, ValueError):
+            return _decoded(element.text or "")
+        except ValueError:
             argument = etree.QName(element).localname
             raise fault_of(InvalidArgument(argument, f"{argument} is not accepted: it must be {BASE64}")) from None
+
+
+def _decoded(text: str) -> bytes:
+    """The bytes that base64 stands for, white space aside. Raises ValueError for any text that does not stand for them."""
+    compact = text.encode("ascii").translate(None, b" \t\r\n")
+    data = binascii.a2b_base64(compact)
+    # Python's decoders pass over much that is not base64, each version another part of it; what comes back does not.
+    if binascii.b2a_base64(data, newline=False) != compact:
+        raise ValueError("not base64")
+    return data
