@@ -84,7 +84,7 @@ class Service:
             response = await self._respond(request)
         except Refused as refused:
             if request.method == "POST":
-                await answer_and_linger(refused, incoming, send)
+                await answer_and_linger(refused, incoming, send, self._settings.stall_deadline)
                 return
             response = refused.response()
         except (Disconnected, ClientDisconnect):

@@ -9,9 +9,6 @@ from starlette.types import Message, Receive, Send
 from cdb_server.http.refusals import Refused
 from cdb_server.settings import Settings
 
-# A sender that is refused is listened to for so long, so that it gets to read the answer.
-LINGER_SECONDS = 15.0
-
 
 class Disconnected(Exception):
     """The sender went away, or was too slow, before the body was whole."""
@@ -58,8 +55,8 @@ async def receive_body(request: Request, settings: Settings) -> bytes:
             return b"".join(chunks)
 
 
-async def answer_and_linger(refused: Refused, incoming: Incoming, send: Send) -> None:
-    """Answer while the sender may still be sending, and take in what comes until it stops, goes, or has had its time.
+async def answer_and_linger(refused: Refused, incoming: Incoming, send: Send, seconds: float) -> None:
+    """Answer while the sender may still be sending, and take in what comes until it stops, goes, or the time is up.
 
     To close at once would reset the connection and destroy the answer on its way.
     """
@@ -68,7 +65,7 @@ async def answer_and_linger(refused: Refused, incoming: Incoming, send: Send) ->
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body, "more_body": True})
     with contextlib.suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(_drain(incoming), LINGER_SECONDS)
+        await asyncio.wait_for(_drain(incoming), seconds)
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -1,9 +1,9 @@
 """A connection that cannot be held open by doing little: uvicorn's, with limits on headers and deadlines both ways."""
 
 import asyncio
+import re
 from typing import Any
 
-import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from cdb_server.settings import Settings
@@ -12,6 +12,8 @@ from cdb_server.settings import Settings
 MOST_WAITING = 16
 # Bytes around each byte of a body that is sent in small chunks.
 OVERHEAD = 16
+
+_OFFER = re.compile(rb"\r\nupgrade[ \t]*:", re.IGNORECASE)
 
 
 class BoundedConnection(HttpToolsProtocol):
@@ -39,7 +41,7 @@ class BoundedConnection(HttpToolsProtocol):
         if self._in_headers and self._header_timer is None:
             self._expect_headers()
         self._fed += len(data)
-        super().data_received(data)
+        super().data_received(_without_offer(data) if self._in_headers else data)
         # What was fed and is not body is headers, trailers, and what stands between chunks.
         overhead = self._fed - self._delivered
         allowed = self._settings.header_limit + OVERHEAD * self._delivered
@@ -74,12 +76,6 @@ class BoundedConnection(HttpToolsProtocol):
         self._fed = self._delivered = 0
         super().on_message_complete()
 
-    def _unsupported_upgrade_warning(self) -> None:
-        # Some clients, Java's among them, offer another protocol with every request. llhttp stops after such a message;
-        # the next one on this connection needs a parser that has not.
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-
     def pause_writing(self) -> None:
         super().pause_writing()
         self._unsent = self.transport.get_write_buffer_size()
@@ -107,3 +103,10 @@ class BoundedConnection(HttpToolsProtocol):
             if timer is not None:
                 timer.cancel()
         self._header_timer = self._write_timer = None
+
+
+def _without_offer(data: bytes) -> bytes:
+    """Headers without an offer to speak another protocol, as Java's client adds to every request: httptools takes such
+    a request for one without a body."""
+    headers, end, rest = data.partition(b"\r\n\r\n")
+    return _OFFER.sub(b"\r\nOffered:", headers) + end + rest

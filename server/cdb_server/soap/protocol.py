@@ -69,7 +69,7 @@ class Protocol(Soap11):
 
 
 def _decoded(text: str) -> bytes:
-    """The bytes that base64 stands for, white space aside. Raises ValueError for any text that does not stand for them."""
+    """The bytes that base64 stands for, white space aside. Raises ValueError for text that is not base64."""
     compact = text.encode("ascii").translate(None, b" \t\r\n")
     data = binascii.a2b_base64(compact)
     # Python's decoders pass over much that is not base64, each version another part of it; what comes back does not.
