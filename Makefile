@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.cdb-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint test-all interop clean
+.PHONY: help demo test lint test-all interop fuzz clean
 
 help:  ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,11 +22,16 @@ lint: $(READY)  ## Check style (ruff) and types (mypy)
 	$(BIN)/mypy
 
 test-all:  ## Run the tests on every Python from 3.10 to 3.13 that there is
-	@PYTHON=$(PYTHON) tests/all_pythons
+	@tests/all_pythons
 
 interop: $(READY)  ## Run SOAP clients in other languages, installing what they need
 	tests/interop/install
 	$(BIN)/python -m pytest tests/interop
+
+SECONDS ?= 60
+SEED ?= 1
+fuzz: $(READY)  ## Send generated requests and check every answer, for SECONDS=60, from SEED=1
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --seed $(SEED)
 
 clean:  ## Remove what the targets above made
 	rm -rf .venv .venvs demo-data build tests/interop/build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -20,6 +20,8 @@ def main(folder: Path) -> None:
     """Make a database, serve it, load the samples, ask the five ways, and say how to go on."""
     console = Console(highlight=False)
     if folder.exists():
+        if not (folder / "samples" / "uploads.csv").exists():
+            raise SystemExit(f"{folder} is there already, and not from an earlier demo: name another folder")
         shutil.rmtree(folder)
     samples.write(folder / "samples")
     database = f"sqlite:///{folder}/cdb.sqlite"

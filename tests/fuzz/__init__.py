@@ -1,0 +1,1 @@
+"""Generated requests against the service: valid ones made from the contract's schema, then mutated."""
