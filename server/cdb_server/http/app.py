@@ -19,7 +19,7 @@ from cdb_server.http.body import Disconnected, Incoming, answer_and_linger, rece
 from cdb_server.http.refusals import Refused
 from cdb_server.repository import Database, Reader, Tokens, Writer
 from cdb_server.settings import Settings
-from cdb_server.soap import Endpoint, reading_endpoint, writing_endpoint
+from cdb_server.soap import Answer, Endpoint, reading_endpoint, writing_endpoint
 
 XML = "text/xml; charset=utf-8"
 READING_PATH = "/cdb/v2/calibration"
@@ -80,17 +80,24 @@ class Service:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         incoming = Incoming(receive)
         request = Request(scope, incoming)
+        may_be_sending = request.method == "POST"
+        closing = False
         try:
             response = await self._respond(request)
         except Refused as refused:
-            if request.method == "POST":
-                await answer_and_linger(refused, incoming, send, self._settings.stall_deadline)
-                return
             response = refused.response()
+            closing = may_be_sending
         except (Disconnected, ClientDisconnect):
             # Whoever is gone reads no answer; whoever is too slow is cut off with this one.
-            response = Response(status_code=408, headers={"connection": "close"})
-        await response(scope, receive, send)
+            response = Response(status_code=408)
+            closing, may_be_sending = True, False
+        unread = may_be_sending and not incoming.whole
+        if closing or unread:
+            response.headers["connection"] = "close"
+        if unread:
+            await answer_and_linger(response, incoming, send, self._settings.stall_deadline)
+        else:
+            await response(scope, receive, send)
 
     async def _respond(self, request: Request) -> Response:
         if request.method in ("GET", "HEAD") and request.url.query.lower().rstrip("=") == "wsdl":
@@ -98,27 +105,31 @@ class Service:
         if request.method != "POST":
             text = "use POST for the operations of this service, GET with ?wsdl for their description"
             raise Refused(405, text, {"Allow": "POST"})
-        author = await self._checked_author(request)
+        try:
+            author = await self._checked_author(request)
+        except Unavailable as error:
+            return _soap(self._endpoint.fault(error))
         media.check_headers(request.headers)
         body = await receive_body(request, self._settings)
         media.check_body(body)
         answer = await self._in_thread(
             lambda: self._endpoint.answer(body, request.headers.get("soapaction", ""), author)
         )
-        return Response(answer.body, 500 if answer.fault else 200, media_type=XML)
+        return _soap(answer)
 
     async def _checked_author(self, request: Request) -> str:
         author = self._author
         if author is None:
             return ""
         access.check_network(request, self._settings.write_networks)
-        try:
-            return await self._in_thread(lambda: author(request))
-        except Unavailable as error:
-            raise Refused(503, error.message, {"Retry-After": "5"}) from error
+        return await self._in_thread(lambda: author(request))
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def _soap(answer: Answer) -> Response:
+    return Response(answer.body, 500 if answer.fault else 200, media_type=XML)
 
 
 async def _plain(request: Request, error: Exception) -> Response:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Message, Receive, Send
 
 from cdb_server.http.refusals import Refused
@@ -55,14 +56,12 @@ async def receive_body(request: Request, settings: Settings) -> bytes:
             return b"".join(chunks)
 
 
-async def answer_and_linger(refused: Refused, incoming: Incoming, send: Send, seconds: float) -> None:
+async def answer_and_linger(response: Response, incoming: Incoming, send: Send, seconds: float) -> None:
     """Answer while the sender may still be sending, and take in what comes until it stops, goes, or the time is up.
 
     To close at once would reset the connection and destroy the answer on its way.
     """
-    response = refused.response()
-    headers = [*response.raw_headers, (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
     await send({"type": "http.response.body", "body": response.body, "more_body": True})
     with contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(_drain(incoming), seconds)

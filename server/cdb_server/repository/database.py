@@ -37,8 +37,10 @@ BUSY = 5
 class Database:
     """Connections to one database of ours. Safe for use by many threads; make one a process."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, file: Path | None = None) -> None:
         self._engine = engine
+        self._file = file
+        self._identity = _identity(file)
         postgresql = engine.dialect.name == "postgresql"
         self._postgresql = postgresql
         self._reading = (
@@ -84,7 +86,8 @@ class Database:
             raise DatabaseRefused(
                 f"there is no database {parsed.database}: make it with 'cdb-server init', or correct CDB_DATABASE"
             )
-        database = cls(_engine(parsed, threads))
+        file = Path(str(parsed.database)).absolute() if parsed.get_backend_name() == "sqlite" else None
+        database = cls(_engine(parsed, threads), file)
         with _for_operator(parsed):
             try:
                 database._check(parsed)
@@ -105,11 +108,13 @@ class Database:
 
         Raises Unavailable when the database fails or another writer holds the lock for too long.
         """
+        self._check_file()
         with _unavailable(), self._writing.begin() as connection:
             if self._postgresql:
                 connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{BUSY}s'")
                 connection.execute(select(schema.cdb_schema.c.version).with_for_update()).one()
             yield connection
+        self._check_file()
 
     def close(self) -> None:
         """Give all connections back."""
@@ -121,6 +126,16 @@ class Database:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _check_file(self) -> None:
+        """Refuse to write into a file that was removed or replaced: its connections would go on, and all be lost."""
+        if _identity(self._file) != self._identity:
+            log.error(
+                "the database %s was removed or replaced: nothing is written until the server is restarted", self._file
+            )
+            raise Unavailable(
+                "the database was removed or replaced: nothing is accepted until its operator has seen to it"
+            )
+
     def _check(self, url: URL) -> None:
         with self._reading.begin() as connection:
             if not inspect(connection).has_table(schema.cdb_schema.name):
@@ -131,6 +146,15 @@ class Database:
                 f"{_name(url)} has schema version {', '.join(map(str, versions)) or 'unknown'}, and this software "
                 f"knows version {schema.VERSION}: use the software that made it, or a newer one"
             )
+
+
+def _identity(file: Path | None) -> tuple[int, int] | None:
+    """Which file stands under a name, by device and number; None when none does."""
+    try:
+        status = file.stat() if file else None
+    except OSError:
+        return None
+    return status and (status.st_dev, status.st_ino)
 
 
 def _parse(url: str) -> URL:

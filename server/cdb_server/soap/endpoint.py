@@ -79,8 +79,16 @@ class Endpoint:
             if context.in_error is None:
                 self._server.get_out_object(context)
         except Exception as error:
-            context = initial
-            context.out_error = fault_of(error)
+            return self.fault(error)
+        return self._written(context)
+
+    def fault(self, error: Exception) -> Answer:
+        """The answer that says an error."""
+        context = MethodContext(self._server, MethodContext.SERVER)
+        context.out_error = fault_of(error)
+        return self._written(context)
+
+    def _written(self, context: Any) -> Answer:
         self._server.get_out_string(context)
         return Answer(context.out_error is not None, b"".join(context.out_string))
 
