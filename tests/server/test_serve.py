@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,13 @@ STATUS = (
 
 def workers(master: Master) -> set[int]:
     """The process numbers of the workers: the children that have the listening socket's application."""
-    children = Path(f"/proc/{master.process.pid}/task/{master.process.pid}/children").read_text().split()
-    return {int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+    found = set()
+    for pid in Path(f"/proc/{master.process.pid}/task/{master.process.pid}/children").read_text().split():
+        # A child may end while it is looked at.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.add(int(pid))
+    return found
 
 
 @pytest.mark.parametrize("query", ["wsdl", "WSDL", "Wsdl", "wsdl="])
