@@ -1,5 +1,6 @@
 """`cdb`, in its own process, and once under a terminal."""
 
+import contextlib
 import json
 import os
 import pty
@@ -94,22 +95,38 @@ def test_lists_are_columns_in_a_pipe_and_json_when_asked(shared_master: Master, 
     assert "role\tmaster\n" in said(shared_master, "status")
 
 
+def under_a_terminal(master: Master, *arguments: str) -> str:
+    """All that a command shows a person, on a terminal of its own."""
+    leader, follower = pty.openpty()
+    command = [sys.executable, "-m", "cdb.cli", *arguments]
+    environment = {**master.environment, "TERM": "xterm", "COLUMNS": "120"}
+    with subprocess.Popen(command, env=environment, stdout=follower, stderr=follower) as process:
+        os.close(follower)
+        shown = b""
+        # A terminal whose last program has ended answers with an error.
+        with contextlib.suppress(OSError):
+            while part := os.read(leader, 65536):
+                shown += part
+    os.close(leader)
+    assert process.returncode == 0, shown
+    return shown.decode()
+
+
 def test_a_terminal_shows_tables(shared_master: Master) -> None:
     """The same answers with headings and lines, where a person reads them."""
-    leader, follower = pty.openpty()
-    done = subprocess.run(
-        [sys.executable, "-m", "cdb.cli", "status"],
-        env=shared_master.environment,
-        stdout=follower,
-        check=True,
-        timeout=60,
-    )
-    os.close(follower)
-    shown = os.read(leader, 100_000).decode()
-    os.close(leader)
-    assert done.returncode == 0
+    shown = under_a_terminal(shared_master, "status")
     assert "server" in shown
     assert "━" in shown
+
+
+def test_a_terminal_shows_how_far_a_table_is_loaded(shared_master: Master, tmp_path: Path) -> None:
+    """A bar with the rows done, of how many; in a pipe there is none."""
+    table = tmp_path / "runs.csv"
+    table.write_text("run_number,start_time,stop_time\n" + "".join(f"71{n:03},1970-03-01,\n" for n in range(40)))
+    assert "40/40" in under_a_terminal(shared_master, "run", "add", "--from", str(table))
+    assert shell(shared_master, "run", "add", "--from", str(table)).stderr == (
+        b"runs.csv: 40 rows, 40 accepted, 0 refused\n"
+    )
 
 
 @pytest.mark.parametrize(
