@@ -66,7 +66,7 @@ def characters(chance: random.Random, call: Node) -> None:
 
 def repeat_text(chance: random.Random, call: Node) -> None:
     _, node = pick(chance, call)
-    node.children *= chance.choice((2, 2, 3, 100))
+    node.children *= chance.choice((2, 2, 3, 100)) if len(node.children) < 100 else 1
 
 
 def space_around(chance: random.Random, call: Node) -> None:

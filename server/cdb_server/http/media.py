@@ -10,7 +10,7 @@ _UTF8 = ("utf-8", "utf8", "us-ascii", "ascii")
 _UTF8_MARK = b"\xef\xbb\xbf"
 # Those of UTF-16 and UTF-7; without one, the first letter of an XML document in UTF-16, UTF-32 and EBCDIC.
 _OTHER_MARKS = (b"\xff\xfe", b"\xfe\xff", b"+/v", b"\0<", b"<\0", b"\0\0\0<", b"\x4c")
-_DECLARED = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([^"']*)["']""")
+_DECLARED = re.compile(rb"""<\?xml\s[^>]*?encoding\s*=\s*["']([^"']*)["']""")
 _LONGEST_DECLARATION = 4096
 
 _LONGEST_CONTENT_TYPE = 500
