@@ -33,7 +33,7 @@ def load(master: Master, folder: Path) -> None:
     assert len(lines) == len(refused)
     for line, row in zip(lines, refused, strict=True):
         assert line.startswith("runs.csv:")
-        assert ("stop_time lies before start_time" if row["start_time"] else "has no start_time") in line
+        assert ("lies before start_time" if row["start_time"] else "has no start_time") in line
 
 
 def answers(client: cdb.Calibration, folder: Path) -> dict[tuple[object, ...], int]:

@@ -25,6 +25,8 @@ The other ways to ask:
     c.get_history("TOF1", "t0")                        # everything ever stored
     c.list_devices()
     c.get_run(7662)
+    c.get_runs("2016-03-01", "2016-03-02")             # the runs that start in the period
+    c.get_status()                                     # what the server says of itself
 
 Times are UTC: aware datetimes, naive ones taken as UTC, or text such as 2016-03-01 or "2016-03-01 08:00:00.123456".
 Upper and lower case do not matter in device names and calibration types.

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TypeVar
+
+Error = TypeVar("Error", bound="CdbError")
 
 
 class CdbError(Exception):
@@ -17,6 +20,10 @@ class CdbError(Exception):
         self._fields = fields
         for name, value in fields.items():
             setattr(self, name, value)
+
+    def retold(self: Error, message: str) -> Error:
+        """The same error in other words."""
+        return type(self)(message, **self._fields)
 
     def __reduce__(self) -> tuple[object, ...]:
         return _remade, (type(self), self.message, self._fields)
@@ -67,7 +74,7 @@ class Integrity(CdbPermanentError):
 
 
 class TooLarge(CdbPermanentError):
-    """The payload or the list is larger than `limit` (bytes, or rows)."""
+    """The payload or the list is larger than `limit` (bytes, or rows); None where the server did not say."""
 
     limit: int | None = None
 

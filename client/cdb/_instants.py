@@ -23,6 +23,8 @@ def instant(argument: str, value: Instant) -> datetime:
     time without offset is UTC. Raises InvalidArgument when it is none of these or finer than a microsecond.
     """
     try:
+        if getattr(value, "nanosecond", 0):
+            raise ValueError("finer than a microsecond")
         if isinstance(value, datetime):
             return value.replace(tzinfo=timezone.utc) if value.tzinfo is None else value.astimezone(timezone.utc)
         if isinstance(value, date):
@@ -52,4 +54,6 @@ def _read(text: str) -> datetime:
     date_and_time = (int(part) for part in (year, month, day, hour, minute, second, fraction.ljust(6, "0")))
     local = datetime(*date_and_time, tzinfo=timezone.utc)  # type: ignore[misc, arg-type]  # mypy cannot count them
     offset = timedelta(hours=int(hours), minutes=int(minutes))
+    if int(minutes) > 59 or offset > timedelta(hours=14):
+        raise ValueError(text)
     return local + offset if sign == "-" else local - offset

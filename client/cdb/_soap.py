@@ -6,6 +6,7 @@ time and in size, follows no redirects, and takes nothing for an answer that the
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import time
@@ -63,9 +64,11 @@ class Service:
         request = self._request(operation, arguments)
         deadline = time.monotonic() + self._timeout
         failures: list[errors.CdbTemporaryError] = []
-        for server in self._servers:
+        for position, server in enumerate(self._servers):
+            # A server that is silent leaves the others their share of the time.
+            share = (deadline - time.monotonic()) / (len(self._servers) - position)
             try:
-                return self._read(operation, self._post(server, operation, request, deadline), server)
+                return self._read(operation, self._post(server, operation, request, time.monotonic() + share), server)
             except errors.CdbTemporaryError as error:
                 failures.append(error)
         raise failures[0] if len(failures) == 1 else _all_failed(failures)
@@ -122,7 +125,10 @@ class Service:
             envelope = etree.fromstring(reply.content, _parser())
         except etree.XMLSyntaxError:
             raise foreign from None
-        [content] = envelope.xpath("/s:Envelope/s:Body/*", namespaces={"s": SOAP}) or [envelope]
+        contents = envelope.xpath("/s:Envelope/s:Body/*", namespaces={"s": SOAP})
+        if len(contents) != 1:
+            raise foreign
+        content = contents[0]
         if content.tag == f"{{{SOAP}}}Fault":
             raise _typed(content, server)
         if reply.status != 200 or content.tag != f"{{{NAMESPACE}}}{operation}Response" or _has_doctype(envelope):
@@ -134,10 +140,11 @@ class Service:
             raise foreign from None
 
     def _session(self) -> requests.Session:
-        try:
-            session: requests.Session = self._of_thread.session
-        except AttributeError:
-            session = self._of_thread.session = requests.Session()
+        # One for each thread, and anew after a fork: the parent's connections carry the parent's answers.
+        if getattr(self._of_thread, "process", None) != os.getpid():
+            self._of_thread.session = requests.Session()
+            self._of_thread.process = os.getpid()
+        session: requests.Session = self._of_thread.session
         return session
 
 
@@ -167,17 +174,18 @@ def _typed(fault: etree._Element, server: str) -> errors.CdbError:
         blamed = (fault.findtext("faultcode") or "").rpartition(":")[2]
         kind = errors.Unavailable if blamed.startswith("Server") else errors.MalformedRequest
         return kind(f"{server}: {message}")
-    fields: dict[str, Any] = {etree.QName(field).localname: field.text or "" for field in details[0]}
-    message = fields.pop("message", message)
+    said = {etree.QName(field).localname: field.text or "" for field in details[0]}
+    # The fields that the error has, and no others, whatever the server says.
+    fields: dict[str, Any] = {field: said.get(field) for field in errors.FAULTS[name].__annotations__}
     try:
-        for field in fields:
-            if field in _INSTANTS:
-                fields[field] = instant(field, fields[field])
-            elif field in _NUMBERS:
-                fields[field] = int(fields[field])
+        for field, text in fields.items():
+            if text is not None and field in _INSTANTS:
+                fields[field] = instant(field, text)
+            elif text is not None and field in _NUMBERS:
+                fields[field] = int(text)
     except ValueError:
         return errors.ServerUnreachable(f"{server}: its fault is not one of a calibration database")
-    return errors.FAULTS[name](message, **fields)
+    return errors.FAULTS[name](said.get("message", message), **fields)
 
 
 def _parser() -> etree.XMLParser:
@@ -193,9 +201,9 @@ def _has_doctype(envelope: etree._Element) -> bool:
 def _all_failed(failures: list[errors.CdbTemporaryError]) -> errors.CdbTemporaryError:
     if not failures:
         return errors.ServerUnreachable("no server is named: set CDB_SERVER, or name one")
-    kinds = {type(failure) for failure in failures}
-    kind = kinds.pop() if len(kinds) == 1 and kinds <= {errors.Unavailable} else errors.ServerUnreachable
-    return kind("no server could answer: " + "; ".join(failure.message for failure in failures))
+    # What a server said is worth more than that another was silent.
+    telling = next((f for f in failures if not isinstance(f, errors.ServerUnreachable)), failures[0])
+    return telling.retold("no server could answer: " + "; ".join(failure.message for failure in failures))
 
 
 def _reason(error: Exception, timeout: float) -> str:

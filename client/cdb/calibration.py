@@ -42,7 +42,9 @@ class Calibration:
         Without, those of `CDB_SERVER`; without that, http://localhost:8080. `timeout` bounds each call, in seconds.
         """
         named = os.environ.get("CDB_SERVER") or DEFAULT_SERVER if servers is None else servers
-        self._servers = named.replace(",", " ").split() if isinstance(named, str) else list(named)
+        self._servers = _addresses(named)
+        if not isinstance(timeout, int | float) or timeout <= 0:
+            raise InvalidArgument(f"timeout must be a number of seconds, not {timeout!r}", argument="timeout")
         self._timeout = timeout
         self._reading: Service | None = None
 
@@ -55,8 +57,8 @@ class Calibration:
         """
         return self._content(
             "get_calibration_for_run",
-            device_name=device_name,
-            calibration_type=calibration_type,
+            device_name=_text("device_name", device_name),
+            calibration_type=_text("calibration_type", calibration_type),
             run_number=_number("run_number", run_number),
             as_of=self._as_of(as_of),
         )
@@ -67,8 +69,8 @@ class Calibration:
         """The calibration that applies at an instant. Raises CalibrationNotFound and Integrity."""
         return self._content(
             "get_calibration_for_date",
-            device_name=device_name,
-            calibration_type=calibration_type,
+            device_name=_text("device_name", device_name),
+            calibration_type=_text("calibration_type", calibration_type),
             date=spell(instant("date", date)),
             as_of=self._as_of(as_of),
         )
@@ -80,8 +82,8 @@ class Calibration:
         """
         return self._content(
             "get_current_calibration",
-            device_name=device_name,
-            calibration_type=calibration_type,
+            device_name=_text("device_name", device_name),
+            calibration_type=_text("calibration_type", calibration_type),
             as_of=self._as_of(as_of),
         )
 
@@ -114,7 +116,10 @@ class Calibration:
     def get_history(self, device_name: str, calibration_type: str, as_of: AsOf = None) -> list[CalibrationRecord]:
         """Everything ever stored for a device and type, by id; empty when nothing. Raises TooLarge."""
         return self._records(
-            "get_history", device_name=device_name, calibration_type=calibration_type, as_of=self._as_of(as_of)
+            "get_history",
+            device_name=_text("device_name", device_name),
+            calibration_type=_text("calibration_type", calibration_type),
+            as_of=self._as_of(as_of),
         )
 
     def list_devices(self, as_of: AsOf = None) -> list[Device]:
@@ -140,6 +145,7 @@ class Calibration:
     def _content(self, operation: str, **arguments: Any) -> CalibrationText:
         answer = self._ask(operation, **arguments)
         record = _record(CalibrationRecord, answer)
+        _check_is_of(record, arguments)
         data = answer.data or b""
         # "The sha256 travels with every calibration and is checked […] by the client. On mismatch: an error, never
         # the data."
@@ -212,20 +218,18 @@ class CalibrationSuperMouse(Calibration):
         `data` is bytes, or text that is stored as UTF-8. What is already stored, not withdrawn, under exactly this
         device, type and valid_from is found, not stored twice. Raises Integrity and TooLarge.
         """
-        payload = data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data
-        if not isinstance(payload, bytes):
-            raise InvalidArgument(f"data must be bytes or str, not {type(data).__name__}", argument="data")
+        payload = _payload(data)
         sha256 = hashlib.sha256(payload).hexdigest()
         stored = _record(
             CalibrationRecord,
             self._tell(
                 "add_calibration",
-                device_name=device_name,
-                calibration_type=calibration_type,
+                device_name=_text("device_name", device_name),
+                calibration_type=_text("calibration_type", calibration_type),
                 valid_from=spell(instant("valid_from", valid_from)),
                 data=payload,
                 sha256=sha256,
-                comment=comment,
+                comment=None if comment is None else _text("comment", comment),
             ),
         )
         if stored.sha256 != sha256:
@@ -234,7 +238,9 @@ class CalibrationSuperMouse(Calibration):
 
     def withdraw_calibration(self, id: int, reason: str) -> CalibrationRecord:
         """Withdraw a calibration stored by mistake: the one before it applies again. Raises CalibrationNotFound."""
-        return _record(CalibrationRecord, self._tell("withdraw_calibration", id=_number("id", id), reason=reason))
+        return _record(
+            CalibrationRecord, self._tell("withdraw_calibration", id=_number("id", id), reason=_text("reason", reason))
+        )
 
     def add_run(self, run_number: int, start_time: Instant, stop_time: Instant | None = None) -> Run:
         """Register the times of a run, or correct them."""
@@ -253,15 +259,57 @@ class CalibrationSuperMouse(Calibration):
         return self._writing.call(operation, **_given(arguments))
 
 
+def _check_is_of(record: CalibrationRecord, asked: dict[str, Any]) -> None:
+    """Raise ServerUnreachable for the answer to another question, as a confused cache or connection could give it."""
+    right = {
+        "device_name": record.device_name,
+        "calibration_type": record.calibration_type,
+        "id": record.id,
+    }
+    for argument, answered in right.items():
+        if str(asked.get(argument, answered)).casefold() != str(answered).casefold():
+            raise ServerUnreachable(f"asked for {argument} {asked[argument]}, the server answered with {answered}")
+
+
 def _given(arguments: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if value is not None}
 
 
 def _number(argument: str, value: int) -> int:
     try:
+        if isinstance(value, bool):
+            raise TypeError(value)
         return operator.index(value)
     except TypeError:
         raise InvalidArgument(f"{argument} must be an int, not {value!r}", argument=argument) from None
+
+
+def _text(argument: str, value: str) -> str:
+    if not isinstance(value, str):
+        raise InvalidArgument(f"{argument} must be a str, not {value!r}", argument=argument)
+    return value
+
+
+def _payload(data: bytes | str) -> bytes:
+    try:
+        payload = data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data
+    except UnicodeEncodeError:
+        raise InvalidArgument("data holds half a character, which is no text: give bytes", argument="data") from None
+    if not isinstance(payload, bytes):
+        raise InvalidArgument(f"data must be bytes or str, not {type(data).__name__}", argument="data")
+    return payload
+
+
+def _addresses(servers: str | Sequence[str]) -> list[str]:
+    named = servers.replace(",", " ").split() if isinstance(servers, str) else servers
+    try:
+        addresses = [_text("servers", server) for server in named]
+    except TypeError:
+        raise InvalidArgument(f"servers must be a str or a list of them, not {servers!r}", argument="servers") from None
+    for address in addresses:
+        if not address.startswith(("http://", "https://")):
+            raise InvalidArgument(f"{address!r} is no server: begin it with http:// or https://", argument="servers")
+    return addresses
 
 
 def _record(kind: type[Record], answer: Any) -> Record:

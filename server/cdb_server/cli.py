@@ -14,7 +14,15 @@ from cdb_server.errors import CdbError, DatabaseRefused
 from cdb_server.http import listen, serve
 from cdb_server.instants import spell
 from cdb_server.repository import Database, Tokens
-from cdb_server.settings import MAX_PAYLOAD, THIS_MACHINE, Settings, bind_address, is_this_machine, networks
+from cdb_server.settings import (
+    MAX_PAYLOAD,
+    THIS_MACHINE,
+    Settings,
+    bind_address,
+    is_this_machine,
+    networks,
+    public_address,
+)
 
 Command = Callable[..., None]
 
@@ -96,7 +104,7 @@ def init(database: str) -> None:
     "--public-url",
     envvar="CDB_PUBLIC_URL",
     show_envvar=True,
-    metavar="URL",
+    type=_Parsed("URL", public_address),
     help="The base address that the published WSDL names. Needed when bound to more than this machine.",
 )
 @click.option(
@@ -114,7 +122,7 @@ def init(database: str) -> None:
     show_envvar=True,
     default=MAX_PAYLOAD,
     show_default=True,
-    type=click.IntRange(1, 2**30),
+    type=click.IntRange(1, 2**28),
     metavar="BYTES",
     help="The largest payload that is taken.",
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Literal
 
+from cdb_server import instants
 from cdb_server.errors import InvalidArgument
 
 Clock = Callable[[], datetime]
@@ -157,7 +158,11 @@ def period(start_time: datetime, stop_time: datetime | None) -> tuple[datetime, 
     if stop_time is None:
         return start_time, start_time
     if stop_time < start_time:
-        raise InvalidArgument("stop_time", "stop_time lies before start_time: exchange them, or leave stop_time out")
+        raise InvalidArgument(
+            "stop_time",
+            f"stop_time {instants.spell(stop_time)} lies before start_time {instants.spell(start_time)}: "
+            "exchange them, or leave stop_time out",
+        )
     return start_time, stop_time
 
 

@@ -1,6 +1,7 @@
 """The server's settings: one frozen object, and how its values are spelled in flags and environment variables."""
 
 import ipaddress
+import re
 from dataclasses import dataclass
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -48,6 +49,18 @@ def bind_address(text: str) -> tuple[str, int]:
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise ValueError(f"{text!r} is not an address like 127.0.0.1:8080")
     return host, int(port)
+
+
+def public_address(text: str) -> str:
+    """A base URL fit to be published. Raises ValueError with a sentence for the operator."""
+    if not re.fullmatch(
+        r"https?://[A-Za-z0-9.\-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/\-]*)?|https?://\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?/?",
+        text,
+    ):
+        raise ValueError(
+            f"{text!r} is not a base address like https://cdb.example.org or http://cdb.example.org:8080/mice"
+        )
+    return text
 
 
 def is_this_machine(host: str) -> bool:

@@ -35,6 +35,12 @@ FOREIGN_FAULT = EMPTY_BODY.replace(
     b"<s:Body><s:Fault><faultcode>s:Server</faultcode><faultstring>out of order</faultstring></s:Fault></s:Body>",
 )
 
+TYPED_FAULT = EMPTY_BODY.replace(
+    b"<s:Body/>",
+    b"<s:Body><s:Fault><faultcode>s:Client.RunNotFound</faultcode><faultstring>no</faultstring><detail>"
+    b'<RunNotFound xmlns="urn:mice:cdb:2">%s</RunNotFound></detail></s:Fault></s:Body>',
+)
+
 
 def http(body: bytes, status: str = "200 OK", content_type: str = "text/xml", *headers: str) -> bytes:
     """An HTTP response."""
@@ -101,6 +107,11 @@ def test_a_good_answer_is_taken() -> None:
         (http(GOOD.replace(b"<size>37", b"<size>36")), cdb.Integrity),
         (http(GOOD.replace(b"VE9G", b"VE9H")), cdb.Integrity),
         (http(GOOD.replace(b"VE9G", b"")), cdb.Integrity),
+        (http(GOOD.replace(b"<id>1</id>", b"<id>2</id>")), cdb.ServerUnreachable),
+        (http(GOOD.replace(b"</s:Body>", b"<x/></s:Body>")), cdb.ServerUnreachable),
+        (http(TYPED_FAULT % b"<run_number>x</run_number>", "500 Internal Server Error"), cdb.ServerUnreachable),
+        (http(TYPED_FAULT % b"<self>1</self><args>2</args>", "500 Internal Server Error"), cdb.RunNotFound),
+        (http(TYPED_FAULT % b"", "500 Internal Server Error"), cdb.RunNotFound),
         (http(GOOD.replace(b"<withdrawn>false</withdrawn>", b"")), cdb.ServerUnreachable),
         (http(GOOD.replace(b"2016-03-01T00", b"2016-13-01T00")), cdb.ServerUnreachable),
         (http(b"<!DOCTYPE x [<!ENTITY e 'TOF1'>]>" + GOOD.replace(b"TOF1", b"&e;")), cdb.ServerUnreachable),
@@ -157,6 +168,17 @@ def test_a_trickling_server_is_given_up_at_the_deadline() -> None:
         with pytest.raises(cdb.ServerUnreachable):
             cdb.Calibration(url, timeout=1).get_calibration_for_id(1)
         assert time.monotonic() - before < 3
+
+
+def test_the_next_server_answers_for_a_silent_one() -> None:
+    """A server that hangs leaves the next one its share of the time."""
+    released = threading.Event()
+    with (
+        server(lambda connection: released.wait(10)) as silent,
+        server(lambda connection: connection.sendall(http(GOOD))) as good,
+    ):
+        assert cdb.Calibration([silent, good], timeout=2).get_calibration_for_id(1).data == DATA
+        released.set()
 
 
 def test_the_next_server_answers_for_a_bad_one() -> None:

@@ -1,7 +1,9 @@
 """The client against a real master."""
 
 import copy
+import os
 import pickle
+import warnings
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -167,6 +169,14 @@ def test_as_of_now_is_the_latest_instant_that_can_be_asked(writer: cdb.Calibrati
         ("comment", lambda c: c.add_calibration("TOF1", "t0", "2016-02-20", b"x", comment="\x07")),
         ("data", lambda c: c.add_calibration("TOF1", "t0", "2016-02-20", None)),
         ("data", lambda c: c.add_calibration("TOF1", "t0", "2016-02-20", 5)),
+        ("data", lambda c: c.add_calibration("TOF1", "t0", "2016-02-20", "\ud800")),
+        ("device_name", lambda c: c.add_calibration(5, "t0", "2016-02-20", b"x")),
+        ("device_name", lambda c: c.get_current_calibration(b"TOF1", "t0")),
+        ("device_name", lambda c: c.get_current_calibration(["TOF1"], "t0")),
+        ("comment", lambda c: c.add_calibration("TOF1", "t0", "2016-02-20", b"x", comment=5)),
+        ("reason", lambda c: c.withdraw_calibration(1, 5)),
+        ("run_number", lambda c: c.get_run(True)),
+        ("start_time", lambda c: c.add_run(7, "2016-03-01 00:00:00 +23:75")),
         ("stop_time", lambda c: c.add_run(7, "2016-03-02", "2016-03-01")),
         ("start_time", lambda c: c.add_run(7, None)),
         ("reason", lambda c: c.withdraw_calibration(1, "")),
@@ -229,6 +239,54 @@ def test_to_write_needs_user_and_token(shared_master: Master, monkeypatch: pytes
     monkeypatch.setenv("CDB_USER", shared_master.user)
     monkeypatch.setenv("CDB_TOKEN", shared_master.token)
     assert cdb.CalibrationSuperMouse().add_run(504, "2016-03-01").author == "alice"
+
+
+def _ask_of_its_own(question: tuple[cdb.Calibration, str, int]) -> list[int]:
+    client, device_name, id = question
+    return [client.get_current_calibration(device_name, "t0").id - id for _ in range(30)]
+
+
+def test_a_client_made_before_a_fork_answers_each_process_its_own(writer: cdb.CalibrationSuperMouse) -> None:
+    """Processes share no connection: each gets the answers to its own questions."""
+    stored = [writer.add_calibration(f"forked {n}", "t0", "2016-03-01", b"%d" % n * 5000) for n in range(6)]
+    assert writer.get_current_calibration("forked 0", "t0").id == stored[0].id
+    questions = [(writer, record.device_name, record.id) for record in stored]
+    with warnings.catch_warnings():
+        # What Python warns of, threads in the parent, is no part of this.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        processes = []
+        for question in questions:
+            if (process := os.fork()) == 0:
+                os._exit(any(_ask_of_its_own(question)))
+            processes.append(process)
+    assert [os.waitpid(process, 0)[1] for process in processes] == [0] * len(questions)
+
+
+@pytest.mark.parametrize(
+    ("argument", "made"),
+    [
+        ("servers", lambda: cdb.Calibration("localhost:8080")),
+        ("servers", lambda: cdb.Calibration(5)),
+        ("servers", lambda: cdb.Calibration([None])),
+        ("timeout", lambda: cdb.Calibration(timeout=None)),
+        ("timeout", lambda: cdb.Calibration(timeout=0)),
+        ("token", lambda: cdb.CalibrationSuperMouse(user="ä", token="x")),
+    ],
+)
+def test_a_client_is_not_made_of_what_cannot_work(argument: str, made) -> None:
+    """The mistake is named where it is made."""
+    with pytest.raises(cdb.InvalidArgument) as refused:
+        made()
+    assert refused.value.argument == argument
+
+
+def test_what_every_server_said_is_told_with_its_type(shared_master: Master) -> None:
+    """An error that all servers agree on stays that error, with its fields."""
+    later = datetime.now(UTC) + timedelta(hours=1)
+    for servers in ([shared_master.url] * 2, ["http://127.0.0.1:1", shared_master.url]):
+        with pytest.raises(cdb.AsOfNotReached) as refused:
+            cdb.Calibration(servers).list_devices(as_of=later)
+        assert refused.value.as_of == later
 
 
 def test_to_make_a_client_talks_to_nobody() -> None:

@@ -10,6 +10,12 @@ from cdb._instants import instant, spell
 UTC = timezone.utc
 
 
+class Nanoseconds(datetime):
+    """An instant finer than a microsecond, as some libraries have it."""
+
+    nanosecond = 1
+
+
 @pytest.mark.parametrize(
     ("written", "meant"),
     [
@@ -51,7 +57,10 @@ def test_an_instant_is_taken_as_it_is_meant(written: object, meant: datetime) ->
         "0001-01-01 00:00:00 +01:00",
         "٢٠١٦-03-01",
         "2016-03-01 08:00:00 GMT",
+        "2016-03-01 00:00:00 +14:01",
+        "2016-03-01 00:00:00 +01:60",
         datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=1))),
+        Nanoseconds(2016, 3, 1),
         None,
         1456819200,
         b"2016-03-01",

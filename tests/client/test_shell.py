@@ -138,7 +138,7 @@ def test_a_terminal_shows_how_far_a_table_is_loaded(shared_master: Master, tmp_p
         (["run", "show", "987654321"], 1, "is not registered"),
         (["get", "TOF1", "t0", "--as-of", "2999-01-01"], 1, "is not reached"),
         (["withdraw", "987654321", "--reason", "x"], 1, "no calibration with id"),
-        (["ids", "2016-03-02", "2016-03-01"], 1, "stop_time lies before start_time"),
+        (["ids", "2016-03-02", "2016-03-01"], 1, "lies before start_time"),
         (["get"], 2, "name DEVICE and TYPE, or give --id"),
         (["get", "TOF1"], 2, "name DEVICE and TYPE"),
         (["get", "TOF1", "t0", "--run", "1", "--date", "2016-01-01"], 2, "exclude each other"),
@@ -176,6 +176,30 @@ def test_a_failed_get_leaves_the_file_as_it_was(shared_master: Master, file: Pat
     assert shell(shared_master, "get", "--id", "1", "-o", "/nowhere/file").returncode == 1
 
 
+def test_a_pipe_or_a_link_stays_what_it_is(shared_master: Master, file: Path, tmp_path: Path) -> None:
+    """`-o` writes into a pipe and through a link; it replaces neither."""
+    said(shared_master, "add", "shell five", "t0", str(file), "--valid-from", "2016-03-01")
+    target, link, pipe = tmp_path / "target", tmp_path / "link", tmp_path / "pipe"
+    target.write_bytes(b"old")
+    link.symlink_to(target)
+    said(shared_master, "get", "shell five", "t0", "-o", str(link))
+    assert link.is_symlink()
+    assert target.read_bytes() == EVERY_BYTE
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE) as reader:
+        said(shared_master, "get", "shell five", "t0", "-o", str(pipe))
+        assert reader.stdout is not None
+        assert reader.stdout.read() == EVERY_BYTE
+    assert pipe.is_fifo()
+
+
+def test_an_output_that_is_full_is_said_in_one_line(shared_master: Master) -> None:
+    """Exit status 1, no traceback."""
+    command = f"{sys.executable} -m cdb.cli status > /dev/full"
+    done = subprocess.run(["bash", "-c", command], env=shared_master.environment, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, b"cdb: No space left on device\n")
+
+
 def test_a_table_tells_each_refused_row_and_loads_the_rest(shared_master: Master, tmp_path: Path) -> None:
     """A line for each refused row with its reason, a summary, exit status 1; a second time the same."""
     (tmp_path / "good.txt").write_bytes(b"good")
@@ -192,7 +216,8 @@ def test_a_table_tells_each_refused_row_and_loads_the_rest(shared_master: Master
         done = shell(shared_master, "add", "--from", str(table))
         lines = done.stderr.decode().splitlines()
         assert (done.returncode, done.stdout) == (1, b"")
-        assert [line.split(": refused")[0] for line in lines[:-1]] == [f"uploads.csv:{n}" for n in (3, 4, 7, 8)]
+        assert [line.split(": shell four")[0] for line in lines[:-1]] == [f"uploads.csv:{n}" for n in (3, 4, 7, 8)]
+        assert all(": refused: " in line for line in lines[:-1])
         assert lines[-1] == "uploads.csv: 6 rows, 2 accepted, 4 refused"
     [first, second] = cdb.Calibration(shared_master.url).get_history("shell four", "t0") + cdb.Calibration(
         shared_master.url
@@ -209,4 +234,5 @@ def test_a_table_stops_where_no_row_is_to_blame(shared_master: Master, tmp_path:
     done = shell(shared_master, "run", "add", "--from", str(table), CDB_TOKEN="wrong")
     assert done.returncode == 1
     assert done.stderr.decode().count("HTTP 401") == 1
+    assert "runs.csv: 2 rows, 0 accepted, 0 refused, 2 not tried: repeat the command" in done.stderr.decode()
     assert shell(shared_master, "run", "add", "--from", str(table), CDB_SERVER="http://127.0.0.1:1").returncode == 3

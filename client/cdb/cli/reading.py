@@ -136,13 +136,18 @@ def status(as_json: bool, server: str) -> None:
 
 def _write(output: Path, text: CalibrationText) -> None:
     """Write a file whole or not at all: a job that is killed leaves no truncated calibration."""
+    target = output.resolve()
     try:
-        with tempfile.NamedTemporaryFile(dir=output.parent, prefix=f".{output.name}.", delete=False) as unfinished:
+        if target.exists() and not target.is_file():
+            # A pipe or a device is written into, not replaced.
+            target.write_bytes(text.data)
+            return
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as unfinished:
             try:
                 unfinished.write(text.data)
                 unfinished.flush()
                 os.fchmod(unfinished.fileno(), 0o666 & ~_umask())
-                os.replace(unfinished.name, output)
+                os.replace(unfinished.name, target)
             except BaseException:
                 os.unlink(unfinished.name)
                 raise

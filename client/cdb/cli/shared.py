@@ -1,5 +1,6 @@
 """What all commands share: options that name the service, how answers are printed, how errors end the program."""
 
+import errno
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -26,6 +27,12 @@ class Cdb(click.Group):
         except CdbError as error:
             click.echo(f"cdb: {error.message}", err=True)
             sys.exit(3 if isinstance(error, ServerUnreachable) else 1)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                # Who read the output has gone; click ends quietly then.
+                raise
+            click.echo(f"cdb: {error.strerror or error}", err=True)
+            sys.exit(1)
 
 
 class Time(click.ParamType[Any]):

@@ -58,12 +58,15 @@ def add(
             raise click.UsageError("--from says all: leave the rest out")
 
         def store(row: Row) -> None:
+            if not row["file"]:
+                raise RefusedRow("file is empty")
             data = _content(table.parent / row["file"])
             client.add_calibration(
                 row["device_name"], row["calibration_type"], row["valid_from"], data, row.get("comment") or None
             )
 
-        _load(table, ("device_name", "calibration_type", "valid_from", "file"), store)
+        columns = ("device_name", "calibration_type", "valid_from", "file")
+        _load(table, columns, store, "{device_name} {calibration_type} {valid_from}")
         return
     if device_name is None or calibration_type is None or file is None:
         raise click.UsageError("name DEVICE, TYPE and FILE, or give --from")
@@ -122,7 +125,7 @@ def add_run(
                 raise RefusedRow(f"run {row['run_number']} has no start_time")
             client.add_run(int(row["run_number"]), row["start_time"], row["stop_time"] or None)
 
-        _load(table, ("run_number", "start_time", "stop_time"), register)
+        _load(table, ("run_number", "start_time", "stop_time"), register, "run {run_number}")
         return
     if run_number is None or start is None:
         raise click.UsageError("name the run N and its --start, or give --from")
@@ -130,29 +133,35 @@ def add_run(
     click.echo(f"run {run.run_number} is registered", err=True)
 
 
-def _load(table: Path, columns: tuple[str, ...], write: Callable[[Row], object]) -> None:
+def _load(table: Path, columns: tuple[str, ...], write: Callable[[Row], object], name: str) -> None:
     """Write the rows of a table in their order. A row that is refused is told with its reason, and the rest goes on.
 
     What no row is to blame for, such as a server that does not answer, ends it: it can be repeated from the start.
+    `name` makes the name of a row out of its cells.
     """
+    rows = list(_rows(table, columns))
     accepted = refused = 0
-    with _progress(table) as progress:
-        rows = list(_rows(table, columns))
-        for line, row in progress.track(rows, description=table.name):
-            try:
-                write(row)
-                accepted += 1
-            except NotAuthorised:
-                raise
-            except (CdbPermanentError, RefusedRow) as error:
-                refused += 1
-                progress.console.print(f"{table.name}:{line}: refused: {error}", markup=False, soft_wrap=True)
-    click.echo(f"{table.name}: {len(rows)} rows, {accepted} accepted, {refused} refused", err=True)
+    try:
+        with _progress() as progress:
+            for line, row in progress.track(rows, description=table.name):
+                try:
+                    write(row)
+                    accepted += 1
+                except NotAuthorised:
+                    raise
+                except (CdbPermanentError, RefusedRow) as error:
+                    refused += 1
+                    told = f"{table.name}:{line}: {name.format(**row)}: refused: {error}"
+                    progress.console.print(told, markup=False, soft_wrap=True)
+    finally:
+        left = len(rows) - accepted - refused
+        undone = f", {left} not tried: repeat the command" if left else ""
+        click.echo(f"{table.name}: {len(rows)} rows, {accepted} accepted, {refused} refused{undone}", err=True)
     if refused:
         sys.exit(1)
 
 
-def _progress(table: Path) -> Progress:
+def _progress() -> Progress:
     """A bar on a terminal, on standard error; nothing elsewhere."""
     console = Console(stderr=True, highlight=False)
     columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TextColumn("rows"))
@@ -188,6 +197,6 @@ def _say_what_is_in_force(client: CalibrationSuperMouse, stored: CalibrationReco
         if (fields["device_name"], fields["calibration_type"]) == (stored.device_name, stored.calibration_type):
             click.echo(
                 f"{stored.id} was stored before, and {id}, stored later under the same valid from, is in force; "
-                f"to go back: cdb withdraw {id}",
+                f"to go back: cdb withdraw {id} --reason …",
                 err=True,
             )

@@ -104,7 +104,7 @@ class Service:
             return Response(self._wsdl, media_type=XML)
         if request.method != "POST":
             text = "use POST for the operations of this service, GET with ?wsdl for their description"
-            raise Refused(405, text, {"Allow": "POST"})
+            raise Refused(405, text, {"Allow": "GET, HEAD, POST"})
         try:
             author = await self._checked_author(request)
         except Unavailable as error:

@@ -13,6 +13,7 @@ MOST_WAITING = 16
 # Bytes around each byte of a body that is sent in small chunks.
 OVERHEAD = 16
 
+_REQUEST = re.compile(rb"[A-Z]{1,20} ")
 _OFFER = re.compile(rb"\r\nupgrade[ \t]*:", re.IGNORECASE)
 
 
@@ -23,6 +24,7 @@ class BoundedConnection(HttpToolsProtocol):
         super().__init__(**of_uvicorn)
         self._settings = settings
         self._in_headers = True
+        self._head = b""
         self._fed = 0
         self._delivered = 0
         self._header_timer: asyncio.TimerHandle | None = None
@@ -41,7 +43,16 @@ class BoundedConnection(HttpToolsProtocol):
         if self._in_headers and self._header_timer is None:
             self._expect_headers()
         self._fed += len(data)
-        super().data_received(_without_offer(data) if self._in_headers else data)
+        if self._in_headers:
+            self._head += data
+            if (
+                _REQUEST.match(self._head)
+                and b"\r\n\r\n" not in self._head
+                and self._fed <= self._settings.header_limit
+            ):
+                return
+            data, self._head = _without_offer(self._head), b""
+        super().data_received(data)
         # What was fed and is not body is headers, trailers, and what stands between chunks.
         overhead = self._fed - self._delivered
         allowed = self._settings.header_limit + OVERHEAD * self._delivered

@@ -7,6 +7,7 @@ snapshot; its writers lock one row first, so that serials are taken in commit or
 
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +42,7 @@ class Database:
         self._engine = engine
         self._file = file
         self._identity = _identity(file)
+        self._write_lock = threading.Lock()
         postgresql = engine.dialect.name == "postgresql"
         self._postgresql = postgresql
         self._reading = (
@@ -109,7 +111,7 @@ class Database:
         Raises Unavailable when the database fails or another writer holds the lock for too long.
         """
         self._check_file()
-        with _unavailable(), self._writing.begin() as connection:
+        with self._turn(), _unavailable(), self._writing.begin() as connection:
             if self._postgresql:
                 connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{BUSY}s'")
                 connection.execute(select(schema.cdb_schema.c.version).with_for_update()).one()
@@ -125,6 +127,19 @@ class Database:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """SQLite lets writers wait by trying again, and may pass one by for long: a process sends one at a time."""
+        if self._postgresql:
+            yield
+            return
+        if not self._write_lock.acquire(timeout=BUSY):
+            raise Unavailable("too many writes are waiting: try again later")
+        try:
+            yield
+        finally:
+            self._write_lock.release()
 
     def _check_file(self) -> None:
         """Refuse to write into a file that was removed or replaced: its connections would go on, and all be lost."""
@@ -173,7 +188,7 @@ def _parse(url: str) -> URL:
 
 
 def _name(url: URL) -> str:
-    return url.render_as_string(hide_password=True)
+    return url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
 
 
 def _engine(url: URL, threads: int) -> Engine:

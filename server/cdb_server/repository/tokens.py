@@ -35,10 +35,7 @@ class Tokens:
 
     def add(self, name: str) -> str:
         """A new token for a user, told this once. Raises InvalidArgument when the name is unfit or has a token."""
-        if not re.fullmatch(NAME_PATTERN, name):
-            raise InvalidArgument(
-                "name", f"{name[:80]!r} cannot name a user: use 1 to 64 letters, digits, spaces and _ . + - @"
-            )
+        _check_name(name)
         # 256 random bits: nobody finds them by trying, so a plain hash keeps them as well as a slow one.
         secret = secrets.token_urlsafe(32)
         with self._database.write() as connection:
@@ -57,6 +54,7 @@ class Tokens:
 
     def revoke(self, name: str) -> None:
         """End a user's token. Raises InvalidArgument when the user has none."""
+        _check_name(name)
         with self._database.write() as connection:
             valid = (token.c.name == name) & token.c.revoked.is_(None)
             if connection.execute(token.update().where(valid).values(revoked=self._clock())).rowcount == 0:
@@ -64,9 +62,18 @@ class Tokens:
 
     def admits(self, name: str, secret: str) -> bool:
         """Whether a token is that user's and valid."""
+        if not re.fullmatch(NAME_PATTERN, name):
+            return False
         with self._database.read() as connection:
             found = connection.execute(_of(name).where(token.c.sha256 == _hash(secret))).first()
         return found is not None
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise InvalidArgument(
+            "name", f"{name[:80]!r} cannot name a user: use 1 to 64 letters, digits, spaces and _ . + - @"
+        )
 
 
 def _of(name: str) -> Select[Any]:

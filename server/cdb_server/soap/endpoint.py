@@ -78,9 +78,9 @@ class Endpoint:
             self._server.get_in_object(context)
             if context.in_error is None:
                 self._server.get_out_object(context)
+            return self._written(context)
         except Exception as error:
             return self.fault(error)
-        return self._written(context)
 
     def fault(self, error: Exception) -> Answer:
         """The answer that says an error."""

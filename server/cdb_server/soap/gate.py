@@ -34,9 +34,8 @@ BASE64 = "base64: the bytes in A-Z a-z 0-9 + /, padded with =; line breaks may s
 _EXPECTED = {
     "device_name": "1 to 64 letters, digits, spaces and _ . + -, first a letter or digit, last not a space",
     "calibration_type": "1 to 64 letters, digits, spaces and _ . + -, first a letter, last not a space",
-    "id": "a whole number from 1",
-    "serial": "a whole number from 0",
-    "run_number": "a whole number from 1",
+    "id": "a whole number from 1 to 9223372036854775807",
+    "run_number": "a whole number from 1 to 9223372036854775807",
     "instant": "an instant that exists, like 2016-03-01T08:00:00.000000Z: T between date and time, six digits of a "
     "second at most, then nothing (UTC), Z or an offset like +01:00",
     "sha256": "64 hexadecimal digits",
