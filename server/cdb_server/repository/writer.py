@@ -47,8 +47,7 @@ class Upload:
         *,
         max_payload: int,
     ) -> "Upload":
-        if len(data) > max_payload:
-            raise TooLarge(max_payload, f"the payload has {len(data)} bytes; this server takes at most {max_payload}")
+        check_size(len(data), max_payload)
         if not data and sha256 is None:
             # "Empty data is accepted only with its sha256": so that a client that forgets the argument stores nothing.
             raise InvalidArgument(
@@ -72,6 +71,12 @@ class Upload:
             ),
             data,
         )
+
+
+def check_size(size: int, max_payload: int) -> None:
+    """Refuse a payload of more bytes than are taken. Raises TooLarge."""
+    if size > max_payload:
+        raise TooLarge(max_payload, f"the payload has {size} bytes; this server takes at most {max_payload}")
 
 
 class Writer:

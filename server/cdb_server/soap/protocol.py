@@ -10,7 +10,8 @@ from spyne import ByteArray, DateTime, Integer64
 from spyne.protocol.soap import Soap11
 
 from cdb_server import instants
-from cdb_server.errors import InvalidArgument
+from cdb_server.errors import InvalidArgument, TooLarge
+from cdb_server.repository import check_size
 from cdb_server.soap.faults import fault_of
 from cdb_server.soap.gate import BASE64
 from cdb_server.soap.types import TypedFault
@@ -61,16 +62,22 @@ class Protocol(Soap11):
         return int(digits.lstrip("0") or "0")
 
     def _data_from_element(self, ctx: Any, cls: Any, element: Any) -> bytes:
+        argument = etree.QName(element).localname
         try:
-            return _decoded(element.text or "")
+            # Line breaks within base64 are legal.
+            compact = (element.text or "").encode("ascii").translate(None, b" \t\r\n")
+            # Before it is decoded: what is far too large need not be.
+            check_size(len(compact) // 4 * 3 - compact[-2:].count(b"="), ctx.udc.max_payload)
+            return _decoded(compact)
         except ValueError:
-            argument = etree.QName(element).localname
-            raise fault_of(InvalidArgument(argument, f"{argument} is not accepted: it must be {BASE64}")) from None
+            problem = f"{argument} is not accepted: it must be {BASE64}"
+            raise fault_of(InvalidArgument(argument, problem)) from None
+        except TooLarge as error:
+            raise fault_of(error) from None
 
 
-def _decoded(text: str) -> bytes:
-    """The bytes that base64 stands for, white space aside. Raises ValueError for text that is not base64."""
-    compact = text.encode("ascii").translate(None, b" \t\r\n")
+def _decoded(compact: bytes) -> bytes:
+    """The bytes that base64 without white space stands for. Raises ValueError for what is not base64."""
     data = binascii.a2b_base64(compact)
     # Python's decoders pass over much that is not base64, each version another part of it; what comes back does not.
     if binascii.b2a_base64(data, newline=False) != compact:
