@@ -161,7 +161,7 @@ LIMITATIONS = (
         "no-arguments",
         "a call without arguments says xsi:nil",
         "give it `SOAP::Data->type(xml => '')`",
-        "is not 'nillable'",
+        "carries xsi:nil",
     ),
     Limitation(
         "Axis",

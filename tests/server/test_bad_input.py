@@ -1285,6 +1285,8 @@ NO_NAMES = {
     "64 combining marks": "A" + "\u0301" * 63,
     "None": "-None",
     "an underscore first": "_A",
+    "words of a validator": "x', attribute 'y",
+    "more words of a validator": f"Element '{{{NAMESPACE}}}date'",
 }
 
 

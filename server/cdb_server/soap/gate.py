@@ -187,4 +187,4 @@ def _name(element: etree._Element) -> str:
 
 
 def _shown(element: etree._Element) -> str:
-    return repr(_name(element)[:100])
+    return repr(_name(element).removeprefix("{}")[:100])
