@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 from contextlib import suppress
 from pathlib import Path
 
@@ -98,3 +99,21 @@ def test_what_is_not_a_service_is_a_line_of_plain_text(shared_master: Master) ->
         assert answer.status_code == status
         assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
         assert answer.text.count("\n") == 1
+
+
+def test_an_offer_of_another_protocol_may_come_in_pieces(shared_master: Master) -> None:
+    """Java's client adds one to every request; wherever the network cuts it, the body is read."""
+    request = (
+        "POST /cdb/v2/calibration HTTP/1.1\r\nHost: cdb\r\nContent-Type: text/xml\r\n"
+        f"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nContent-Length: {len(STATUS)}\r\n\r\n{STATUS}"
+    ).encode()
+    host, port = shared_master.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for cut in range(1, len(request)):
+            connection.sendall(request[:cut])
+            connection.sendall(request[cut:])
+            answer = connection.recv(65536)
+            while b"Envelope>" not in answer:
+                answer += connection.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 200"), cut

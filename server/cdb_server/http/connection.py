@@ -14,6 +14,7 @@ MOST_WAITING = 16
 OVERHEAD = 16
 
 _REQUEST = re.compile(rb"[A-Z]{1,20} ")
+_TUNNEL = b"CONNECT "
 _OFFER = re.compile(rb"\r\nupgrade[ \t]*:", re.IGNORECASE)
 
 
@@ -117,7 +118,11 @@ class BoundedConnection(HttpToolsProtocol):
 
 
 def _without_offer(data: bytes) -> bytes:
-    """Headers without an offer to speak another protocol, as Java's client adds to every request: httptools takes such
-    a request for one without a body."""
+    """Headers that ask for no other protocol and no tunnel: httptools takes such a request for one without a body.
+
+    Java's client offers another protocol with every request. A tunnel is refused like any other method but those known.
+    """
     headers, end, rest = data.partition(b"\r\n\r\n")
+    if headers.startswith(_TUNNEL):
+        headers = b"OPTIONS " + headers[len(_TUNNEL) :]
     return _OFFER.sub(b"\r\nOffered:", headers) + end + rest

@@ -30,6 +30,7 @@ HUGE = 9_000_000
 _VALUE_ERRORS = re.compile(
     r"SCHEMAV_CVC_(DATATYPE|PATTERN|ENUMERATION|LENGTH|MINLENGTH|MAXLENGTH|MININCLUSIVE|MAXINCLUSIVE)_VALID"
 )
+_ATTRIBUTE = re.compile("Element '[^']*', attribute '")
 BASE64 = "base64: the bytes in A-Z a-z 0-9 + /, padded with =; line breaks may stand between"
 _EXPECTED = {
     "device_name": "1 to 64 letters, digits, spaces and _ . + -, first a letter or digit, last not a space",
@@ -134,9 +135,7 @@ def _check_arguments(operation: etree._Element, name: str, contract: Contract) -
         return
     log = validator.error_log
     # A wrong value of an attribute is no argument's.
-    structural = [
-        entry for entry in log if not _VALUE_ERRORS.match(entry.type_name) or ", attribute '" in entry.message
-    ]
+    structural = [entry for entry in log if not _VALUE_ERRORS.match(entry.type_name) or _ATTRIBUTE.match(entry.message)]
     if structural:
         raise _structure(operation, name, contract, structural[0].message)
     raise _value(operation, name, contract, log)
