@@ -1,5 +1,6 @@
 """`python -m tests.fuzz --seed N (--count N | --seconds N | --only I) [--in-process | --url URL]`: fuzz the service."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -40,6 +41,8 @@ def main(
     plan = Plan(seed, count, seconds, only or 0, in_process, url, credentials, processes)
     if save is not None:
         plan = Plan(**{**vars(plan), "save": save})
+    # Ended from outside, it ends its server too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     report = run(plan, _progress)
     click.echo(err=True)
     click.echo(summary(plan, report))
