@@ -80,7 +80,7 @@ def judge_http(made: Input, reply: Reply, since: datetime, ask: Ask | None) -> O
     if not slow:
         require(media == "text/plain; charset=utf-8", f"Content-Type {media}")
         require(reply.body.strip().count(b"\n") == 0, "more than a line")
-    require(not INSIDE.search(reply.body), "the server's inside")
+    _check_inside(made, reply.body)
     return judge_refused(made, reply.status) if as_it_is else Outcome(str(reply.status))
 
 
@@ -96,10 +96,16 @@ def judge_refused(made: Input, status: int) -> Outcome:
     return Outcome(str(status))
 
 
+def _check_inside(made: Input, body: bytes) -> None:
+    """Nothing of the server's inside stands in an answer, but where the question had the same letters."""
+    asked = made.body.lower()
+    require(all(found.group().lower() in asked for found in INSIDE.finditer(body)), "the server's inside")
+
+
 def _judge_fault(made: Input, body: bytes, expected: Call | Refusal | Doubt | None) -> Outcome:
     fault = _content(body)
     require(fault.tag == f"{{{SOAP}}}Fault", f"not a fault: {fault.tag}")
-    require(not INSIDE.search(body), "the server's inside")
+    _check_inside(made, body)
     prefix, _, code = fault.findtext("faultcode", "").partition(":")
     require(fault.nsmap.get(prefix) == SOAP, f"a code of another namespace: {prefix}")
     side, _, name = code.rpartition(".")
