@@ -1,5 +1,6 @@
 """The client against a real master."""
 
+import base64
 import copy
 import os
 import pickle
@@ -225,6 +226,13 @@ def test_a_payload_over_the_limit_is_too_large(writer: cdb.CalibrationSuperMouse
         writer.add_calibration("large", "t0", "2016-03-01", bytes(60 * 2**20))
     stored = writer.add_calibration("large", "t0", "2016-03-01", b"\xff" * 32 * 2**20)
     assert writer.get_calibration_for_id(stored.id).data == b"\xff" * 32 * 2**20
+
+
+def test_no_payload_is_taken_for_markup(writer: cdb.CalibrationSuperMouse) -> None:
+    """Bytes whose base64 spells an attribute's name again and again are a payload like any other."""
+    data = base64.b64decode("xmlnsAAA" * 5000)
+    stored = writer.add_calibration("spelling", "t0", "2016-03-01", data)
+    assert writer.get_calibration_for_id(stored.id).data == data
 
 
 def test_to_write_needs_user_and_token(shared_master: Master, monkeypatch: pytest.MonkeyPatch) -> None:
