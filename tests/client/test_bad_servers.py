@@ -161,6 +161,7 @@ def test_a_trickling_server_is_given_up_at_the_deadline() -> None:
         connection.sendall(headers + b"\r\n\r\n")
         for byte in body:
             connection.sendall(bytes([byte]))
+            # The pace is what is tested: nothing to wait for.
             time.sleep(0.05)
 
     with server(trickle) as url:

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from cdb._exceptions import CdbError, InvalidArgument, ServerUnreachable
 from cdb._instants import instant, spell
+from cdb.calibration import DEFAULT_SERVER
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -60,7 +61,7 @@ server = click.option(
     "--server",
     envvar="CDB_SERVER",
     show_envvar=True,
-    default="http://localhost:8080",
+    default=DEFAULT_SERVER,
     show_default=True,
     metavar="URL",
     help="One base URL or more, in order of preference.",

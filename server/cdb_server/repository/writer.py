@@ -27,10 +27,7 @@ LONGEST_WRITE = timedelta(seconds=4)
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A calibration to be stored, checked by rules 2 and 13 as it is made.
-
-    Raises InvalidArgument, TooLarge and Integrity from `checked`.
-    """
+    """A calibration to be stored: what the journal keeps of it, and its bytes."""
 
     content: NewCalibration
     data: bytes
@@ -47,6 +44,10 @@ class Upload:
         *,
         max_payload: int,
     ) -> "Upload":
+        """An upload that rules 2 and 13 admit, of at most `max_payload` bytes; `valid_from` is an aware datetime.
+
+        Raises InvalidArgument, TooLarge, and Integrity when `sha256` is given and is not that of `data`.
+        """
         check_size(len(data), max_payload)
         if not data and sha256 is None:
             # "Empty data is accepted only with its sha256": so that a client that forgets the argument stores nothing.

@@ -43,6 +43,7 @@ class _Application(Application):
         try:
             return super().call_wrapper(ctx)
         except Exception as error:
+            # spyne would put the words of whatever was raised into a fault.
             raise fault_of(error) from error
 
 

@@ -1,7 +1,7 @@
 """The gate before spyne: from the bytes of a request to its operation's element, checked against the contract.
 
-Everything malformed is turned away here, in one of two ways: MalformedRequest for the structure, InvalidArgument for a
-value. What passes is one well-formed SOAP 1.1 envelope with one operation of the contract, its arguments once each, in
+Everything malformed is turned away here: MalformedRequest for the structure, InvalidArgument for a value, EnvelopeRefused
+for what SOAP itself has a fault for. What passes is one well-formed SOAP 1.1 envelope with one operation of the contract, its arguments once each, in
 order, of their types.
 """
 
@@ -86,7 +86,7 @@ def operation_of(body: bytes, soap_action: str, contract: Contract) -> etree._El
 
 def _parse(body: bytes) -> etree._Element:
     _check_prolog(body)
-    # None of the three can stand in base64, so that no payload, whatever its bytes, is taken for one of them.
+    # Base64 has none of the three but an = or two at its end, so that no payload is taken for markup.
     if body.count(b"<") > MOST_MARKS or body.count(b"=") > MOST_MARKS or body.count(b"xmlns:") > MOST_NAMESPACES:
         raise MalformedRequest("the request has more elements or attributes than any that this service takes")
     parser = etree.XMLParser(
