@@ -1,8 +1,8 @@
 """Rules 3 to 7 as SQL: which calibration applies, until when, and what the database was as of an instant.
 
 Rule 3: "For (device, type, instant t): of the calibrations not withdrawn with valid_from <= t, the one with the
-greatest valid_from; of equals, the greatest id." It is written once, in `in_force`; when another
-takes over follows from the same order, in `_takes_over_from`.
+greatest valid_from; of equals, the greatest id." It is written once, in `in_force`; when another takes over
+follows from the same order, in `_takes_over_from`.
 
 The second time axis is a serial: because `created` strictly increases with the serial (rule 10), the database as of an
 instant is the journal up to one serial, here `upto`. None is the database as it stands. Every query is bounded by an

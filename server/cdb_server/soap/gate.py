@@ -1,8 +1,8 @@
 """The gate before spyne: from the bytes of a request to its operation's element, checked against the contract.
 
-Everything malformed is turned away here: MalformedRequest for the structure, InvalidArgument for a value, EnvelopeRefused
-for what SOAP itself has a fault for. What passes is one well-formed SOAP 1.1 envelope with one operation of the contract, its arguments once each, in
-order, of their types.
+Everything malformed is turned away here: MalformedRequest for the structure, InvalidArgument for a value,
+EnvelopeRefused for what SOAP itself has a fault for. What passes is one well-formed SOAP 1.1 envelope with one
+operation of the contract, its arguments once each, in order, of their types.
 """
 
 import re
