@@ -75,7 +75,7 @@ from cdb._exceptions import (
     Unavailable,
 )
 from cdb.calibration import Calibration, CalibrationSuperMouse
-from cdb.records import CalibrationRecord, CalibrationText, Device, Run, Status
+from cdb.records import CalibrationRecord, CalibrationText, Device, JournalEntry, Preview, Run, RunRange, Status
 
 __all__ = [
     "AsOfNotReached",
@@ -90,11 +90,14 @@ __all__ = [
     "Device",
     "Integrity",
     "InvalidArgument",
+    "JournalEntry",
     "MalformedRequest",
     "NotAuthorised",
     "PayloadNotFound",
+    "Preview",
     "Run",
     "RunNotFound",
+    "RunRange",
     "ServerUnreachable",
     "Status",
     "TooLarge",

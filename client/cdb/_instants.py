@@ -57,3 +57,10 @@ def _read(text: str) -> datetime:
     if int(minutes) > 59 or offset > timedelta(hours=14):
         raise ValueError(text)
     return local + offset if sign == "-" else local - offset
+
+
+def say(value: datetime) -> str:
+    """An instant for people: `2016-03-01 08:00:00`, UTC, with a fraction only where there is one."""
+    utc = value.astimezone(timezone.utc)
+    fraction = f".{utc.microsecond:06}" if utc.microsecond else ""
+    return f"{utc.year:04}-{utc:%m-%d %H:%M:%S}{fraction}"

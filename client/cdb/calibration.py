@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from cdb._exceptions import Integrity, InvalidArgument, NotAuthorised, ServerUnreachable
 from cdb._instants import Instant, instant, spell
-from cdb.records import CalibrationRecord, CalibrationText, Device, Run, Status
+from cdb.records import CalibrationRecord, CalibrationText, Device, JournalEntry, Preview, Run, RunRange, Status
 
 if TYPE_CHECKING:
     from cdb._soap import Service
@@ -22,7 +22,7 @@ AsOf = Instant | Literal["now"] | None
 
 DEFAULT_SERVER = "http://localhost:8080"
 
-Record = TypeVar("Record", CalibrationRecord, Run, Status)
+Record = TypeVar("Record", CalibrationRecord, JournalEntry, Preview, Run, RunRange, Status)
 
 
 class Calibration:
@@ -138,6 +138,16 @@ class Calibration:
         answer = self._ask("get_runs", **self._period(start_time, stop_time), as_of=self._as_of(as_of))
         return [_record(Run, found) for found in answer or ()]
 
+    def get_journal(self, after_serial: int = 0, limit: int = 1000) -> list[JournalEntry]:
+        """What the master accepted after a serial, in its order, `limit` entries at most.
+
+        Fewer than limit: there are no more yet. Raises TooLarge for a limit greater than the server's.
+        """
+        answer = self._ask(
+            "get_journal", after_serial=_number("after_serial", after_serial), limit=_number("limit", limit)
+        )
+        return [_record(JournalEntry, found) for found in answer or ()]
+
     def get_status(self) -> Status:
         """What the server says of itself."""
         return _record(Status, self._ask("get_status"))
@@ -218,23 +228,27 @@ class CalibrationSuperMouse(Calibration):
         `data` is bytes, or text that is stored as UTF-8. What is already stored, not withdrawn, under exactly this
         device, type and valid_from is found, not stored twice. Raises Integrity and TooLarge.
         """
-        payload = _payload(data)
-        sha256 = hashlib.sha256(payload).hexdigest()
-        stored = _record(
-            CalibrationRecord,
-            self._tell(
-                "add_calibration",
-                device_name=_text("device_name", device_name),
-                calibration_type=_text("calibration_type", calibration_type),
-                valid_from=spell(instant("valid_from", valid_from)),
-                data=payload,
-                sha256=sha256,
-                comment=None if comment is None else _text("comment", comment),
-            ),
-        )
+        upload = _upload(device_name, calibration_type, valid_from, data, comment)
+        stored = _record(CalibrationRecord, self._tell("add_calibration", **upload))
+        sha256 = upload["sha256"]
         if stored.sha256 != sha256:
             raise Integrity(f"the server stored {stored.sha256}, and {sha256} was sent", sha256=sha256)
         return stored
+
+    def preview_calibration(
+        self,
+        device_name: str,
+        calibration_type: str,
+        valid_from: Instant,
+        data: bytes | str,
+        comment: str | None = None,
+    ) -> Preview:
+        """What add_calibration with the same arguments would change, as things stand now. Writes nothing.
+
+        Raises all that add_calibration raises.
+        """
+        upload = _upload(device_name, calibration_type, valid_from, data, comment)
+        return _record(Preview, self._tell("preview_calibration", **upload))
 
     def withdraw_calibration(self, id: int, reason: str) -> CalibrationRecord:
         """Withdraw a calibration stored by mistake: the one before it applies again. Raises CalibrationNotFound."""
@@ -290,6 +304,21 @@ def _text(argument: str, value: str) -> str:
     return value
 
 
+def _upload(
+    device_name: str, calibration_type: str, valid_from: Instant, data: bytes | str, comment: str | None
+) -> dict[str, Any]:
+    """The arguments of a calibration to be stored."""
+    payload = _payload(data)
+    return {
+        "device_name": _text("device_name", device_name),
+        "calibration_type": _text("calibration_type", calibration_type),
+        "valid_from": spell(instant("valid_from", valid_from)),
+        "data": payload,
+        "sha256": hashlib.sha256(payload).hexdigest(),
+        "comment": None if comment is None else _text("comment", comment),
+    }
+
+
 def _payload(data: bytes | str) -> bytes:
     try:
         payload = data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data
@@ -320,7 +349,17 @@ def _record(kind: type[Record], answer: Any) -> Record:
             value = getattr(answer, field.name)
             if value is None and "None" not in str(field.type):
                 raise AttributeError(field.name)
-            values[field.name] = value.astimezone(timezone.utc) if isinstance(value, datetime) else value
+            values[field.name] = _value(field.name, value)
     except AttributeError:
         raise ServerUnreachable("the answer is not one of a calibration database") from None
     return kind(**values)
+
+
+def _value(name: str, value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.astimezone(timezone.utc)
+    if name == "run_range":
+        return tuple(_record(RunRange, found) for found in value)
+    if name == "takes_over_from" and value is not None:
+        return _record(CalibrationRecord, value)
+    return value

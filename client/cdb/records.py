@@ -88,9 +88,11 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a server says of itself; the last three fields are None on a master.
+    """What a server says of itself; `master` and the lags are None on a master.
 
     `complete_until` is the latest as_of that it can answer; `serial` and `digest` name the journal that it holds.
+    `restored` is when its database was last restored from a backup, None if it never was: what was accepted between
+    the backup and then may be missing.
     """
 
     status: str
@@ -102,3 +104,59 @@ class Status:
     master: str | None
     lag_entries: int | None
     lag_seconds: float | None
+    restored: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """What the master accepted as its `serial`-th, who wrote it and when; the fields of other kinds than its are None.
+
+    `kind` is `calibration` (device_name to sha256; its id is the serial), `withdrawal` (calibration_id and reason) or
+    `run` (run_number to stop_time).
+    """
+
+    serial: int
+    kind: str
+    created: datetime
+    author: str
+    digest: str
+    device_name: str | None
+    calibration_type: str | None
+    valid_from: datetime | None
+    comment: str | None
+    size: int | None
+    sha256: str | None
+    calibration_id: int | None
+    reason: str | None
+    run_number: int | None
+    start_time: datetime | None
+    stop_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRange:
+    """Registered runs without a gap in their numbers, both ends included."""
+
+    first_run: int
+    last_run: int
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What storing a calibration would change.
+
+    `stored_id` is the calibration that already holds these bytes under this device, type and valid_from: then nothing
+    changes. It would apply until `valid_until` (None: nothing takes over), take over from `takes_over_from` (None: none
+    is in force at valid_from), and be the answer for `run_count` registered runs that get another one now: those of
+    `run_range`, of which the first 1000 are given.
+    """
+
+    stored_id: int | None
+    device_is_new: bool
+    calibration_type_is_new: bool
+    lies_in_future: bool
+    lies_before_first_run: bool
+    valid_until: datetime | None
+    run_count: int
+    run_range: tuple[RunRange, ...]
+    takes_over_from: CalibrationRecord | None

@@ -69,7 +69,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a server says of itself; the last three fields on a mirror only."""
+    """What a server says of itself; `master` and the lags on a mirror only.
+
+    `restored` is when the database was last restored from a backup: None for most.
+    """
 
     status: str
     role: Role
@@ -80,6 +83,34 @@ class Status:
     master: str | None = None
     lag_entries: int | None = None
     lag_seconds: float | None = None
+    restored: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRange:
+    """Registered runs without a gap in their numbers, both ends included."""
+
+    first_run: int
+    last_run: int
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What storing a calibration would change, as things stand.
+
+    `stored_id` is the calibration that rule 9 would answer with: then nothing changes. `run_count` runs, those of
+    `run_range`, would get another calibration than now; `takes_over_from` is in force at the valid_from now.
+    """
+
+    stored_id: int | None
+    device_is_new: bool
+    calibration_type_is_new: bool
+    lies_in_future: bool
+    lies_before_first_run: bool
+    valid_until: datetime | None
+    run_count: int
+    run_range: tuple[RunRange, ...]
+    takes_over_from: CalibrationRecord | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ class Settings:
     write_networks: tuple[Network, ...] = THIS_MACHINE
 
     max_rows: int = 100_000
+    max_entries: int = 1_000
     threads: int = 8
     header_limit: int = 64 * 2**10
     header_deadline: float = 15.0

@@ -136,6 +136,21 @@ def keys(upto: int | None) -> Select[Any]:
     )
 
 
+def next_valid_from(device_name: str, calibration_type: str, valid_from: datetime) -> Select[Any]:
+    """Rule 3: the valid_from of the calibration that takes over from any with this one; no row when none does."""
+    return (
+        select(following.c.valid_from)
+        .where(
+            following.c.device_name == device_name,
+            following.c.calibration_type == calibration_type,
+            following.c.valid_from > valid_from,
+            _stands(following, None),
+        )
+        .order_by(following.c.valid_from, following.c.id)
+        .limit(1)
+    )
+
+
 def run_entry(run_number: int, upto: int | None) -> Select[Any]:
     """A run as of a serial: the latest entry up to it or, for a run first registered later, the first (rule 7)."""
     numbered = select(func.max(run.c.serial)).where(run.c.run_number == run_number)
@@ -150,13 +165,40 @@ def run_entry(run_number: int, upto: int | None) -> Select[Any]:
 def runs_starting(start: datetime, stop: datetime, upto: int | None) -> Select[Any]:
     """The runs that start in a period, by number. With `upto`, those first registered later are left out: a list that
     grew would be an answer that changed."""
-    corrected = exists().where(
-        later.c.run_number == run.c.run_number, later.c.serial > run.c.serial, _known(later.c.serial, upto)
-    )
     return (
         _runs()
-        .where(run.c.start_time.between(start, stop), _known(run.c.serial, upto), ~corrected)
+        .where(run.c.start_time.between(start, stop), _known(run.c.serial, upto), ~_corrected(upto))
         .order_by(run.c.run_number)
+    )
+
+
+def run_count(start: datetime, until: datetime | None) -> Select[Any]:
+    """Rule 5: how many runs start in `[start, until)`, None being the end of time."""
+    return select(func.count()).select_from(run).where(*_starting(start, until))
+
+
+def run_ranges(start: datetime, until: datetime | None) -> Select[Any]:
+    """The runs that start in `[start, until)`, by number: first and last of each sequence without a gap."""
+    # Where numbers go on without a gap, they run ahead of their positions by the same.
+    ahead = (run.c.run_number - func.row_number().over(order_by=run.c.run_number)).label("ahead")
+    starting = select(run.c.run_number, ahead).where(*_starting(start, until)).subquery()
+    first_run = func.min(starting.c.run_number)
+    return select(first_run, func.max(starting.c.run_number)).group_by(starting.c.ahead).order_by(first_run)
+
+
+def first_run_start() -> Select[Any]:
+    """The earliest start of a run; no row when none is registered."""
+    return select(run.c.start_time).where(~_corrected(None)).order_by(run.c.start_time, run.c.serial).limit(1)
+
+
+def _starting(start: datetime, until: datetime | None) -> tuple[ColumnElement[bool], ...]:
+    return run.c.start_time >= start, true() if until is None else run.c.start_time < until, ~_corrected(None)
+
+
+def _corrected(upto: int | None) -> ColumnElement[bool]:
+    """Whether a run was registered again."""
+    return exists().where(
+        later.c.run_number == run.c.run_number, later.c.serial > run.c.serial, _known(later.c.serial, upto)
     )
 
 

@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 import click
 
-from cdb.cli import reading, writing
+from cdb.cli import log, reading, writing
 from cdb.cli.shared import Cdb
 
 
@@ -17,7 +17,8 @@ def main() -> None:
     cdb get TOF1 t0 --run 7662           the calibration that applies to a run
     cdb get TOF1 t0 -o t0.txt            the current one, to a file
     cdb devices                          what there is
-    cdb add TOF1 t0 t0.txt --valid-from 2016-10-01
+    cdb add TOF1 t0 t0.txt --valid-from 2016-10-01      shows what would change, and asks
+    cdb log --since 2016-10-01           who wrote what, when and why
 
     Times are UTC: 2016-03-01, "2016-03-01 08:00:00" or 2016-03-01T08:00:00.123456Z. Exit status: 0 done, 1 the
     service said no, 2 wrong usage, 3 no server could be reached.
@@ -29,6 +30,7 @@ for command in (
     reading.ids,
     reading.devices,
     reading.status,
+    log.log,
     writing.add,
     writing.withdraw,
 ):

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from cdb._instants import say
 from cdb.calibration import Calibration
 from cdb.cli import shared
 from cdb.records import CalibrationText
@@ -48,8 +49,8 @@ def get(
         text = client.get_calibration_for_date(device_name, calibration_type, date, as_of)
     else:
         text = client.get_current_calibration(device_name, calibration_type, as_of)
-    if text.withdrawn:
-        click.echo(f"cdb: {text.id} was withdrawn at {text.withdrawn_at}: {text.withdrawn_reason}", err=True)
+    if text.withdrawn and text.withdrawn_at is not None:
+        click.echo(f"cdb: {text.id} was withdrawn at {say(text.withdrawn_at)}: {text.withdrawn_reason}", err=True)
     if output is None:
         sys.stdout.buffer.write(text.data)
         sys.stdout.buffer.flush()
@@ -130,6 +131,7 @@ def status(as_json: bool, server: str) -> None:
         ("master", said.master),
         ("entries behind", said.lag_entries),
         ("seconds behind", said.lag_seconds),
+        ("restored from a backup", said.restored),
     ]
     shared.print_rows(("server", server), [row for row in rows if row[1] is not None])
 

@@ -10,10 +10,12 @@ from typing import Any, TypeVar
 
 import click
 from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from cdb._exceptions import CdbError, InvalidArgument, ServerUnreachable
-from cdb._instants import instant, spell
+from cdb._instants import instant, say, spell
 from cdb.calibration import DEFAULT_SERVER
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -88,17 +90,24 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, default=_plain, indent=2, ensure_ascii=False))
 
 
-def print_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+def print_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, err: bool = False) -> None:
     """Print a table on a terminal; in a pipe, a line for each row with tabs between its columns, without heading."""
-    texts = [[_text(value) for value in row] for row in rows]
-    if sys.stdout.isatty():
+    if (sys.stderr if err else sys.stdout).isatty():
         table = Table(*columns)
-        for row in texts:
-            table.add_row(*row)
-        Console().print(table)
+        for row in rows:
+            table.add_row(*(Text(_text(value, say)) for value in row))
+        Console(stderr=err).print(table)
     else:
-        for row in texts:
-            click.echo("\t".join(text.replace("\t", " ").replace("\n", " ") for text in row))
+        for row in rows:
+            texts = [_text(value, spell) for value in row]
+            click.echo("\t".join(text.replace("\t", " ").replace("\n", " ") for text in texts), err=err)
+
+
+def progress(unit: str) -> Progress:
+    """A bar on a terminal, on standard error; nothing elsewhere. `unit` is what is counted."""
+    console = Console(stderr=True, highlight=False)
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TextColumn(unit))
+    return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
 def _plain(value: Any) -> Any:
@@ -109,7 +118,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(value)
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, instant_text: Callable[[datetime], str]) -> str:
     if value is None:
         return ""
-    return spell(value) if isinstance(value, datetime) else str(value)
+    return instant_text(value) if isinstance(value, datetime) else str(value)

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TextColumn
 
 from cdb._exceptions import CdbPermanentError, NotAuthorised
-from cdb.calibration import CalibrationSuperMouse
-from cdb.cli import shared
+from cdb._instants import instant
+from cdb.calibration import Calibration, CalibrationSuperMouse
+from cdb.cli import impact, shared
 from cdb.records import CalibrationRecord
 
 Row = dict[str, str]
@@ -36,6 +35,8 @@ class RefusedRow(Exception):
     help="Store every row of a table with the columns device_name, calibration_type, valid_from, file (relative to the "
     "table) and perhaps comment.",
 )
+@click.option("--dry-run", is_flag=True, help="Show what would change; store nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask. Only on a terminal is it asked at all.")
 @shared.writer
 def add(
     device_name: str | None,
@@ -44,29 +45,26 @@ def add(
     valid_from: Any,
     comment: str | None,
     table: Path | None,
+    dry_run: bool,
+    yes: bool,
     server: str,
     user: str | None,
     token: str | None,
 ) -> None:
     """Store FILE as a calibration and print its id; or, with --from, every row of a table.
 
-    To store again what is stored writes nothing, so that a command that failed can be repeated.
+    On a terminal it first shows what would change, and asks. To store again what is stored writes nothing, so that a
+    command that failed can be repeated.
     """
+    if dry_run and yes:
+        raise click.UsageError("--dry-run stores nothing: leave --yes out")
+    ask = not yes and sys.stdin.isatty() and sys.stderr.isatty()
     client = CalibrationSuperMouse(server, user=user, token=token)
     if table is not None:
         if any(value is not None for value in (device_name, valid_from, comment)):
             raise click.UsageError("--from says all: leave the rest out")
 
-        def store(row: Row) -> None:
-            if not row["file"]:
-                raise RefusedRow("file is empty")
-            data = _content(table.parent / row["file"])
-            client.add_calibration(
-                row["device_name"], row["calibration_type"], row["valid_from"], data, row.get("comment") or None
-            )
-
-        columns = ("device_name", "calibration_type", "valid_from", "file")
-        _load(table, columns, store, "{device_name} {calibration_type} {valid_from}")
+        _add_table(client, table, dry_run=dry_run, ask=ask)
         return
     if device_name is None or calibration_type is None or file is None:
         raise click.UsageError("name DEVICE, TYPE and FILE, or give --from")
@@ -76,17 +74,67 @@ def add(
         data = _content(file)
     except RefusedRow as error:
         raise click.UsageError(str(error)) from None
+    if dry_run or ask:
+        key = device_name, calibration_type
+        preview = client.preview_calibration(*key, valid_from, data, comment)
+        on_terminal = sys.stdout.isatty() if dry_run else ask
+        told = impact.of_upload(client, key, valid_from, data, preview, line_by_line=on_terminal)
+        click.echo("\n".join(told), err=not dry_run)
+        if dry_run:
+            return
+        if preview.stored_id is None:
+            _ask("store it?")
     stored = client.add_calibration(device_name, calibration_type, valid_from, data, comment)
     click.echo(stored.id)
     _say_what_is_in_force(client, stored)
 
 
+def _add_table(client: CalibrationSuperMouse, table: Path, *, dry_run: bool, ask: bool) -> None:
+    columns = ("device_name", "calibration_type", "valid_from", "file")
+    name = "{device_name} {calibration_type} {valid_from}"
+
+    def upload(row: Row) -> tuple[str, str, str, bytes, str | None]:
+        if not row["file"]:
+            raise RefusedRow("file is empty")
+        data = _content(table.parent / row["file"])
+        return row["device_name"], row["calibration_type"], row["valid_from"], data, row.get("comment") or None
+
+    if dry_run or ask:
+        previews: list[tuple[Any, ...]] = []
+
+        def preview(row: Row) -> None:
+            found = client.preview_calibration(*upload(row))
+            before = found.takes_over_from and found.takes_over_from.id
+            notes = impact.warnings(client, (row["device_name"], row["calibration_type"]), found)
+            if found.stored_id is not None:
+                notes = [f"is stored as {found.stored_id}"]
+            applies = instant("valid_from", row["valid_from"]), found.valid_until
+            told = impact.runs(found.run_count, found.run_range), "; ".join(notes)
+            previews.append((row["device_name"], row["calibration_type"], *applies, before, *told))
+
+        refused = _load(table, columns, preview, name, done="previewed")
+        heading = ("device", "type", "valid from", "valid until", "takes over from", "runs", "note")
+        shared.print_rows(heading, previews, err=not dry_run)
+        click.echo("each row as things stand now, without the rows before it", err=True)
+        if dry_run:
+            sys.exit(1 if refused else 0)
+        _ask(f"store {len(previews)} calibrations?")
+    if _load(table, columns, lambda row: client.add_calibration(*upload(row)), name):
+        sys.exit(1)
+
+
 @click.command()
 @click.argument("id", type=int)
-@click.option("--reason", required=True, help="Why; kept for all later readers.")
+@click.option("--reason", help="Why; kept for all later readers.")
+@click.option("--dry-run", is_flag=True, help="Show what would change; withdraw nothing.")
 @shared.writer
-def withdraw(id: int, reason: str, server: str, user: str | None, token: str | None) -> None:
+def withdraw(id: int, reason: str | None, dry_run: bool, server: str, user: str | None, token: str | None) -> None:
     """Withdraw the calibration ID, stored by mistake: the one before it applies again."""
+    if dry_run:
+        click.echo("\n".join(impact.of_withdrawal(Calibration(server), id)))
+        return
+    if reason is None:
+        raise click.UsageError("say with --reason why")
     withdrawn = CalibrationSuperMouse(server, user=user, token=token).withdraw_calibration(id, reason)
     click.echo(f"{id} is withdrawn: {withdrawn.withdrawn_reason}", err=True)
 
@@ -125,7 +173,8 @@ def add_run(
                 raise RefusedRow(f"run {row['run_number']} has no start_time")
             client.add_run(int(row["run_number"]), row["start_time"], row["stop_time"] or None)
 
-        _load(table, ("run_number", "start_time", "stop_time"), register, "run {run_number}")
+        if _load(table, ("run_number", "start_time", "stop_time"), register, "run {run_number}"):
+            sys.exit(1)
         return
     if run_number is None or start is None:
         raise click.UsageError("name the run N and its --start, or give --from")
@@ -133,16 +182,19 @@ def add_run(
     click.echo(f"run {run.run_number} is registered", err=True)
 
 
-def _load(table: Path, columns: tuple[str, ...], write: Callable[[Row], object], name: str) -> None:
+def _load(
+    table: Path, columns: tuple[str, ...], write: Callable[[Row], object], name: str, *, done: str = "accepted"
+) -> int:
     """Write the rows of a table in their order. A row that is refused is told with its reason, and the rest goes on.
 
     What no row is to blame for, such as a server that does not answer, ends it: it can be repeated from the start.
-    `name` makes the name of a row out of its cells.
+    `name` makes the name of a row out of its cells, `done` says what was done with those not refused. Returns how many
+    were refused.
     """
     rows = list(_rows(table, columns))
     accepted = refused = 0
     try:
-        with _progress() as progress:
+        with shared.progress("rows") as progress:
             for line, row in progress.track(rows, description=table.name):
                 try:
                     write(row)
@@ -156,16 +208,8 @@ def _load(table: Path, columns: tuple[str, ...], write: Callable[[Row], object],
     finally:
         left = len(rows) - accepted - refused
         undone = f", {left} not tried: repeat the command" if left else ""
-        click.echo(f"{table.name}: {len(rows)} rows, {accepted} accepted, {refused} refused{undone}", err=True)
-    if refused:
-        sys.exit(1)
-
-
-def _progress() -> Progress:
-    """A bar on a terminal, on standard error; nothing elsewhere."""
-    console = Console(stderr=True, highlight=False)
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TextColumn("rows"))
-    return Progress(*columns, console=console, disable=not console.is_terminal)
+        click.echo(f"{table.name}: {len(rows)} rows, {accepted} {done}, {refused} refused{undone}", err=True)
+    return refused
 
 
 def _rows(table: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, Row]]:
@@ -187,6 +231,12 @@ def _content(file: Path) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise RefusedRow(f"{file} cannot be read: {error.strerror}") from None
+
+
+def _ask(question: str) -> None:
+    if not click.confirm(question, err=True):
+        click.echo("nothing was stored", err=True)
+        sys.exit(1)
 
 
 def _say_what_is_in_force(client: CalibrationSuperMouse, stored: CalibrationRecord) -> None:

@@ -43,7 +43,7 @@ def create_app(settings: Settings) -> Starlette:
         threads.shutdown()
         database.close()
 
-    reading = reading_endpoint(Reader(database, max_rows=settings.max_rows))
+    reading = reading_endpoint(Reader(database, max_rows=settings.max_rows, max_entries=settings.max_entries))
     writing = writing_endpoint(Writer(database), settings.max_payload)
     app = Starlette(
         routes=[

@@ -10,8 +10,9 @@ from sqlalchemy import ColumnElement, Connection, LargeBinary, cast, select
 from cdb_server import __version__, instants, model, validity
 from cdb_server.errors import AsOfNotReached, CalibrationNotFound, DamagedPayload, RunNotFound, TooLarge
 from cdb_server.journal import GENESIS
-from cdb_server.model import CalibrationRecord, Clock, Device, Run, Status
+from cdb_server.model import CalibrationRecord, Clock, Device, Entry, Run, Status
 from cdb_server.repository.database import Database
+from cdb_server.repository.entries import entries
 from cdb_server.schema import calibration, journal, payload
 
 # Rule 7: complete_until lies "some seconds before now, longer than any write may take between its created and its
@@ -28,10 +29,13 @@ class Reader:
     Unavailable when the database cannot be read, and InvalidArgument for a value that cannot be accepted.
     """
 
-    def __init__(self, database: Database, *, clock: Clock = instants.now, max_rows: int = 100_000) -> None:
+    def __init__(
+        self, database: Database, *, clock: Clock = instants.now, max_rows: int = 100_000, max_entries: int = 1_000
+    ) -> None:
         self._database = database
         self._clock = clock
         self._max_rows = max_rows
+        self._max_entries = max_entries
 
     def calibration_for_date(
         self, device_name: str, calibration_type: str, date: datetime, as_of: datetime | None = None
@@ -120,6 +124,14 @@ class Reader:
         with self._database.read() as connection:
             upto = self._upto(connection, as_of)
             return self._rows(connection, validity.runs_starting(start, stop, upto), lambda row: Run(*row))
+
+    def journal(self, after_serial: int, limit: int) -> list[tuple[Entry, str]]:
+        """At most `limit` entries after a serial, in order, each with its digest. Raises TooLarge."""
+        if limit > self._max_entries:
+            problem = f"limit is {limit}; at most {self._max_entries} entries are given at once: ask for the rest after"
+            raise TooLarge(self._max_entries, problem)
+        with self._database.read() as connection:
+            return entries(connection, after_serial, limit)
 
     def status(self) -> Status:
         """What this server says of itself."""

@@ -11,9 +11,10 @@ from sqlalchemy import Connection, exists, select
 from cdb_server import instants, journal, model, validity
 from cdb_server.errors import CalibrationNotFound, Integrity, InvalidArgument, TooLarge, Unavailable
 from cdb_server.instants import MICROSECOND
-from cdb_server.model import CalibrationRecord, Clock, Entry, NewCalibration, Run, RunTimes, Withdrawal
+from cdb_server.model import CalibrationRecord, Clock, Entry, NewCalibration, Preview, Run, RunTimes, Withdrawal
 from cdb_server.repository import reader
 from cdb_server.repository.database import Database
+from cdb_server.repository.preview import preview
 from cdb_server.schema import calibration, payload, run, withdrawal
 from cdb_server.schema import journal as journal_table
 
@@ -118,6 +119,11 @@ class Writer:
                     )
                 )
             return append.record(id)
+
+    def preview_calibration(self, upload: Upload) -> Preview:
+        """What add_calibration would change now. Writes nothing."""
+        with self._database.read() as connection:
+            return preview(connection, upload.content, self._clock())
 
     def withdraw_calibration(self, id: int, reason: str, author: str) -> CalibrationRecord:
         """Rule 8: withdraw a calibration, or find it withdrawn. Raises CalibrationNotFound and InvalidArgument."""

@@ -1,15 +1,18 @@
 """The operations of both services: wire to repository and back, and nothing else."""
 
+from dataclasses import fields
 from typing import Any
 
 from spyne import ServiceBase, rpc
 
+from cdb_server.model import Entry
 from cdb_server.repository import Upload
 from cdb_server.soap import types as t
 
 COMMON = (t.MalformedRequest, t.InvalidArgument, t.Unavailable)
 AsOf = t.optional(t.Instant)
 Key = (t.DeviceName, t.CalibrationType)
+Calibrated = (*Key, t.Instant, t.Data, t.optional(t.Sha256), t.optional(t.Comment))
 
 
 def _operation(*arguments: Any, answer: Any, name: str, faults: tuple[Any, ...]) -> Any:
@@ -107,6 +110,10 @@ class Calibration(ServiceBase):
     def get_runs(ctx: Any, start_time: Any, stop_time: Any, as_of: Any) -> Any:
         return ctx.udc.reader.runs(start_time, stop_time, as_of)
 
+    @_operation(t.Serial, t.EntryLimit, answer=t.many(t.JournalEntry), name="entry", faults=(t.TooLarge,))
+    def get_journal(ctx: Any, after_serial: Any, limit: Any) -> Any:
+        return [_journal_entry(entry, digest) for entry, digest in ctx.udc.reader.journal(after_serial, limit)]
+
     @_operation(answer=t.Status, name="status", faults=())
     def get_status(ctx: Any) -> Any:
         return ctx.udc.reader.status()
@@ -115,16 +122,7 @@ class Calibration(ServiceBase):
 class CalibrationSuperMouse(ServiceBase):
     """As Calibration; the Call has a writer and an author."""
 
-    @_operation(
-        *Key,
-        t.Instant,
-        t.Data,
-        t.optional(t.Sha256),
-        t.optional(t.Comment),
-        answer=t.CalibrationRecord,
-        name="calibration",
-        faults=(t.Integrity, t.TooLarge),
-    )
+    @_operation(*Calibrated, answer=t.CalibrationRecord, name="calibration", faults=(t.Integrity, t.TooLarge))
     def add_calibration(
         ctx: Any,
         device_name: Any,
@@ -139,6 +137,21 @@ class CalibrationSuperMouse(ServiceBase):
         )
         return ctx.udc.writer.add_calibration(upload, ctx.udc.author)
 
+    @_operation(*Calibrated, answer=t.Preview, name="preview", faults=(t.Integrity, t.TooLarge))
+    def preview_calibration(
+        ctx: Any,
+        device_name: Any,
+        calibration_type: Any,
+        valid_from: Any,
+        data: Any,
+        sha256: Any,
+        comment: Any,
+    ) -> Any:
+        upload = Upload.checked(
+            device_name, calibration_type, valid_from, data, sha256, comment, max_payload=ctx.udc.max_payload
+        )
+        return ctx.udc.writer.preview_calibration(upload)
+
     @_operation(t.Id, t.Reason, answer=t.CalibrationRecord, name="calibration", faults=(t.CalibrationNotFound,))
     def withdraw_calibration(ctx: Any, id: Any, reason: Any) -> Any:
         return ctx.udc.writer.withdraw_calibration(id, reason, ctx.udc.author)
@@ -146,3 +159,16 @@ class CalibrationSuperMouse(ServiceBase):
     @_operation(t.RunNumber, t.Instant, t.optional(t.Instant), answer=t.Run, name="run", faults=())
     def add_run(ctx: Any, run_number: Any, start_time: Any, stop_time: Any) -> Any:
         return ctx.udc.writer.add_run(run_number, start_time, stop_time, ctx.udc.author)
+
+
+def _journal_entry(entry: Entry, digest: str) -> Any:
+    """An entry as the contract has it: the fields of all kinds in one, those of the others absent."""
+    content = {field.name: getattr(entry.content, field.name) for field in fields(entry.content)}
+    return t.JournalEntry(
+        serial=entry.serial,
+        kind=entry.content.kind,
+        created=entry.created,
+        author=entry.author,
+        digest=digest,
+        **content,
+    )

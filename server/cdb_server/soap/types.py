@@ -41,6 +41,8 @@ Sha256 = _named(Unicode, "sha256", pattern=model.SHA256_PATTERN)
 Comment = _named(Unicode, "comment", max_len=model.TEXT_LIMIT)
 Reason = _named(Unicode, "reason", min_len=1, max_len=model.TEXT_LIMIT)
 Role = _named(Unicode, "role", values=["master", "mirror"])
+Kind = _named(Unicode, "kind", values=["calibration", "withdrawal", "run"])
+EntryLimit = _named(Integer64, "entry_limit", ge=1)
 Text = _required(Unicode)
 Long = _required(Integer64)
 Flag = _required(Boolean)
@@ -108,6 +110,49 @@ class Status(_Record):
         ("master", optional(Uri)),
         ("lag_entries", optional(Long)),
         ("lag_seconds", optional(Number)),
+        ("restored", optional(Instant)),
+    ]
+
+
+class JournalEntry(_Record):
+    __type_name__ = "journal_entry"
+    _type_info = [
+        ("serial", Serial),
+        ("kind", Kind),
+        ("created", Instant),
+        ("author", Text),
+        ("digest", Sha256),
+        ("device_name", optional(DeviceName)),
+        ("calibration_type", optional(CalibrationType)),
+        ("valid_from", optional(Instant)),
+        ("comment", optional(Comment)),
+        ("size", optional(Long)),
+        ("sha256", optional(Sha256)),
+        ("calibration_id", optional(Id)),
+        ("reason", optional(Reason)),
+        ("run_number", optional(RunNumber)),
+        ("start_time", optional(Instant)),
+        ("stop_time", optional(Instant)),
+    ]
+
+
+class RunRange(_Record):
+    __type_name__ = "run_range"
+    _type_info = [("first_run", RunNumber), ("last_run", RunNumber)]
+
+
+class Preview(_Record):
+    __type_name__ = "preview"
+    _type_info = [
+        ("stored_id", optional(Id)),
+        ("device_is_new", Flag),
+        ("calibration_type_is_new", Flag),
+        ("lies_in_future", Flag),
+        ("lies_before_first_run", Flag),
+        ("valid_until", optional(Instant)),
+        ("run_count", Long),
+        ("run_range", many(RunRange)),
+        ("takes_over_from", optional(CalibrationRecord)),
     ]
 
 

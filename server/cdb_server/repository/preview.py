@@ -1,0 +1,42 @@
+"""What storing a calibration would change, found without writing: mistakes are seen before they are made."""
+
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from cdb_server import validity
+from cdb_server.model import NewCalibration, Preview, RunRange
+from cdb_server.repository import reader
+from cdb_server.schema import calibration
+
+MOST_RANGES = 1_000
+
+
+def preview(connection: Connection, content: NewCalibration, now: datetime) -> Preview:
+    """What storing `content` now would change. Every run that starts while it is in force would get it (rule 5)."""
+    key = (content.device_name, content.calibration_type)
+    known = {tuple(row) for row in connection.execute(validity.keys(None))}
+    stored_id: int | None = connection.execute(
+        validity.equal_calibration(*key, content.valid_from, content.sha256)
+    ).scalar()
+    valid_until: datetime | None = connection.execute(validity.next_valid_from(*key, content.valid_from)).scalar()
+    run_count, run_range = 0, tuple[RunRange, ...]()
+    if stored_id is None:
+        changing = content.valid_from, valid_until
+        run_count = connection.execute(validity.run_count(*changing)).scalar_one()
+        ranges = connection.execute(validity.run_ranges(*changing).limit(MOST_RANGES))
+        run_range = tuple(RunRange(*row) for row in ranges)
+    first_start: datetime | None = connection.execute(validity.first_run_start()).scalar()
+    return Preview(
+        stored_id=stored_id,
+        device_is_new=content.device_name not in {device_name for device_name, _ in known},
+        calibration_type_is_new=key not in known,
+        lies_in_future=content.valid_from > now,
+        lies_before_first_run=first_start is not None and content.valid_from < first_start,
+        valid_until=valid_until,
+        run_count=run_count,
+        run_range=run_range,
+        takes_over_from=reader.record(
+            connection, calibration.c.id == validity.in_force(*key, content.valid_from, None)
+        ),
+    )
