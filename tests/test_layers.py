@@ -14,6 +14,7 @@ SERVER_LAYERS = (
     ("cli",),
     ("http",),
     ("soap",),
+    ("maintenance",),
     ("repository",),
     ("validity", "journal"),
     ("schema",),
@@ -85,6 +86,7 @@ def test_client_and_server_do_not_know_each_other() -> None:
     [
         ("spyne", SERVER, "soap"),
         ("sqlalchemy", SERVER, "repository validity schema"),
+        ("psycopg", SERVER, "maintenance"),
         ("starlette", SERVER, "http"),
         ("uvicorn", SERVER, "http"),
         ("click", SERVER, "cli.py"),

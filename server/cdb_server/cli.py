@@ -1,19 +1,23 @@
-"""`cdb-server`: makes a database, serves it, and keeps the tokens of those who may write."""
+"""`cdb-server`: makes a database, serves it, keeps it safe, and keeps the tokens of those who may write."""
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from cdb_server import __version__
 from cdb_server.errors import CdbError, DatabaseRefused
 from cdb_server.http import listen, serve
 from cdb_server.instants import spell
-from cdb_server.repository import Database, Tokens
+from cdb_server.maintenance import Verification, back_up, restore, verify
+from cdb_server.repository import Database, Reader, Tokens
 from cdb_server.settings import (
     MAX_PAYLOAD,
     THIS_MACHINE,
@@ -77,6 +81,8 @@ def main() -> None:
     cdb-server init                      make the database
     cdb-server token add alice           print alice's token, once
     cdb-server serve                     take questions and writes
+    cdb-server verify                    prove that nothing is damaged
+    cdb-server backup FILE               while serving
     """
 
 
@@ -152,7 +158,14 @@ def serve_command(
                 f"{host} can be reached from other machines: say with --public-url (CDB_PUBLIC_URL) under which address"
             )
         public_url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    Database.open(database, threads=1).close()
+    with Database.open(database, threads=1) as opened:
+        restored = Reader(opened).status().restored
+    if restored is not None:
+        click.echo(
+            f"cdb-server: this database was restored from a backup at {spell(restored)}: what was written before, and "
+            "after the backup, is missing here and may be on mirrors",
+            err=True,
+        )
     settings = Settings(database, host, port, public_url, workers, max_payload, write_networks)
     try:
         listening, settings = listen(settings)
@@ -160,6 +173,79 @@ def serve_command(
         raise DatabaseRefused(f"cannot listen at {host}:{port}: {error.strerror}") from error
     click.echo(f"cdb-server: master of {database} at {settings.public_url}")
     serve(listening, settings)
+
+
+@main.command("verify")
+@_database
+@_told
+def verify_command(database: str) -> None:
+    """Prove a database: every payload's hash, the chain of digests, and the database's own check.
+
+    What is wrong is named by id, a line each. Exit status 0: clean, 1: damaged. It may be served meanwhile; on SQLite
+    writers wait while its own check runs.
+    """
+    with Database.open(database) as opened, _progress("verifying") as progress:
+        verification = verify(opened, progress)
+    for problem in verification.problems:
+        click.echo(problem)
+    if verification.unchecked:
+        click.echo(f"not checked: {verification.unchecked}", err=True)
+    click.echo(_told_of(verification))
+    if verification.problems:
+        sys.exit(1)
+
+
+@main.command("backup")
+@click.argument("file", type=click.Path(path_type=Path))
+@_database
+@_told
+def backup_command(file: Path, database: str) -> None:
+    """Back a database up to the new FILE, while it is served or not.
+
+    SQLite: a copy of the database. PostgreSQL: pg_dump's custom format. Tokens are in it, as hashes.
+    """
+    with _progress("copying") as progress:
+        back_up(database, file, progress)
+    click.echo(f"{file}: {file.stat().st_size} bytes", err=True)
+
+
+@main.command("restore")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@_database
+@_told
+def restore_command(file: Path, database: str) -> None:
+    """Put the backup FILE in the place of a database, once all of it is verified. Stop the server first.
+
+    The database that stood there is kept under another name.
+    """
+    with _progress("verifying") as progress:
+        kept = restore(database, file, progress, lambda verification: click.echo(_told_of(verification)))
+    if kept:
+        click.echo(f"what was there is kept as {kept}", err=True)
+    click.echo(
+        f"{file} is in place as {database}. What was written after the backup is missing, and may be on mirrors. "
+        "Tokens are those of the backup: see 'cdb-server token list'. Next: cdb-server serve",
+        err=True,
+    )
+
+
+def _told_of(verification: Verification) -> str:
+    """One line on what was looked at and found."""
+    count = len(verification.problems)
+    found = f"damaged: {count} problem{'s' if count > 1 else ''} in" if count else "clean:"
+    return (
+        f"{found} {verification.entries} entries, {verification.payloads} payloads of {verification.payload_bytes} "
+        f"bytes; serial {verification.entries}, digest {verification.digest}"
+    )
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, on standard error; nothing elsewhere."""
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, of: bar.update(task, completed=done, total=of)
 
 
 @main.group()

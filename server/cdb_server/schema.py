@@ -10,6 +10,7 @@ from sqlalchemy import (
     DDL,
     BigInteger,
     Column,
+    Connection,
     Dialect,
     ForeignKey,
     Index,
@@ -19,12 +20,14 @@ from sqlalchemy import (
     String,
     Table,
     event,
+    inspect,
+    text,
 )
 from sqlalchemy.types import TypeDecorator
 
 from cdb_server import instants
 
-VERSION = 1
+VERSION = 2
 
 
 class Instant(TypeDecorator[datetime]):
@@ -110,6 +113,18 @@ token = Table(
     Column("revoked", Instant),
 )
 
+# When this database was last put in place from a backup, and up to which serial it then went. Not part of the journal,
+# which others hold too: it tells what this copy may lack.
+restoration = Table(
+    "restoration",
+    metadata,
+    Column("restored", Instant, primary_key=True, autoincrement=False),
+    Column("serial", Number, nullable=False),
+)
+
+# What each version brought that the one before it lacks.
+_BROUGHT = {2: (restoration,)}
+
 # The columns by which SQLite's INSERT OR REPLACE could find a row to delete. The rowid of a payload is none of ours: it
 # is -1 in the trigger when the statement does not name it.
 _UNIQUE = {
@@ -122,40 +137,69 @@ _UNIQUE = {
 
 _REFUSAL = "the journal is append-only: withdraw, or store again"
 
-event.listen(
-    metadata,
-    "after_create",
-    DDL(
-        f"""CREATE FUNCTION cdb_refuse() RETURNS trigger LANGUAGE plpgsql AS
-        $$ BEGIN RAISE EXCEPTION '{_REFUSAL}'; END $$"""
-    ).execute_if(dialect="postgresql"),
-)
-for _table, _columns in _UNIQUE.items():
-    _found = " OR ".join(f"{column} = NEW.{column}" for column in _columns)
-    for _statement, _dialect in (
-        (
-            f"CREATE TRIGGER {_table}_no_update BEFORE UPDATE ON {_table} BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END",
-            "sqlite",
-        ),
-        (
-            f"CREATE TRIGGER {_table}_no_delete BEFORE DELETE ON {_table} BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END",
-            "sqlite",
-        ),
-        # REPLACE passes delete triggers by unless the connection asked for them, and a foreign tool would not.
-        (
-            f"CREATE TRIGGER {_table}_no_replace BEFORE INSERT ON {_table} WHEN EXISTS "
-            f"(SELECT 1 FROM {_table} WHERE {_found}) BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END",
-            "sqlite",
-        ),
-        (
-            f"CREATE TRIGGER {_table}_no_change BEFORE UPDATE OR DELETE ON {_table} "
+_REFUSE = f" BEGIN RAISE EXCEPTION '{_REFUSAL}'; END "
+_FUNCTION = f"CREATE FUNCTION cdb_refuse() RETURNS trigger LANGUAGE plpgsql AS $${_REFUSE}$$"
+
+
+def _triggers(table: Table, unique: tuple[str, ...]) -> dict[str, dict[str, str]]:
+    """By dialect and name, the triggers that guard a table."""
+    abort = f"BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END"
+    found = " OR ".join(f"{column} = NEW.{column}" for column in unique)
+    return {
+        "sqlite": {
+            f"{table}_no_update": f"CREATE TRIGGER {table}_no_update BEFORE UPDATE ON {table} {abort}",
+            f"{table}_no_delete": f"CREATE TRIGGER {table}_no_delete BEFORE DELETE ON {table} {abort}",
+            # REPLACE passes delete triggers by unless the connection asked for them, and a foreign tool would not.
+            f"{table}_no_replace": f"CREATE TRIGGER {table}_no_replace BEFORE INSERT ON {table} "
+            f"WHEN EXISTS (SELECT 1 FROM {table} WHERE {found}) {abort}",
+        },
+        "postgresql": {
+            f"{table}_no_change": f"CREATE TRIGGER {table}_no_change BEFORE UPDATE OR DELETE ON {table} "
             "FOR EACH ROW EXECUTE FUNCTION cdb_refuse()",
-            "postgresql",
-        ),
-        (
-            f"CREATE TRIGGER {_table}_no_truncate BEFORE TRUNCATE ON {_table} "
+            f"{table}_no_truncate": f"CREATE TRIGGER {table}_no_truncate BEFORE TRUNCATE ON {table} "
             "FOR EACH STATEMENT EXECUTE FUNCTION cdb_refuse()",
-            "postgresql",
-        ),
-    ):
-        event.listen(metadata, "after_create", DDL(_statement).execute_if(dialect=_dialect))
+        },
+    }
+
+
+_TRIGGERS: dict[str, dict[str, str]] = {"sqlite": {}, "postgresql": {}}
+event.listen(metadata, "after_create", DDL(_FUNCTION).execute_if(dialect="postgresql"))
+for _table, _columns in _UNIQUE.items():
+    for _dialect, _made in _triggers(_table, _columns).items():
+        _TRIGGERS[_dialect] |= _made
+        for _statement in _made.values():
+            event.listen(metadata, "after_create", DDL(_statement).execute_if(dialect=_dialect))
+
+
+def upgrade(connection: Connection, version: int) -> None:
+    """Bring the tables of an earlier version to this one: what is missing is added, and nothing is touched."""
+    for later in range(version + 1, VERSION + 1):
+        for brought in _BROUGHT[later]:
+            brought.create(connection)
+    connection.execute(cdb_schema.update().values(version=VERSION))
+
+
+def differences(connection: Connection) -> list[str]:
+    """Where the guards of rule 8 and the indexes are not as they are made: who took one away could change the rest."""
+    triggers = _TRIGGERS[connection.dialect.name]
+    if connection.dialect.name == "sqlite":
+        guards = {row.name: row.sql == triggers.get(row.name) for row in connection.execute(_SQLITE_TRIGGERS)}
+    else:
+        guards = {row.name: row.guards for row in connection.execute(_POSTGRESQL_TRIGGERS, {"source": _REFUSE})}
+    found = [
+        f"the trigger {name} is {'changed' if name in guards else 'missing'}"
+        for name in triggers
+        if not guards.get(name)
+    ]
+    inspector = inspect(connection)
+    for table in metadata.sorted_tables:
+        kept = {index["name"] for index in inspector.get_indexes(table.name)}
+        found += [f"the index {index.name} is missing" for index in table.indexes if index.name not in kept]
+    return found
+
+
+_SQLITE_TRIGGERS = text("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
+_POSTGRESQL_TRIGGERS = text(
+    "SELECT tgname AS name, tgenabled IN ('O', 'A') AND prosrc = :source AS guards "
+    "FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid WHERE NOT tgisinternal"
+)

@@ -12,7 +12,8 @@ import pytest
 from cdb_server import schema
 from cdb_server.errors import DatabaseRefused
 from cdb_server.instants import UTC
-from cdb_server.repository import Database, Upload, Writer
+from cdb_server.maintenance import verify
+from cdb_server.repository import Database, Reader, Upload, Writer
 
 MARCH = datetime(2016, 3, 1, 8, tzinfo=UTC)
 REFUSAL = "the journal is append-only: withdraw, or store again"
@@ -74,8 +75,8 @@ def filled_url(database_url):
 
 class TestNothingIsChanged:
     def test_every_table_of_the_journal_is_guarded(self):
-        """The tables tested here are all there are but the one of tokens and the one of the version."""
-        assert set(UNIQUE) == set(schema.metadata.tables) - {"token", "cdb_schema"}
+        """The tables tested here are all there are but those that tell of this copy alone, and of who may write."""
+        assert set(UNIQUE) == set(schema.metadata.tables) - {"token", "cdb_schema", "restoration"}
 
     @pytest.mark.parametrize("table", UNIQUE)
     def test_update(self, filled_url, table):
@@ -155,7 +156,7 @@ class TestMaking:
         """Where a database holds our tables, init is refused and they hold what they held."""
         before = content(filled_url)
         with pytest.raises(
-            DatabaseRefused, match="already holds calibration, cdb_schema, journal, payload, run, token"
+            DatabaseRefused, match="already holds calibration, cdb_schema, journal, payload, restoration, run, token"
         ):
             Database.create(filled_url)
         assert content(filled_url) == before
@@ -220,9 +221,9 @@ class TestOpening:
         with pytest.raises(DatabaseRefused, match="is not a calibration database: make one with 'cdb-server init'"):
             Database.open(database_url)
 
-    @pytest.mark.parametrize("version", [schema.VERSION + 1, schema.VERSION - 1])
+    @pytest.mark.parametrize("version", [schema.VERSION + 1, 0])
     def test_another_version(self, filled_url, version):
-        """A database of a newer or older schema is refused, naming both versions."""
+        """A database of a newer schema, or of one that never was, is refused, naming both versions."""
         connection = connect(filled_url)
         connection.execute(f"UPDATE cdb_schema SET version = {version}")
         connection.commit()
@@ -230,6 +231,19 @@ class TestOpening:
         expected = f"has schema version {version}, and this software knows version {schema.VERSION}"
         with pytest.raises(DatabaseRefused, match=expected):
             Database.open(filled_url)
+
+    def test_the_version_before_is_brought_up(self, filled_url):
+        """A database of version 1 gets what it lacks, and keeps what it has."""
+        before = content(filled_url)
+        connection = connect(filled_url)
+        connection.execute("DROP TABLE restoration")
+        connection.execute("UPDATE cdb_schema SET version = 1")
+        connection.commit()
+        connection.close()
+        with Database.open(filled_url) as database:
+            assert Reader(database).status().restored is None
+            assert not verify(database).problems
+        assert content(filled_url) == before
 
     def test_no_version(self, filled_url):
         """A database that does not say which version it is, is refused."""

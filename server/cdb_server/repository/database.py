@@ -59,7 +59,7 @@ class Database:
     @classmethod
     def create(cls, url: str) -> None:
         """Make a new, empty database. Raises DatabaseRefused, having touched nothing, where there is one already."""
-        parsed = _parse(url)
+        parsed = parse_url(url)
         with _for_operator(parsed):
             if parsed.get_backend_name() == "sqlite":
                 _create_sqlite(Path(str(parsed.database)))
@@ -70,7 +70,7 @@ class Database:
                         taken = set(inspect(connection).get_table_names()) & set(schema.metadata.tables)
                         if taken:
                             raise DatabaseRefused(
-                                f"{_name(parsed)} already holds {', '.join(sorted(taken))}: "
+                                f"{name_of(parsed)} already holds {', '.join(sorted(taken))}: "
                                 "name a new database, or serve this one"
                             )
                         _create_tables(connection)
@@ -81,9 +81,10 @@ class Database:
     def open(cls, url: str, threads: int = 8) -> "Database":
         """Open an existing database, for up to `threads` connections at once.
 
-        Raises DatabaseRefused when there is none, or when it is foreign or newer. Makes none.
+        One that an earlier version made is brought up to this one. Raises DatabaseRefused when there is none, or when
+        it is foreign or newer. Makes none.
         """
-        parsed = _parse(url)
+        parsed = parse_url(url)
         if parsed.get_backend_name() == "sqlite" and not Path(str(parsed.database)).is_file():
             raise DatabaseRefused(
                 f"there is no database {parsed.database}: make it with 'cdb-server init', or correct CDB_DATABASE"
@@ -154,13 +155,24 @@ class Database:
     def _check(self, url: URL) -> None:
         with self._reading.begin() as connection:
             if not inspect(connection).has_table(schema.cdb_schema.name):
-                raise DatabaseRefused(f"{_name(url)} is not a calibration database: make one with 'cdb-server init'")
-            versions = connection.execute(select(schema.cdb_schema.c.version)).scalars().all()
-        if versions != [schema.VERSION]:
-            raise DatabaseRefused(
-                f"{_name(url)} has schema version {', '.join(map(str, versions)) or 'unknown'}, and this software "
-                f"knows version {schema.VERSION}: use the software that made it, or a newer one"
-            )
+                raise DatabaseRefused(f"{name_of(url)} is not a calibration database: make one with 'cdb-server init'")
+            version = _version(connection, url)
+        if version < schema.VERSION:
+            with self.write() as connection:
+                # Another process may have done it by now.
+                if (version := _version(connection, url)) < schema.VERSION:
+                    schema.upgrade(connection, version)
+                    log.warning("%s is brought from schema version %d to %d", name_of(url), version, schema.VERSION)
+
+
+def _version(connection: Connection, url: URL) -> int:
+    versions = connection.execute(select(schema.cdb_schema.c.version)).scalars().all()
+    if len(versions) != 1 or not 1 <= versions[0] <= schema.VERSION:
+        raise DatabaseRefused(
+            f"{name_of(url)} has schema version {', '.join(map(str, versions)) or 'unknown'}, and this software "
+            f"knows version {schema.VERSION}: use the software that made it, or a newer one"
+        )
+    return int(versions[0])
 
 
 def _identity(file: Path | None) -> tuple[int, int] | None:
@@ -172,7 +184,8 @@ def _identity(file: Path | None) -> tuple[int, int] | None:
     return status and (status.st_dev, status.st_ino)
 
 
-def _parse(url: str) -> URL:
+def parse_url(url: str) -> URL:
+    """The database that an URL names. Raises DatabaseRefused for one that cannot be used."""
     try:
         parsed = make_url(url)
     except exc.ArgumentError:
@@ -183,11 +196,12 @@ def _parse(url: str) -> URL:
     if backend == "sqlite" and parsed.database and parsed.database != ":memory:":
         return parsed
     raise DatabaseRefused(
-        f"{_name(parsed)} cannot be used: name a file, as sqlite:///cdb.sqlite, or postgresql://user@host/database"
+        f"{name_of(parsed)} cannot be used: name a file, as sqlite:///cdb.sqlite, or postgresql://user@host/database"
     )
 
 
-def _name(url: URL) -> str:
+def name_of(url: URL) -> str:
+    """The URL as it may be shown: without its password."""
     return url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
 
 
@@ -275,4 +289,4 @@ def _for_operator(url: URL) -> Iterator[None]:
     try:
         yield
     except exc.DBAPIError as error:
-        raise DatabaseRefused(f"{_name(url)} cannot be used: {str(error.orig).strip()}") from error
+        raise DatabaseRefused(f"{name_of(url)} cannot be used: {str(error.orig).strip()}") from error

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, LargeBinary, cast, select
+from sqlalchemy import ColumnElement, Connection, LargeBinary, cast, func, select
 
 from cdb_server import __version__, instants, model, validity
 from cdb_server.errors import AsOfNotReached, CalibrationNotFound, DamagedPayload, RunNotFound, TooLarge
@@ -13,7 +13,7 @@ from cdb_server.journal import GENESIS
 from cdb_server.model import CalibrationRecord, Clock, Device, Entry, Run, Status
 from cdb_server.repository.database import Database
 from cdb_server.repository.entries import entries
-from cdb_server.schema import calibration, journal, payload
+from cdb_server.schema import calibration, journal, payload, restoration
 
 # Rule 7: complete_until lies "some seconds before now, longer than any write may take between its created and its
 # commit". Writer gives a write up well before that.
@@ -139,8 +139,9 @@ class Reader:
             head = connection.execute(
                 select(journal.c.serial, journal.c.digest).order_by(journal.c.serial.desc()).limit(1)
             ).first()
+            restored: datetime | None = connection.execute(select(func.max(restoration.c.restored))).scalar()
         serial, digest = (0, GENESIS) if head is None else head
-        return Status("OK", "master", serial, digest, self.complete_until(), __version__)
+        return Status("OK", "master", serial, digest, self.complete_until(), __version__, restored=restored)
 
     def complete_until(self) -> datetime:
         """The instant up to which the journal is complete: no entry will be created at it or before, unless the clock
