@@ -13,7 +13,9 @@ from cdb_server.instants import spell
 from cdb_server.model import Entry, NewCalibration
 from cdb_server.repository import Database, Inspection, Unreadable
 
+# Entries, and bytes of payloads, that are read in one transaction.
 AT_ONCE = 500
+BYTES_AT_ONCE = 2**26
 # A database with more wrong than this is wrong altogether, and each line more says nothing new.
 MOST_PROBLEMS = 1000
 
@@ -47,6 +49,8 @@ class _Proof:
         self._progress = progress
         self._problems: list[str] = []
         self._seen: set[bytes] = set()
+        self._waiting: dict[str, tuple[int, int]] = {}
+        self._waiting_bytes = 0
         self._payload_bytes = 0
         # Digests on which the next entry's may stand: the one kept, and the one that should have been.
         self._previous = {journal.GENESIS}
@@ -73,6 +77,7 @@ class _Proof:
                 break
             self._look_at(expected, found)
             if expected % AT_ONCE == 0 or expected == length:
+                self._look_at_payloads()
                 self._progress(expected, length)
         else:
             self._collect(self._inspection.strays)
@@ -125,27 +130,47 @@ class _Proof:
             self._tell(f"{_name(entry)}: created {spell(entry.created)}, not after the entry before it")
         self._created = entry.created
         if isinstance(entry.content, NewCalibration):
-            self._look_at_payload(entry.serial, entry.content)
+            self._note_payload(entry.serial, entry.content)
 
-    def _look_at_payload(self, id: int, content: NewCalibration) -> None:
+    def _note_payload(self, id: int, content: NewCalibration) -> None:
+        """Payloads wait until some can be read at once; each is read once, and named by the first that has it."""
         try:
             named = bytes.fromhex(content.sha256)
-            if named in self._seen:
+            if named not in self._seen:
+                self._seen.add(named)
+                self._waiting[content.sha256] = id, int(content.size)
+                self._waiting_bytes += int(content.size)
+        except (ValueError, TypeError) as error:
+            self._tell(f"calibration {id}: its payload {content.sha256!r} has no name: {error}")
+        if self._waiting_bytes > BYTES_AT_ONCE:
+            self._look_at_payloads()
+
+    def _look_at_payloads(self) -> None:
+        waiting, self._waiting, self._waiting_bytes = self._waiting, {}, 0
+        try:
+            found = self._inspection.payloads(list(waiting))
+        except Unreadable as error:
+            if len(waiting) == 1:
+                [(sha256, (id, _))] = waiting.items()
+                self._tell(f"calibration {id}: its payload {sha256} cannot be read: {error}")
                 return
-            data = self._inspection.data(content.sha256)
-        except (Unreadable, ValueError, TypeError) as error:
-            self._tell(f"calibration {id}: its payload {content.sha256} cannot be read: {error}")
+            for sha256, of in waiting.items():
+                self._waiting = {sha256: of}
+                self._look_at_payloads()
             return
-        self._seen.add(named)
+        for sha256, (id, size) in waiting.items():
+            self._look_at_payload(id, sha256, size, found.get(sha256))
+
+    def _look_at_payload(self, id: int, sha256: str, size: int, data: bytes | None) -> None:
         if data is None:
-            self._tell(f"calibration {id}: its payload {content.sha256} is missing")
+            self._tell(f"calibration {id}: its payload {sha256} is missing")
             return
         self._payload_bytes += len(data)
         actual = model.sha256_of(data)
-        if actual != content.sha256:
-            self._tell(f"calibration {id}: its payload {content.sha256} has the sha256 {actual}")
-        elif len(data) != content.size:
-            self._tell(f"calibration {id}: its payload has {len(data)} bytes, and its size is {content.size}")
+        if actual != sha256:
+            self._tell(f"calibration {id}: its payload {sha256} has the sha256 {actual}")
+        elif len(data) != size:
+            self._tell(f"calibration {id}: its payload has {len(data)} bytes, and its size is {size}")
 
     def _left_over(self) -> list[str]:
         if self._inspection.payload_count() == len(self._seen):

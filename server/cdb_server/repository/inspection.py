@@ -39,12 +39,11 @@ class Inspection:
         with self._reading() as connection:
             return entries.entries(connection, after_serial, limit)
 
-    def data(self, sha256: str) -> bytes | None:
-        """A payload's bytes as they are, whatever their hash; None when there are none. Raises Unreadable."""
+    def payloads(self, sha256: list[str]) -> dict[str, bytes]:
+        """The bytes of payloads as they are, whatever their hash, without those that are missing. Raises Unreadable."""
+        statement = select(payload.c.sha256, cast(payload.c.data, LargeBinary)).where(payload.c.sha256.in_(sha256))
         with self._reading() as connection:
-            statement = select(cast(payload.c.data, LargeBinary)).where(payload.c.sha256 == sha256)
-            found: bytes | None = connection.execute(statement).scalar()
-            return found
+            return {row[0]: row[1] for row in connection.execute(statement)}
 
     def strays(self) -> list[str]:
         """What the journal does not speak of: rows of another kind than their entry, or of none. Raises Unreadable."""
