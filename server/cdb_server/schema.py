@@ -122,8 +122,20 @@ restoration = Table(
     Column("serial", Number, nullable=False),
 )
 
+# On a mirror one row, on a master none: whom it follows, what it last heard from there and when, and why it stopped.
+following = Table(
+    "following",
+    metadata,
+    Column("master", Text, primary_key=True),
+    Column("heard", Instant),
+    Column("known_serial", Number, nullable=False),
+    Column("complete_until", Instant),
+    Column("stopped", Instant),
+    Column("reason", Text),
+)
+
 # What each version brought that the one before it lacks.
-_BROUGHT = {2: (restoration,)}
+_BROUGHT = {2: (restoration, following)}
 
 # The columns by which SQLite's INSERT OR REPLACE could find a row to delete. The rowid of a payload is none of ours: it
 # is -1 in the trigger when the statement does not name it.

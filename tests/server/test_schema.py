@@ -76,7 +76,7 @@ def filled_url(database_url):
 class TestNothingIsChanged:
     def test_every_table_of_the_journal_is_guarded(self):
         """The tables tested here are all there are but those that tell of this copy alone, and of who may write."""
-        assert set(UNIQUE) == set(schema.metadata.tables) - {"token", "cdb_schema", "restoration"}
+        assert set(UNIQUE) == set(schema.metadata.tables) - {"token", "cdb_schema", "restoration", "following"}
 
     @pytest.mark.parametrize("table", UNIQUE)
     def test_update(self, filled_url, table):
@@ -156,7 +156,8 @@ class TestMaking:
         """Where a database holds our tables, init is refused and they hold what they held."""
         before = content(filled_url)
         with pytest.raises(
-            DatabaseRefused, match="already holds calibration, cdb_schema, journal, payload, restoration, run, token"
+            DatabaseRefused,
+            match="already holds calibration, cdb_schema, following, journal, payload, restoration, run, token",
         ):
             Database.create(filled_url)
         assert content(filled_url) == before
@@ -237,6 +238,7 @@ class TestOpening:
         before = content(filled_url)
         connection = connect(filled_url)
         connection.execute("DROP TABLE restoration")
+        connection.execute("DROP TABLE following")
         connection.execute("UPDATE cdb_schema SET version = 1")
         connection.commit()
         connection.close()

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, exists, select
+from sqlalchemy import Connection
 
 from cdb_server import instants, journal, model, validity
 from cdb_server.errors import CalibrationNotFound, Integrity, InvalidArgument, TooLarge, Unavailable
 from cdb_server.instants import MICROSECOND
 from cdb_server.model import CalibrationRecord, Clock, Entry, NewCalibration, Preview, Run, RunTimes, Withdrawal
 from cdb_server.repository import reader
+from cdb_server.repository.append import append, head
 from cdb_server.repository.database import Database
 from cdb_server.repository.preview import preview
-from cdb_server.schema import calibration, payload, run, withdrawal
-from cdb_server.schema import journal as journal_table
+from cdb_server.schema import calibration
 
 # Rule 10: "While the last one lies more than 60 s ahead of the clock, writes are refused as unavailable."
 GREATEST_LEAD = timedelta(seconds=60)
@@ -95,30 +95,14 @@ class Writer:
     def add_calibration(self, upload: Upload, author: str) -> CalibrationRecord:
         """Store a calibration, or find it stored (rule 9); as it stands afterwards, without data."""
         content = upload.content
-        with self._appending(author) as append:
+        with self._appending(author) as appending:
             equal = validity.equal_calibration(
                 content.device_name, content.calibration_type, content.valid_from, content.sha256
             )
-            id: int | None = append.connection.execute(equal).scalar()
+            id: int | None = appending.connection.execute(equal).scalar()
             if id is None:
-                known = append.connection.execute(
-                    select(exists().where(payload.c.sha256 == content.sha256))
-                ).scalar_one()
-                if not known:
-                    append.connection.execute(payload.insert().values(sha256=content.sha256, data=upload.data))
-                id = append.entry(content)
-                append.connection.execute(
-                    calibration.insert().values(
-                        id=id,
-                        device_name=content.device_name,
-                        calibration_type=content.calibration_type,
-                        valid_from=content.valid_from,
-                        comment=content.comment,
-                        size=content.size,
-                        sha256=content.sha256,
-                    )
-                )
-            return append.record(id)
+                id = appending.entry(content, upload.data)
+            return appending.record(id)
 
     def preview_calibration(self, upload: Upload) -> Preview:
         """What add_calibration would change now. Writes nothing."""
@@ -128,42 +112,34 @@ class Writer:
     def withdraw_calibration(self, id: int, reason: str, author: str) -> CalibrationRecord:
         """Rule 8: withdraw a calibration, or find it withdrawn. Raises CalibrationNotFound and InvalidArgument."""
         content = Withdrawal(model.number("id", id), model.reason(reason))
-        with self._appending(author) as append:
-            found = reader.record(append.connection, calibration.c.id == id)
+        with self._appending(author) as appending:
+            found = reader.record(appending.connection, calibration.c.id == id)
             if found is None:
                 raise CalibrationNotFound("get_ids and get_history tell which ids there are", id=id)
             if not found.withdrawn:
-                serial = append.entry(content)
-                append.connection.execute(
-                    withdrawal.insert().values(serial=serial, calibration_id=id, reason=content.reason)
-                )
-            return append.record(id)
+                appending.entry(content)
+            return appending.record(id)
 
     def add_run(self, run_number: int, start_time: datetime, stop_time: datetime | None, author: str) -> Run:
         """Register a run's times, replace them, or find them registered (rules 5 and 9). Raises InvalidArgument."""
         model.period(start_time, stop_time)
         content = RunTimes(model.number("run_number", run_number), start_time, stop_time)
-        with self._appending(author) as append:
-            registered: Any = append.connection.execute(validity.run_entry(run_number, None)).first()
+        with self._appending(author) as appending:
+            registered: Any = appending.connection.execute(validity.run_entry(run_number, None)).first()
             if registered is None or (registered.start_time, registered.stop_time) != (start_time, stop_time):
-                serial = append.entry(content)
-                append.connection.execute(
-                    run.insert().values(
-                        serial=serial, run_number=run_number, start_time=start_time, stop_time=stop_time
-                    )
-                )
-                registered = append.connection.execute(validity.run_entry(run_number, None)).one()
+                appending.entry(content)
+                registered = appending.connection.execute(validity.run_entry(run_number, None)).one()
             return Run(*registered)
 
     @contextmanager
-    def _appending(self, author: str) -> Iterator["_Append"]:
+    def _appending(self, author: str) -> Iterator["_Appending"]:
         with self._database.write() as connection:
-            append = _Append(connection, author, self._clock)
-            yield append
-            append.check_duration()
+            appending = _Appending(connection, author, self._clock)
+            yield appending
+            appending.check_duration()
 
 
-class _Append:
+class _Appending:
     """A writing transaction that may add one entry to the journal."""
 
     def __init__(self, connection: Connection, author: str, clock: Clock) -> None:
@@ -172,29 +148,20 @@ class _Append:
         self._clock = clock
         self._created: datetime | None = None
 
-    def entry(self, content: NewCalibration | Withdrawal | RunTimes) -> int:
+    def entry(self, content: NewCalibration | Withdrawal | RunTimes, data: bytes | None = None) -> int:
         """Add the entry, and answer its serial. The caller holds the write lock."""
-        now = self._clock()
-        serial, created, digest = 1, now, journal.GENESIS
-        last = self.connection.execute(select(journal_table).order_by(journal_table.c.serial.desc()).limit(1)).first()
-        if last is not None:
+        now = created = self._clock()
+        last = head(self.connection)
+        if last.created is not None:
             if last.created > now + GREATEST_LEAD:
                 raise Unavailable(
                     "the master's clock stands behind its last entry: nothing is accepted until its operator has set it"
                 )
-            serial, created, digest = last.serial + 1, max(now, last.created + MICROSECOND), last.digest
-        entry = Entry(serial, created, self._author, content)
-        self.connection.execute(
-            journal_table.insert().values(
-                serial=serial,
-                kind=content.kind,
-                created=created,
-                author=self._author,
-                digest=journal.digest(digest, entry),
-            )
-        )
+            created = max(now, last.created + MICROSECOND)
+        entry = Entry(last.serial + 1, created, self._author, content)
+        append(self.connection, entry, journal.digest(last.digest, entry), data)
         self._created = now
-        return serial
+        return entry.serial
 
     def record(self, id: int) -> CalibrationRecord:
         found = reader.record(self.connection, calibration.c.id == id)
