@@ -148,6 +148,19 @@ class Calibration:
         )
         return [_record(JournalEntry, found) for found in answer or ()]
 
+    def get_payload(self, sha256: str) -> bytes:
+        """The bytes of a payload, by the sha256 that every calibration names.
+
+        Raises PayloadNotFound, and Integrity when other bytes came.
+        """
+        data: bytes = self._ask("get_payload", sha256=_text("sha256", sha256)) or b""
+        if hashlib.sha256(data).hexdigest() != sha256.lower():
+            raise Integrity(
+                f"the payload {sha256} arrived damaged, in {len(data)} bytes: ask again, or ask another server",
+                sha256=sha256,
+            )
+        return data
+
     def get_status(self) -> Status:
         """What the server says of itself."""
         return _record(Status, self._ask("get_status"))

@@ -125,6 +125,19 @@ class Unavailable(CdbError):
     side = "Server"
 
 
+class PayloadNotFound(CdbError, LookupError):
+    """No calibration has a payload of this sha256."""
+
+    def __init__(self, sha256: str) -> None:
+        super().__init__(
+            f"there is no payload with the sha256 {sha256}: get_history tells which there are", sha256=sha256
+        )
+
+
+class Diverged(Exception):
+    """A mirror and its master have different histories, or what came was changed on its way. For the operator."""
+
+
 class DatabaseRefused(Exception):
     """The database that was named cannot be used: missing, foreign, newer or already there. For the operator."""
 

@@ -87,6 +87,18 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
+class Followed:
+    """What a mirror knows of its master: what it said when it was last heard, and why it is followed no longer."""
+
+    master: str
+    heard: datetime | None
+    known_serial: int
+    complete_until: datetime | None
+    stopped: datetime | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class RunRange:
     """Registered runs without a gap in their numbers, both ends included."""
 

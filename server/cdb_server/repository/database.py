@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 from sqlalchemy import (
@@ -31,6 +31,10 @@ from cdb_server.errors import DatabaseRefused, Unavailable
 
 log = logging.getLogger(__name__)
 
+# What a database is to the process that serves it: a copy is a mirror's, which repeats its master's entries, or a hot
+# standby's, to which PostgreSQL itself replicates.
+Kind = Literal["master", "mirror", "standby"]
+
 # Seconds. A commit waits at most this long for readers on SQLite, a writer at most this long for another.
 BUSY = 5
 
@@ -45,6 +49,7 @@ class Database:
         self._write_lock = threading.Lock()
         postgresql = engine.dialect.name == "postgresql"
         self._postgresql = postgresql
+        self.kind: Kind = "master"
         self._reading = (
             engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             if postgresql
@@ -78,8 +83,8 @@ class Database:
                     engine.dispose()
 
     @classmethod
-    def open(cls, url: str, threads: int = 8) -> "Database":
-        """Open an existing database, for up to `threads` connections at once.
+    def open(cls, url: str, threads: int = 8, *, read_only: bool = False) -> "Database":
+        """Open an existing database, for up to `threads` connections at once; `read_only`, they cannot write.
 
         One that an earlier version made is brought up to this one. Raises DatabaseRefused when there is none, or when
         it is foreign or newer. Makes none.
@@ -90,7 +95,7 @@ class Database:
                 f"there is no database {parsed.database}: make it with 'cdb-server init', or correct CDB_DATABASE"
             )
         file = Path(str(parsed.database)).absolute() if parsed.get_backend_name() == "sqlite" else None
-        database = cls(_engine(parsed, threads), file)
+        database = cls(_engine(parsed, threads, read_only=read_only), file)
         with _for_operator(parsed):
             try:
                 database._check(parsed)
@@ -157,12 +162,20 @@ class Database:
             if not inspect(connection).has_table(schema.cdb_schema.name):
                 raise DatabaseRefused(f"{name_of(url)} is not a calibration database: make one with 'cdb-server init'")
             version = _version(connection, url)
+            standby = self._postgresql and bool(connection.exec_driver_sql("SELECT pg_is_in_recovery()").scalar())
+        if version < schema.VERSION and standby:
+            raise DatabaseRefused(
+                f"{name_of(url)} has schema version {version}: serve its primary with this software first"
+            )
         if version < schema.VERSION:
             with self.write() as connection:
                 # Another process may have done it by now.
                 if (version := _version(connection, url)) < schema.VERSION:
                     schema.upgrade(connection, version)
                     log.warning("%s is brought from schema version %d to %d", name_of(url), version, schema.VERSION)
+        with self._reading.begin() as connection:
+            follows = connection.execute(select(schema.following.c.master)).first() is not None
+        self.kind = "standby" if standby else "mirror" if follows else "master"
 
 
 def _version(connection: Connection, url: URL) -> int:
@@ -205,20 +218,22 @@ def name_of(url: URL) -> str:
     return url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
 
 
-def _engine(url: URL, threads: int) -> Engine:
+def _engine(url: URL, threads: int, *, read_only: bool = False) -> Engine:
     pool = {"pool_size": threads, "max_overflow": 2, "pool_timeout": BUSY}
     if url.get_backend_name() == "sqlite":
         # mode=rw: opening never makes an empty database where one was expected.
         path = quote(os.path.abspath(str(url.database)))
         engine = create_engine(
-            URL.create("sqlite", database=f"file:{path}", query={"mode": "rw", "uri": "true"}),
+            URL.create("sqlite", database=f"file:{path}", query={"mode": "ro" if read_only else "rw", "uri": "true"}),
             connect_args={"timeout": BUSY, "isolation_level": None},
             **pool,
         )
-        event.listen(engine, "connect", _prepare_sqlite)
+        if not read_only:
+            event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     else:
-        engine = create_engine(url, connect_args={"connect_timeout": BUSY}, pool_pre_ping=True, **pool)
+        options = {"options": "-c default_transaction_read_only=on"} if read_only else {}
+        engine = create_engine(url, connect_args={"connect_timeout": BUSY, **options}, pool_pre_ping=True, **pool)
         event.listen(engine, "connect", _prepare_postgresql)
     return engine
 

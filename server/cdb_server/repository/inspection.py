@@ -14,7 +14,7 @@ from cdb_server import schema
 from cdb_server.model import Entry
 from cdb_server.repository import entries
 from cdb_server.repository.database import Database
-from cdb_server.schema import calibration, journal, payload, restoration, run, withdrawal
+from cdb_server.schema import calibration, following, journal, payload, restoration, run, withdrawal
 
 _OF_KIND = {"calibration": calibration.c.id, "withdrawal": withdrawal.c.serial, "run": run.c.serial}
 
@@ -89,10 +89,11 @@ class Inspection:
             return schema.differences(connection)
 
     def mark_restored(self, at: datetime) -> None:
-        """Note that this database was put in place from a backup."""
+        """Note that this database was put in place from a backup. That of a mirror becomes a master's by it."""
         length = self.length()
         with self._database.write() as connection:
             connection.execute(restoration.insert().values(restored=at, serial=length))
+            connection.execute(following.delete())
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:

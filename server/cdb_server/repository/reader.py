@@ -2,22 +2,26 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, LargeBinary, cast, func, select
 
 from cdb_server import __version__, instants, model, validity
-from cdb_server.errors import AsOfNotReached, CalibrationNotFound, DamagedPayload, RunNotFound, TooLarge
-from cdb_server.journal import GENESIS
+from cdb_server.errors import (
+    AsOfNotReached,
+    CalibrationNotFound,
+    DamagedPayload,
+    PayloadNotFound,
+    RunNotFound,
+    TooLarge,
+)
 from cdb_server.model import CalibrationRecord, Clock, Device, Entry, Run, Status
+from cdb_server.repository.append import head
 from cdb_server.repository.database import Database
 from cdb_server.repository.entries import entries
-from cdb_server.schema import calibration, journal, payload, restoration
-
-# Rule 7: complete_until lies "some seconds before now, longer than any write may take between its created and its
-# commit". Writer gives a write up well before that.
-COMPLETE_AFTER = timedelta(seconds=10)
+from cdb_server.repository.standing import standing
+from cdb_server.schema import calibration, payload, restoration
 
 Made = TypeVar("Made")
 
@@ -133,25 +137,50 @@ class Reader:
         with self._database.read() as connection:
             return entries(connection, after_serial, limit)
 
+    def payload(self, sha256: str) -> bytes:
+        """The bytes of a payload. Raises PayloadNotFound, InvalidArgument and DamagedPayload."""
+        sha256 = model.sha256(sha256)
+        with self._database.read() as connection:
+            data = _data(connection, sha256)
+            if data is None:
+                raise PayloadNotFound(sha256)
+        return _proved(sha256, data)
+
     def status(self) -> Status:
         """What this server says of itself."""
         with self._database.read() as connection:
-            head = connection.execute(
-                select(journal.c.serial, journal.c.digest).order_by(journal.c.serial.desc()).limit(1)
-            ).first()
+            # First: what is created and committed while the rest is asked lies later than complete_until.
+            stands = standing(connection, self._database.kind, self._clock)
+            serial, digest, _ = head(connection)
             restored: datetime | None = connection.execute(select(func.max(restoration.c.restored))).scalar()
-        serial, digest = (0, GENESIS) if head is None else head
-        return Status("OK", "master", serial, digest, self.complete_until(), __version__, restored=restored)
+        return Status(
+            stands.status,
+            stands.role,
+            serial,
+            digest,
+            stands.complete_until,
+            __version__,
+            stands.master,
+            None if stands.known_serial is None else max(0, stands.known_serial - serial),
+            None if stands.heard is None else self._age(stands.heard),
+            restored,
+        )
 
-    def complete_until(self) -> datetime:
-        """The instant up to which the journal is complete: no entry will be created at it or before, unless the clock
-        is set back by more than COMPLETE_AFTER while nothing is written."""
-        return self._clock() - COMPLETE_AFTER
+    def knowledge(self) -> tuple[int, float | None]:
+        """The serial up to which every later answer knows the journal and, on a copy, its age in seconds."""
+        with self._database.read() as connection:
+            stands = standing(connection, self._database.kind, self._clock) if self._database.kind != "master" else None
+            serial = head(connection).serial
+        return serial, None if stands is None or stands.heard is None else self._age(stands.heard)
+
+    def _age(self, heard: datetime) -> float:
+        return max(0.0, (self._clock() - heard).total_seconds())
 
     def _upto(self, connection: Connection, as_of: datetime | None) -> int | None:
         if as_of is None:
             return None
-        if as_of > (complete_until := self.complete_until()):
+        complete_until = standing(connection, self._database.kind, self._clock).complete_until
+        if as_of > complete_until:
             raise AsOfNotReached(as_of, complete_until)
         serial: int | None = connection.execute(validity.serial_as_of(as_of)).scalar()
         return serial or 0
@@ -177,13 +206,7 @@ class Reader:
         return self._with_data(connection, found)
 
     def _with_data(self, connection: Connection, found: CalibrationRecord) -> CalibrationRecord:
-        # As bytes, also where damage made text of them.
-        as_bytes = cast(payload.c.data, LargeBinary)
-        data = connection.execute(select(as_bytes).where(payload.c.sha256 == found.sha256)).scalar()
-        # Rule 13: "The sha256 […] is checked at […] every read from disk […]. On mismatch: an error, never the data."
-        if data is None or model.sha256_of(data) != found.sha256:
-            raise DamagedPayload(found.sha256)
-        return replace(found, data=data)
+        return replace(found, data=_proved(found.sha256, _data(connection, found.sha256)))
 
     def _run(self, connection: Connection, run_number: int, upto: int | None, as_of: datetime | None) -> Run:
         model.number("run_number", run_number)
@@ -210,6 +233,20 @@ def record(connection: Connection, condition: ColumnElement[bool], upto: int | N
     """The one calibration of a condition, without data, as of a serial; None when there is none."""
     row: Any = connection.execute(validity.records(upto).where(condition)).first()
     return None if row is None else CalibrationRecord(*row)
+
+
+def _data(connection: Connection, sha256: str) -> bytes | None:
+    # As bytes, also where damage made text of them.
+    statement = select(cast(payload.c.data, LargeBinary)).where(payload.c.sha256 == sha256)
+    data: bytes | None = connection.execute(statement).scalar()
+    return data
+
+
+def _proved(sha256: str, data: bytes | None) -> bytes:
+    """Rule 13: "The sha256 […] is checked at […] every read from disk […]. On mismatch: an error, never the data." """
+    if data is None or model.sha256_of(data) != sha256:
+        raise DamagedPayload(sha256)
+    return data
 
 
 def _what_there_is(connection: Connection, device_name: str, calibration_type: str, upto: int | None) -> str:

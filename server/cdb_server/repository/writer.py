@@ -22,7 +22,7 @@ from cdb_server.schema import calibration
 GREATEST_LEAD = timedelta(seconds=60)
 
 # The longest that a write may take from its `created` to its commit; the commit itself waits at most `database.BUSY`
-# for readers. Both together stay below reader.COMPLETE_AFTER, on which rule 7 rests.
+# for readers. Both together stay below standing.COMPLETE_AFTER, on which rule 7 rests.
 LONGEST_WRITE = timedelta(seconds=4)
 
 

@@ -13,6 +13,7 @@ log = logging.getLogger(__name__)
 FAULTS: dict[type[errors.CdbError], type[types.TypedFault]] = {
     errors.CalibrationNotFound: types.CalibrationNotFound,
     errors.RunNotFound: types.RunNotFound,
+    errors.PayloadNotFound: types.PayloadNotFound,
     errors.InvalidArgument: types.InvalidArgument,
     errors.Integrity: types.Integrity,
     errors.DamagedPayload: types.Integrity,

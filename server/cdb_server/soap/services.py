@@ -114,6 +114,10 @@ class Calibration(ServiceBase):
     def get_journal(ctx: Any, after_serial: Any, limit: Any) -> Any:
         return [_journal_entry(entry, digest) for entry, digest in ctx.udc.reader.journal(after_serial, limit)]
 
+    @_operation(t.Sha256, answer=t.Data, name="data", faults=(t.PayloadNotFound, t.Integrity))
+    def get_payload(ctx: Any, sha256: Any) -> Any:
+        return ctx.udc.reader.payload(sha256)
+
     @_operation(answer=t.Status, name="status", faults=())
     def get_status(ctx: Any) -> Any:
         return ctx.udc.reader.status()

@@ -180,6 +180,11 @@ class RunNotFound(TypedFault):
     _type_info = [("message", Text), ("run_number", Long), ("as_of", optional(Instant))]
 
 
+class PayloadNotFound(TypedFault):
+    __type_name__ = "PayloadNotFound"
+    _type_info = [("message", Text), ("sha256", Text)]
+
+
 class InvalidArgument(TypedFault):
     __type_name__ = "InvalidArgument"
     _type_info = [("message", Text), ("argument", Text)]

@@ -1,0 +1,106 @@
+"""What a mirror writes: entries repeated from its master, each verified, and what it knows of its master.
+
+Rule 12 is what a mirror rests on: an entry is added only if its digest is that of its content and of the entry before
+it, and a payload only if its bytes have the sha256 that the entry names.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from cdb_server import instants, journal, model
+from cdb_server.errors import DatabaseRefused, Diverged
+from cdb_server.instants import spell
+from cdb_server.model import Clock, Entry, Followed, NewCalibration
+from cdb_server.repository.append import Head, append, has_payload, head
+from cdb_server.repository.database import Database
+from cdb_server.schema import following
+
+
+class Following:
+    """The following side of a mirror's database. Every method raises Unavailable when it cannot be written."""
+
+    def __init__(self, database: Database, *, clock: Clock = instants.now) -> None:
+        self._database = database
+        self._clock = clock
+
+    def begin(self, master: str, *, resume: bool = False) -> None:
+        """Follow a server from now on; with `resume` also after the following was stopped.
+
+        Raises DatabaseRefused for a master's database, and for one that stopped.
+        """
+        with self._database.write() as connection:
+            known = followed(connection)
+            if known is None:
+                if head(connection).serial:
+                    raise DatabaseRefused(
+                        "this database has entries of its own and follows nobody: name another for the mirror"
+                    )
+                connection.execute(following.insert().values(master=master, known_serial=0))
+            elif known.stopped is not None and not resume:
+                raise DatabaseRefused(
+                    f"this mirror stopped following at {spell(known.stopped)}: {known.reason}. Look into it "
+                    "('cdb-server compare'), then go on with --resume, or begin anew with an empty database"
+                )
+            else:
+                connection.execute(following.update().values(master=master, stopped=None, reason=None))
+
+    def head(self) -> Head:
+        """The last entry that was repeated."""
+        with self._database.read() as connection:
+            return head(connection)
+
+    def has_payload(self, sha256: str) -> bool:
+        """Whether a payload need not be fetched."""
+        with self._database.read() as connection:
+            return has_payload(connection, sha256)
+
+    def repeat(self, entry: Entry, digest: str, data: bytes | None) -> bool:
+        """Add the next entry, with its payload's bytes unless that is there. Raises Diverged, having added nothing.
+
+        False when another entry has become the last meanwhile: nothing is added then either.
+        """
+        with self._database.write() as connection:
+            last = head(connection)
+            if entry.serial != last.serial + 1:
+                return False
+            _check(last, entry, digest, data)
+            content = entry.content
+            if isinstance(content, NewCalibration) and data is None and not has_payload(connection, content.sha256):
+                raise Diverged(f"entry {entry.serial} came without its payload {content.sha256}")
+            append(connection, entry, digest, data)
+            return True
+
+    def heard(self, known_serial: int, complete_until: datetime | None, at: datetime) -> None:
+        """Note what the master said at an instant: its serial and, once all up to that is here, what it is complete
+        until."""
+        known: dict[str, Any] = {"heard": at, "known_serial": known_serial}
+        if complete_until is not None:
+            known["complete_until"] = complete_until
+        with self._database.write() as connection:
+            connection.execute(following.update().values(**known))
+
+    def stop(self, reason: str) -> None:
+        """Follow no longer, until a person says so."""
+        with self._database.write() as connection:
+            connection.execute(following.update().values(stopped=self._clock(), reason=reason))
+
+
+def followed(connection: Connection) -> Followed | None:
+    """What a mirror knows of its master; None on a master."""
+    row: Any = connection.execute(select(following)).first()
+    return None if row is None else Followed(*row)
+
+
+def _check(last: Head, entry: Entry, digest: str, data: bytes | None) -> None:
+    if journal.digest(last.digest, entry) != digest:
+        raise Diverged(
+            f"entry {entry.serial} does not have the digest of its content and of entry {last.serial}: either it was "
+            "changed on its way, or the two servers have different histories"
+        )
+    if last.created is not None and entry.created <= last.created:
+        raise Diverged(f"entry {entry.serial} was created no later than the one before it")
+    content = entry.content
+    if isinstance(content, NewCalibration) and data is not None and model.sha256_of(data) != content.sha256:
+        raise Diverged(f"the payload of entry {entry.serial} does not have its sha256 {content.sha256}")
