@@ -1,6 +1,7 @@
 """The database behind the service, the only place with transactions: `Reader`, `Writer`, `Tokens` on a `Database`."""
 
 from cdb_server.repository.database import Database, name_of, parse_url
+from cdb_server.repository.following import Following
 from cdb_server.repository.inspection import Inspection, Unreadable
 from cdb_server.repository.reader import Reader
 from cdb_server.repository.tokens import Tokens
@@ -8,6 +9,7 @@ from cdb_server.repository.writer import Upload, Writer, check_size
 
 __all__ = [
     "Database",
+    "Following",
     "Inspection",
     "Reader",
     "Tokens",

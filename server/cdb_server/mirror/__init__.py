@@ -1,0 +1,6 @@
+"""What needs another server: following it, and comparing journals. Alone imports the client."""
+
+from cdb_server.mirror.comparison import Comparison, compare, journal_of, own_journal
+from cdb_server.mirror.follower import Follower
+
+__all__ = ["Comparison", "Follower", "compare", "journal_of", "own_journal"]
