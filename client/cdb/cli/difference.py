@@ -36,7 +36,7 @@ def told(old: bytes, new: bytes, names: tuple[str, str], *, line_by_line: bool, 
 
 
 def doubts(new: bytes, old: bytes | None = None, name: str = "") -> list[str]:
-    """Signs that a file is not whole, seen by itself and beside the one of that name."""
+    """Signs that a file is not whole, or another than was meant, seen by itself and beside the one of that name."""
     if not new:
         return ["it is empty"]
     if old is not None and old != new and old.startswith(new):
@@ -45,11 +45,26 @@ def doubts(new: bytes, old: bytes | None = None, name: str = "") -> list[str]:
     if old is not None and old.endswith(b"\n") and not new.endswith(b"\n"):
         found.append(f"its last line does not end, as that of {name} does: cut off?")
     if old is not None and _is_json(old) and not _is_json(new):
-        found.append(f"it is not JSON, as {name} is: cut off?")
-    *others, last = (len(line.split()) for line in new.removesuffix(b"\n").split(b"\n"))
+        found.append(f"it is not JSON, as {name} is: cut off, or another file?")
+    *others, last = [len(line.split()) for line in new.splitlines()]
     if len(others) > 1 and 0 < last < min(others) == max(others):
-        found.append(f"its last line has {last} fields, all others {others[0]}: cut off?")
-    return found
+        found.append(f"its last line has {last} of {others[0]} fields: cut off?")
+    return found if old is None else found + _strange(new, old, name)
+
+
+def _strange(new: bytes, old: bytes, name: str) -> list[str]:
+    """How the lines of one table differ from those of the other in kind: perhaps it is the file of another device."""
+    rows = [[line.split() for line in content.splitlines() if line.split()] for content in (new, old)]
+    if min(map(len, rows)) < 2:
+        return []
+    first_words = [{row[0] for row in table} for table in rows]
+    if len(first_words[0]) == len(first_words[1]) == 1 and first_words[0] != first_words[1]:
+        spelled = [words.pop().decode("utf-8", "replace")[:40] for words in first_words]
+        return [f"its lines begin with {spelled[0]!r}, those of {name} with {spelled[1]!r}: is it the right file?"]
+    widths = [{len(row) for row in table} for table in rows]
+    if len(widths[0]) == len(widths[1]) == 1 and widths[0] != widths[1]:
+        return [f"its lines have {widths[0].pop()} fields, those of {name} {widths[1].pop()}: is it the right file?"]
+    return []
 
 
 def size(content: bytes) -> str:

@@ -198,11 +198,11 @@ def _load(
     `name` makes the name of a row out of its cells, `done` says what was done with those not refused. Returns how many
     were refused.
     """
-    rows = list(_rows(table, columns))
+    rows, file = list(_rows(table, columns)), shared.shown(table.name)
     accepted = refused = 0
     try:
         with shared.progress("rows") as progress:
-            for line, row in progress.track(rows, description=escape(table.name)):
+            for line, row in progress.track(rows, description=escape(file)):
                 try:
                     write(row)
                     accepted += 1
@@ -210,12 +210,12 @@ def _load(
                     raise
                 except (CdbPermanentError, RefusedRow) as error:
                     refused += 1
-                    told = shared.shown(f"{table.name}:{line}: {name.format(**row)}: refused: {error}")
+                    told = shared.shown(f"{file}:{line}: {name.format(**row)}: refused: {error}")
                     progress.console.print(told, markup=False, soft_wrap=True)
     finally:
         left = len(rows) - accepted - refused
         undone = f", {left} not tried: repeat the command" if left else ""
-        click.echo(f"{table.name}: {len(rows)} rows, {accepted} {done}, {refused} refused{undone}", err=True)
+        click.echo(f"{file}: {len(rows)} rows, {accepted} {done}, {refused} refused{undone}", err=True)
     return refused
 
 
