@@ -159,7 +159,7 @@ def test_thousands_of_entries_are_shown(backend: str, new_database_url: object, 
     with servers.master(new_database_url(backend), tmp_path) as master:  # type: ignore[operator]
         with Database.open(master.database) as database, database.write() as connection:
             first = int(START.timestamp()) * 1_000_000
-            numbers = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 2501)"
+            numbers = "WITH RECURSIVE n(n) AS (SELECT CAST(1 AS BIGINT) UNION ALL SELECT n + 1 FROM n WHERE n < 2501)"
             entry = f"n, 'run', {first} + n * 1000000, 'daq', '{'0' * 64}'"
             connection.exec_driver_sql(f"INSERT INTO journal {numbers} SELECT {entry} FROM n")
             connection.exec_driver_sql(f"INSERT INTO run {numbers} SELECT n, n, {first}, NULL FROM n")
