@@ -1,10 +1,13 @@
 """What the documents say is so: commands run, settings exist, nothing that exists is left out."""
 
+import hashlib
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
+from datetime import datetime
 from pathlib import Path
 
 import click
@@ -12,17 +15,21 @@ import pytest
 
 import cdb.cli
 import cdb_server.cli
+from cdb_server import journal
+from cdb_server.instants import UTC
+from cdb_server.model import Entry, NewCalibration, RunTimes, Withdrawal
 from demo import samples
 from tests import servers
 from tests.servers import Master
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+JOURNAL = (ROOT / "docs" / "journal.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    """The code blocks of a language in the README."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(language: str, document: str = README) -> list[str]:
+    """The code blocks of a language in a document."""
+    return re.findall(rf"^```{language}\n(.*?)^```", document, re.MULTILINE | re.DOTALL)
 
 
 def commands(group: click.Group, *path: str) -> dict[str, click.Command]:
@@ -129,6 +136,46 @@ def test_the_readme_names_every_setting_and_none_that_is_not() -> None:
         for name, command in commands(group).items():
             shown = command.get_help(click.Context(command, info_name=name))
             assert all(str(option.envvar) in shown for option in command.params if option.envvar is not None)
+
+
+def test_the_worked_example_of_the_journal_is_what_a_shell_gives(tmp_path: Path) -> None:
+    """Every command of docs/journal.md, in order, prints what stands below it, to the byte."""
+    found = [
+        (command, printed)
+        for block in blocks("console", JOURNAL)
+        for command, printed in re.findall(r"^\$ (.*?[^\\]\n)((?:[^$].*\n)*)", block, re.MULTILINE | re.DOTALL)
+    ]
+    assert len(found) == 8
+    for command, printed in found:
+        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert done.stdout == printed, command
+
+
+def test_the_worked_example_of_the_journal_is_what_the_server_gives() -> None:
+    """The same three entries have the same bytes and the same digests there."""
+    first, second = datetime(2016, 3, 2, 10, 11, 12, 345678, UTC), datetime(2016, 3, 2, 10, 11, 12, 345679, UTC)
+    sha256 = hashlib.sha256(b"1 2 3\n").hexdigest()
+    stored = NewCalibration("CKOV A", "t0", datetime(2016, 3, 1, 8, tzinfo=UTC), "Käfig 3, row 2", 6, sha256)
+    registered = RunTimes(7662, datetime(2016, 2, 29, 20, 47, 0, 218291, UTC), None)
+    withdrawn = Withdrawal(1, "wrong cable")
+    entries = [
+        Entry(1, first, "alice", stored),
+        Entry(2, second, "daq", registered),
+        Entry(3, datetime(2016, 3, 2, 11, tzinfo=UTC), "bob", withdrawn),
+    ]
+    digest = journal.GENESIS
+    for entry in entries:
+        netstrings = re.findall(r"'(\d+:[^']*,)'", JOURNAL.partition(f"printf '%s' {digest}")[2].partition(">")[0])
+        assert "".join(netstrings).encode() == journal.canonical(entry)
+        digest = journal.digest(digest, entry)
+        assert f"\n{digest}  -\n" in JOURNAL
+
+
+def test_the_journal_is_documented_with_the_fields_that_it_has() -> None:
+    """The table of fields is that of the entries, in their order."""
+    table = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", JOURNAL, re.MULTILINE))
+    kinds = (NewCalibration, Withdrawal, RunTimes)
+    assert table == {kind.kind: ", ".join(f"`{field.name}`" for field in fields(kind)) for kind in kinds}
 
 
 def test_make_explains_itself() -> None:

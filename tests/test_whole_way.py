@@ -1,5 +1,6 @@
 """The whole way on whole files: loaded by the shell, asked through `import cdb`, on both databases."""
 
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -103,6 +104,44 @@ def test_whole_files_come_back_as_they_were_stored(backend, new_database_url, tm
                 load(master, folder)
             after = client.get_status()
             assert (after.serial, after.digest) == (status.serial, status.digest)
+
+
+def test_anyone_can_recompute_the_digest_of_a_server(master: Master, tmp_path: Path) -> None:
+    """A program of Python's own library alone gets the serial and the digest that `cdb status` tells; if one entry were
+    another, it would say which."""
+    program = Path(__file__).parent / "recompute_digest.py"
+
+    def recomputed() -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-I", program, master.url], capture_output=True, text=True, timeout=60)
+
+    assert recomputed().stdout == f"0 {'0' * 64}\n"
+    samples.folders(tmp_path / "samples")
+    load(master, tmp_path / "samples")
+    writer = cdb.CalibrationSuperMouse(master.url, user=master.user, token=master.token)
+    for comment in ("Käfig 3,\r\n\trow 2 ]]> <&>", " 漢字 😀 ", "\r", "4:text,"):
+        stored = writer.add_calibration("ckov a", "t0", "0001-01-01", b"", comment)
+        writer.withdraw_calibration(stored.id, comment if comment.strip() else "why")
+    writer.add_run(2**63 - 1, "9999-12-31T23:59:59.999999Z")
+    status = cdb.Calibration(master.url).get_status()
+    assert recomputed().stdout == f"{status.serial} {status.digest}\n"
+    told = dict(line.split("\t") for line in shell(master, "status").stdout.splitlines())
+    assert recomputed().stdout.split() == [told["serial"], told["digest"]]
+
+
+def test_an_entry_that_was_changed_is_found(tmp_path: Path) -> None:
+    """Whoever gets past the triggers and changes what was noted is found out, at that entry."""
+    with servers.master(f"sqlite:///{tmp_path}/cdb.sqlite", tmp_path) as master:
+        writer = cdb.CalibrationSuperMouse(master.url, user=master.user, token=master.token)
+        for comment in ("one", "two", "three"):
+            writer.add_calibration("TOF1", "t0", "2016-03-01", comment, comment)
+        with sqlite3.connect(tmp_path / "cdb.sqlite") as connection:
+            connection.execute("DROP TRIGGER calibration_no_update")
+            connection.execute("UPDATE calibration SET comment = 'zwei' WHERE id = 2")
+        connection.close()
+        program = Path(__file__).parent / "recompute_digest.py"
+        done = subprocess.run([sys.executable, "-I", program, master.url], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith("entry 2 has the digest ")
 
 
 def test_an_acknowledged_upload_is_seen_by_the_next_read_of_the_other_worker(database_url, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ The other ways to ask:
     c.get_run(7662)
     c.get_runs("2016-03-01", "2016-03-02")             # the runs that start in the period
     c.get_status()                                     # what the server says of itself
+    c.get_journal(after_serial=0, limit=100)           # who stored, withdrew or registered what, when and why
 
 Times are UTC: aware datetimes, naive ones taken as UTC, or text such as 2016-03-01 or "2016-03-01 08:00:00.123456".
 Upper and lower case do not matter in device names and calibration types.
@@ -45,6 +46,11 @@ Writing
     w.add_calibration("TOF1", "t0", "2016-10-01", data, comment="after the March survey")   # data: bytes or str
     w.add_run(7662, "2016-02-29 20:47:00.218291", "2016-02-29 22:24:30.786753")
     w.withdraw_calibration(12, "measured with the wrong trigger")
+
+What a calibration would change can be seen before it is stored; this writes nothing:
+
+    p = w.preview_calibration("TOF1", "t0", "2016-10-01", data)
+    p.takes_over_from, p.valid_until, p.run_count, p.run_range, p.device_is_new, p.lies_in_future
 
 Nothing is ever changed or deleted: a mistake is mended by storing again or by withdrawing. Every write may be repeated
 safely: what is already so is not written again.

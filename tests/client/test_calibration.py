@@ -5,9 +5,13 @@ import copy
 import os
 import pickle
 import warnings
+from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import pytest
+import requests
+from lxml import etree
 
 import cdb
 from tests.servers import Master
@@ -307,3 +311,139 @@ def test_to_make_a_client_talks_to_nobody() -> None:
 def test_the_next_server_of_the_list_is_asked_when_one_is_away(shared_master: Master) -> None:
     """Servers are given in order of preference."""
     assert cdb.Calibration(["http://127.0.0.1:1", shared_master.url]).get_status().status == "OK"
+
+
+def test_the_journal_tells_who_wrote_what_and_when(writer: cdb.CalibrationSuperMouse) -> None:
+    """An entry has the fields of its kind, and None for those of the others."""
+    after = writer.get_status().serial
+    stored = writer.add_calibration("journal", "t0", "2016-03-01", b"1 2 3\n", comment="é")
+    run = writer.add_run(505, "2016-03-01", "2016-03-02")
+    withdrawn = writer.withdraw_calibration(stored.id, "wrong cable")
+    entries = writer.get_journal(after)
+    assert [entry.serial for entry in entries] == [stored.id, stored.id + 1, stored.id + 2]
+    assert [entry.created for entry in entries] == [stored.created, run.created, withdrawn.withdrawn_at]
+    assert {entry.author for entry in entries} == {"alice"}
+    assert entries[-1].digest == writer.get_status().digest
+    always = {"serial", "kind", "created", "author", "digest"}
+    given = [
+        {name: value for name, value in asdict(entry).items() if value is not None and name not in always}
+        for entry in entries
+    ]
+    assert [(entry.kind, fields) for entry, fields in zip(entries, given, strict=True)] == [
+        (
+            "calibration",
+            {
+                "device_name": "JOURNAL",
+                "calibration_type": "t0",
+                "valid_from": stored.valid_from,
+                "comment": "é",
+                "size": 6,
+                "sha256": stored.sha256,
+            },
+        ),
+        ("run", {"run_number": 505, "start_time": run.start_time, "stop_time": run.stop_time}),
+        ("withdrawal", {"calibration_id": stored.id, "reason": "wrong cable"}),
+    ]
+
+
+def test_on_the_wire_an_entry_has_the_fields_of_its_kind_alone(writer: cdb.CalibrationSuperMouse) -> None:
+    """What an entry has not is left out, neither empty nor nil."""
+    after = writer.get_status().serial
+    writer.add_calibration("journal wire", "t0", "2016-03-01", b"1")
+    writer.add_run(506, "2016-03-01")
+    question = (
+        '<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><get_journal xmlns="urn:mice:cdb:2">'
+        f"<after_serial>{after}</after_serial><limit>2</limit></get_journal></s:Body></s:Envelope>"
+    )
+    answer = requests.post(
+        f"{writer._servers[0]}/cdb/v2/calibration", question, headers={"Content-Type": "text/xml"}, timeout=10
+    )
+    always = ["serial", "kind", "created", "author", "digest"]
+    assert [[etree.QName(field).localname for field in entry] for entry in etree.fromstring(answer.content)[0][0]] == [
+        [*always, "device_name", "calibration_type", "valid_from", "size", "sha256"],
+        [*always, "run_number", "start_time"],
+    ]
+
+
+def test_the_journal_is_read_in_parts(writer: cdb.CalibrationSuperMouse) -> None:
+    """A limit bounds the answer; a greater one than the server's is too large; 0 and less are invalid."""
+    writer.add_calibration("journal parts", "t0", "2016-03-01", b"1")
+    last = writer.get_status().serial
+    assert [entry.serial for entry in writer.get_journal(last - 1, 1)] == [last]
+    assert writer.get_journal(last) == []
+    with pytest.raises(cdb.TooLarge) as caught:
+        writer.get_journal(0, 1001)
+    assert caught.value.limit == 1000
+    for wrong, argument in (((0, 0), "limit"), ((0, -1), "limit"), ((-1, 1), "after_serial"), ((0, "1"), "limit")):
+        with pytest.raises(cdb.InvalidArgument) as invalid:
+            writer.get_journal(*wrong)
+        assert invalid.value.argument == argument
+
+
+def test_a_preview_tells_what_an_upload_would_change(writer: cdb.CalibrationSuperMouse) -> None:
+    """And what is then stored changes that."""
+    first = writer.add_calibration("preview", "t0", "1990-03-01", b"1")
+    for number in (507, 508, 510):
+        writer.add_run(number, f"1990-04-01 00:00:00.{number}")
+    before = writer.get_status()
+    told = writer.preview_calibration("Preview", "T0", "1990-04-01 00:00:00.508", "2", comment="c")
+    assert told == cdb.Preview(
+        stored_id=None,
+        device_is_new=False,
+        calibration_type_is_new=False,
+        lies_in_future=False,
+        lies_before_first_run=told.lies_before_first_run,
+        valid_until=None,
+        run_count=told.run_count,
+        run_range=told.run_range,
+        takes_over_from=first,
+    )
+    assert cdb.RunRange(508, 508) in told.run_range
+    assert any(found.first_run == 510 for found in told.run_range)
+    assert writer.get_status().digest == before.digest
+    with pytest.raises(cdb.CalibrationNotFound):
+        writer.get_calibration_for_id(before.serial + 1)
+    stored = writer.add_calibration("preview", "t0", "1990-04-01 00:00:00.508", "2")
+    assert writer.get_calibration_for_run("preview", "t0", 507).id == first.id
+    assert writer.get_calibration_for_run("preview", "t0", 508).id == stored.id
+    again = writer.preview_calibration("preview", "t0", "1990-04-01 00:00:00.508", "2")
+    assert (again.stored_id, again.run_count, again.takes_over_from) == (stored.id, 0, stored)
+    empty = writer.preview_calibration("preview", "new", "9999-12-31", b"")
+    assert (empty.calibration_type_is_new, empty.lies_in_future, empty.run_range) == (True, True, ())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("", "t0", "2016-03-01", b"1"), cdb.InvalidArgument),
+        (("TOF1 ", "t0", "2016-03-01", b"1"), cdb.InvalidArgument),
+        (("TOF1", "0t", "2016-03-01", b"1"), cdb.InvalidArgument),
+        (("TOF1", "t0", "2016-02-30", b"1"), cdb.InvalidArgument),
+        (("TOF1", "t0", "2016-03-01", b"1", "x" * 4097), cdb.InvalidArgument),
+        (("TOF1", "t0", "2016-03-01", b"1", "\x00"), cdb.CdbPermanentError),
+        (("TOF1", "t0", "2016-03-01", bytes(32 * 2**20 + 1)), cdb.TooLarge),
+        (("TOF1", "t0", "2016-03-01", None), cdb.InvalidArgument),
+    ],
+)
+def test_a_preview_is_refused_as_the_upload_would_be(
+    writer: cdb.CalibrationSuperMouse, arguments: tuple[Any, ...], error: type[cdb.CdbError]
+) -> None:
+    """With the same class, the same words and the same fields."""
+    told = []
+    for ask in (writer.preview_calibration, writer.add_calibration):
+        with pytest.raises(error) as caught:
+            ask(*arguments)
+        told.append((type(caught.value), caught.value.message.replace("preview_", "add_"), caught.value._fields))
+    assert told[0] == told[1]
+
+
+def test_a_preview_needs_user_and_token(shared_master: Master) -> None:
+    """As a write does, before anything is sent and when it is."""
+    with pytest.raises(cdb.NotAuthorised):
+        cdb.CalibrationSuperMouse(shared_master.url, user="", token="").preview_calibration(
+            "A", "b", "2016-01-01", b"1"
+        )
+    with pytest.raises(cdb.NotAuthorised):
+        cdb.CalibrationSuperMouse(shared_master.url, user="alice", token="wrong").preview_calibration(
+            "A", "b", "2016-01-01", b"1"
+        )

@@ -1,9 +1,7 @@
 """`cdb`, in its own process, and once under a terminal."""
 
-import contextlib
 import json
 import os
-import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -11,25 +9,10 @@ from pathlib import Path
 import pytest
 
 import cdb
+from tests.client.shells import said, shell, under_a_terminal
 from tests.servers import Master
 
 EVERY_BYTE = bytes(range(256))
-
-
-def shell(master: Master, *arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [sys.executable, "-m", "cdb.cli", *arguments],
-        env={**master.environment, **environment},
-        capture_output=True,
-        timeout=60,
-    )
-
-
-def said(master: Master, *arguments: str) -> str:
-    """What a command that succeeds prints."""
-    done = shell(master, *arguments)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.decode()
 
 
 @pytest.fixture
@@ -93,23 +76,6 @@ def test_lists_are_columns_in_a_pipe_and_json_when_asked(shared_master: Master, 
     status = json.loads(said(shared_master, "status", "--json"))
     assert (status["status"], status["role"]) == ("OK", "master")
     assert "role\tmaster\n" in said(shared_master, "status")
-
-
-def under_a_terminal(master: Master, *arguments: str) -> str:
-    """All that a command shows a person, on a terminal of its own."""
-    leader, follower = pty.openpty()
-    command = [sys.executable, "-m", "cdb.cli", *arguments]
-    environment = {**master.environment, "TERM": "xterm", "COLUMNS": "120"}
-    with subprocess.Popen(command, env=environment, stdout=follower, stderr=follower) as process:
-        os.close(follower)
-        shown = b""
-        # A terminal whose last program has ended answers with an error.
-        with contextlib.suppress(OSError):
-            while part := os.read(leader, 65536):
-                shown += part
-    os.close(leader)
-    assert process.returncode == 0, shown
-    return shown.decode()
 
 
 def test_a_terminal_shows_tables(shared_master: Master) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from itertools import pairwise
 from typing import Any
 
 from lxml import etree
@@ -22,6 +23,11 @@ UTC = timezone.utc
 REFUSALS = frozenset({400, 401, 403, 404, 405, 413, 415, 431})
 # Beside them, 408 tells a sender that its body did not come.
 TOO_SLOW = 408
+KINDS = {
+    "calibration": {"device_name", "calibration_type", "valid_from", "comment", "size", "sha256"},
+    "withdrawal": {"calibration_id", "reason"},
+    "run": {"run_number", "start_time", "stop_time"},
+}
 INSIDE = re.compile(rb"Traceback|File &quot;|File \"|site-packages|\.pyx?\b|cdb_server|spyne|sqlalchemy|/tmp/")
 
 # Asks the reading service; the answer's element.
@@ -141,8 +147,6 @@ def _senseless(call: Call) -> set[str]:
         found.add("reason")
     if values.get("data") == b"" and "sha256" not in values:
         found.add("data")
-    if values.get("limit", 1) > 1000:
-        found.add("limit")
     return found
 
 
@@ -171,6 +175,10 @@ def _compare(call: Call, answer: etree._Element, since: datetime, ask: Ask | Non
             require(int(run.findtext(f"{T}run_number", "")) == values["run_number"], "another run")
             require(_instant(run, "start_time") == values["start_time"], "another start")
             require(_instant(run, "stop_time") == values.get("stop_time"), "another stop")
+    elif call.operation == "preview_calibration":
+        _check_preview(call, answer[0])
+    elif call.operation == "get_journal":
+        _check_journal(call, answer)
     elif call.operation in ("add_calibration", "withdraw_calibration"):
         stored = [answer[0]]
         if ask is not None:
@@ -178,6 +186,30 @@ def _compare(call: Call, answer: etree._Element, since: datetime, ask: Ask | Non
             stored.append(ask(f"<t:get_calibration_for_id><t:id>{id}</t:id></t:get_calibration_for_id>")[0])
         for record in stored:
             _compare_calibration(call, record, since)
+
+
+def _check_preview(call: Call, preview: etree._Element) -> None:
+    ranges = [
+        (int(found.findtext(f"{T}first_run", "")), int(found.findtext(f"{T}last_run", "")))
+        for found in preview.findall(f"{T}run_range")
+    ]
+    count = int(preview.findtext(f"{T}run_count", ""))
+    require(len(ranges) == 1000 or sum(last - first + 1 for first, last in ranges) == count, "another count of runs")
+    require(all(last + 1 < first for (_, last), (first, _) in pairwise(ranges)), "ranges that are one")
+    before = preview.find(f"{T}takes_over_from")
+    if before is not None:
+        require(before.findtext(f"{T}device_name") == call.values["device_name"].upper(), "another device")
+        require(_instant(before, "valid_from") <= call.values["valid_from"], "taken over from before it began")
+
+
+def _check_journal(call: Call, answer: etree._Element) -> None:
+    require(len(answer) <= call.values["limit"], "more entries than asked for")
+    serials = [int(entry.findtext(f"{T}serial", "")) for entry in answer]
+    first = call.values["after_serial"] + 1
+    require(serials == list(range(first, first + len(serials))), "entries out of order")
+    for entry in answer:
+        fields = {child.tag.removeprefix(T) for child in entry} - {"serial", "kind", "created", "author", "digest"}
+        require(fields <= KINDS[entry.findtext(f"{T}kind", "")], "fields of another kind")
 
 
 def _compare_calibration(call: Call, record: etree._Element, since: datetime) -> None:

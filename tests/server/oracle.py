@@ -4,6 +4,7 @@ Nothing here is clever, so that it can be checked against the rules by reading. 
 server; of an error, its class and what was asked count, not the hint.
 """
 
+import copy
 from datetime import datetime, timedelta
 
 from cdb_server.errors import AsOfNotReached, CalibrationNotFound, RunNotFound, Unavailable
@@ -12,7 +13,9 @@ from cdb_server.model import (
     Device,
     Entry,
     NewCalibration,
+    Preview,
     Run,
+    RunRange,
     RunTimes,
     Withdrawal,
     sha256_of,
@@ -59,6 +62,30 @@ class Oracle:
         self._payloads[sha256] = data
         content = NewCalibration(device_name, calibration_type, valid_from, comment, len(data), sha256)
         return self._record(self._append(content, author), self._journal)
+
+    def preview_calibration(
+        self, device_name: str, calibration_type: str, valid_from: datetime, data: bytes
+    ) -> Preview:
+        # What really changes: it is stored in a copy, and the answers for all runs are compared.
+        after = copy.deepcopy(self)
+        stored = after.add_calibration(device_name, calibration_type, valid_from, data, None, "")
+        numbers = {entry.content.run_number for entry in self._journal if isinstance(entry.content, RunTimes)}
+        key = stored.device_name, stored.calibration_type
+        changed = {number for number in numbers if self._id_for_run(key, number) != after._id_for_run(key, number)}
+        firsts = [number for number in sorted(changed) if number - 1 not in changed]
+        lasts = [number for number in sorted(changed) if number + 1 not in changed]
+        before = self._in_force(key, valid_from, self._journal)
+        return Preview(
+            stored_id=stored.id if stored.id <= len(self._journal) else None,
+            device_is_new=key[0] not in {device.device_name for device in self.devices()},
+            calibration_type_is_new=not self.history(*key),
+            lies_in_future=valid_from > self._clock(),
+            lies_before_first_run=bool(numbers) and all(valid_from < self.run(n).start_time for n in numbers),
+            valid_until=stored.valid_until,
+            run_count=len(changed),
+            run_range=tuple(map(RunRange, firsts, lasts)),
+            takes_over_from=self._record(before, self._journal) if before else None,
+        )
 
     def withdraw_calibration(self, id: int, reason: str, author: str) -> CalibrationRecord:
         # Rule 9: "withdrawing what is withdrawn, writes nothing".
@@ -189,6 +216,10 @@ class Oracle:
         # the greatest valid_from; of equals, the greatest id."
         candidates = [entry for entry in self._standing(journal, *key) if entry.content.valid_from <= instant]
         return max(candidates, key=lambda entry: (entry.content.valid_from, entry.serial), default=None)
+
+    def _id_for_run(self, key: tuple[str, str], run_number: int) -> int | None:
+        applying = self._in_force(key, self.run(run_number).start_time, self._journal)
+        return applying.serial if applying else None
 
     def _valid_until(self, entry: Entry, journal: list[Entry]) -> datetime | None:
         # "valid_until of a calibration never in force (superseded at once, withdrawn) equals its valid_from; of an

@@ -924,7 +924,7 @@ def test_words_between_arguments_are_malformed(side: Side, operation: str, share
 
 # "argument of the wrong type (`abc` for a number, a date that is none)": C.InvalidArgument, names it
 
-NUMBERS = ("id", "run_number", "serial", "int", "long")
+NUMBERS = ("id", "run_number", "serial", "entry_limit", "int", "long")
 WRONG = {
     **dict.fromkeys(
         NUMBERS, ("abc", "", " ", "1.5", "1e3", "0x10", "1 2", "1,000", "NaN", "9223372036854775808", "--1")
@@ -1022,11 +1022,16 @@ NOT_BASE64 = {
 }
 
 
-@inputs(NOT_BASE64, sides=(WRITE,))
-def test_what_is_no_base64_is_invalid(side: Side, case: str, shared_master: Master) -> None:
+# What is refused as an upload is refused as the preview of one.
+each_upload = pytest.mark.parametrize("operation", ["add_calibration", "preview_calibration"])
+
+
+@each_upload
+@pytest.mark.parametrize("data", NOT_BASE64.values(), ids=NOT_BASE64)
+def test_what_is_no_base64_is_invalid(operation: str, data: str, shared_master: Master) -> None:
     """Data that is not base64 to the letter is refused, never decoded to something else."""
-    body = envelope(side.call(data=case))
-    refused(shared_master, side.request(body, shared_master), fault("InvalidArgument", argument="data"))
+    body = envelope(WRITE.call(operation, data=data))
+    refused(shared_master, WRITE.request(body, shared_master), fault("InvalidArgument", argument="data"))
 
 
 # "sha256 that does not match; sha256 of the wrong length; empty data without sha256":
@@ -1035,37 +1040,41 @@ def test_what_is_no_base64_is_invalid(side: Side, case: str, shared_master: Mast
 SHA256_OF_ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
+@each_upload
 @pytest.mark.parametrize(
     "sha256", ["0" * 64, EMPTY_SHA256, SHA256_OF_ABC[:-1] + "e", SHA256_OF_ABC[::-1], SHA256_OF_ABC.upper()[::-1]]
 )
-def test_another_sha256_breaks_integrity(sha256: str, shared_master: Master) -> None:
+def test_another_sha256_breaks_integrity(operation: str, sha256: str, shared_master: Master) -> None:
     """Bytes that do not have the SHA-256 sent with them are not stored; it is repeated in the detail."""
-    body = envelope(WRITE.call(sha256=sha256))
+    body = envelope(WRITE.call(operation, sha256=sha256))
     refused(shared_master, WRITE.request(body, shared_master), fault("Integrity", sha256=sha256))
 
 
-def test_empty_data_with_another_sha256_breaks_integrity(shared_master: Master) -> None:
+@each_upload
+def test_empty_data_with_another_sha256_breaks_integrity(operation: str, shared_master: Master) -> None:
     """Empty data is checked as any other."""
-    body = envelope(WRITE.call(data="", sha256=SHA256_OF_ABC))
+    body = envelope(WRITE.call(operation, data="", sha256=SHA256_OF_ABC))
     refused(shared_master, WRITE.request(body, shared_master), fault("Integrity", sha256=SHA256_OF_ABC))
 
 
+@each_upload
 @pytest.mark.parametrize(
     "sha256",
     [SHA256_OF_ABC[:-1], SHA256_OF_ABC + "0", f" {SHA256_OF_ABC}", f"{SHA256_OF_ABC}\n", SHA256_OF_ABC[:-1] + "g", "",
      f"sha256:{SHA256_OF_ABC}", SHA256_OF_ABC[:-1] + "٣", "0" * 100_000],
     ids=["63", "65", "space", "line", "g", "empty", "prefix", "Arabic", "100,000"],
 )  # fmt: skip
-def test_a_sha256_of_another_shape_is_invalid(sha256: str, shared_master: Master) -> None:
+def test_a_sha256_of_another_shape_is_invalid(operation: str, sha256: str, shared_master: Master) -> None:
     """A SHA-256 has 64 hexadecimal digits, and nothing around them."""
-    body = envelope(WRITE.call(sha256=sha256))
+    body = envelope(WRITE.call(operation, sha256=sha256))
     refused(shared_master, WRITE.request(body, shared_master), fault("InvalidArgument", argument="sha256"))
 
 
+@each_upload
 @pytest.mark.parametrize("data", ["", " ", "\n\t ", "<![CDATA[]]>", "<!-- YWJj -->"])
-def test_empty_data_without_sha256_is_invalid(data: str, shared_master: Master) -> None:
+def test_empty_data_without_sha256_is_invalid(operation: str, data: str, shared_master: Master) -> None:
     """Nothing is stored by a slip: empty data needs its SHA-256."""
-    body = envelope(WRITE.call(data=data))
+    body = envelope(WRITE.call(operation, data=data))
     outcome = fault("InvalidArgument", argument="data", mentions=EMPTY_SHA256)
     refused(shared_master, WRITE.request(body, shared_master), outcome)
 
@@ -1203,14 +1212,28 @@ NO_NUMBERS = {
 }
 
 
-@arguments("run_number", "id")
+@arguments("run_number", "id", "entry_limit")
 @pytest.mark.parametrize("value", NO_NUMBERS.values(), ids=NO_NUMBERS)
 def test_what_is_no_number_is_invalid(
     side: Side, operation: str, argument: str, value: str, shared_master: Master
 ) -> None:
-    """Run numbers and ids are whole, positive, of ASCII digits, and below 2**63."""
+    """Run numbers, ids and limits are whole, positive, of ASCII digits, and below 2**63."""
     body = envelope(side.call(operation, **{argument: value}))
     refused(shared_master, side.request(body, shared_master), fault("InvalidArgument", argument=argument))
+
+
+@pytest.mark.parametrize("after_serial", [value for value in NO_NUMBERS.values() if value not in ("0", "-0")])
+def test_what_is_no_serial_is_invalid(after_serial: str, shared_master: Master) -> None:
+    """A serial is whole and may be 0, which stands before the first entry; it is not negative."""
+    body = envelope(READ.call("get_journal", after_serial=after_serial))
+    refused(shared_master, READ.request(body, shared_master), fault("InvalidArgument", argument="after_serial"))
+
+
+@pytest.mark.parametrize("limit", ["1001", str(2**63 - 1)])
+def test_more_entries_than_are_given_at_once_are_too_large(limit: str, shared_master: Master) -> None:
+    """The fault says the greatest limit there is."""
+    body = envelope(READ.call("get_journal", limit=limit))
+    refused(shared_master, READ.request(body, shared_master), fault("TooLarge", limit="1000"))
 
 
 @arguments("run_number", "id")
@@ -1735,16 +1758,18 @@ def test_a_body_over_the_limit_is_refused_before_its_end(side: Side, small_maste
 # "payload over the limit in a body within it": C.TooLarge
 
 
+@each_upload
 @pytest.mark.parametrize("length", [1001, 10_000])
-def test_a_payload_over_the_limit_is_too_large(length: int, small_master: Master) -> None:
+def test_a_payload_over_the_limit_is_too_large(operation: str, length: int, small_master: Master) -> None:
     """A payload a little too large is told so in a fault with the limit."""
-    body = envelope(WRITE.call(data="YWFh" * (length // 3 + 1)))
+    body = envelope(WRITE.call(operation, data="YWFh" * (length // 3 + 1)))
     refused(small_master, WRITE.request(body, small_master), fault("TooLarge", limit="1000"))
 
 
-def test_a_payload_over_the_usual_limit_is_too_large(shared_master: Master) -> None:
+@each_upload
+def test_a_payload_over_the_usual_limit_is_too_large(operation: str, shared_master: Master) -> None:
     """The same at full size: 33 MiB, where 32 are taken."""
-    body = envelope(WRITE.call(data="YWFh" * (11 * MEGABYTE)))
+    body = envelope(WRITE.call(operation, data="YWFh" * (11 * MEGABYTE)))
     refused(shared_master, WRITE.request(body, shared_master), fault("TooLarge", limit=str(32 * MEGABYTE)))
 
 

@@ -21,7 +21,7 @@ from cdb_server.errors import (
     Unavailable,
 )
 from cdb_server.instants import MICROSECOND, UTC
-from cdb_server.model import Device
+from cdb_server.model import Device, Preview, RunRange
 from cdb_server.repository import Database, Reader, Upload, Writer
 from tests.server.oracle import Clock
 
@@ -30,6 +30,7 @@ OCTOBER = datetime(2016, 10, 1, tzinfo=UTC)
 NOW = datetime(2017, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 FIRST_INSTANT = datetime(1, 1, 1, tzinfo=UTC)
+KEYS = (("TOF1", "t0"), ("tof1", "T0"), ("tof1", "tw"), ("TOF2", "t0"))
 LAST_INSTANT = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
 
 
@@ -54,6 +55,12 @@ class Master:
     def register(self, run_number, start_time, stop_time=None):
         self.clock.now += SECOND
         return self.write.add_run(run_number, start_time, stop_time, "daq")
+
+    def preview(self, valid_from, data=b"new\n", device_name="TOF1", calibration_type="t0", **sent):
+        upload = Upload.checked(
+            device_name, calibration_type, valid_from, data, sent.get("sha256"), sent.get("comment"), max_payload=1000
+        )
+        return self.write.preview_calibration(upload)
 
     def settled(self):
         """The present instant, ten seconds later: all that was written may be asked for as of it."""
@@ -778,3 +785,128 @@ class TestDamage:
         with pytest.raises(DamagedPayload):
             cdb.for_date(MARCH)
         assert cdb.for_date(OCTOBER).data == b"2"
+
+
+class TestPreview:
+    def test_of_the_first_upload_of_all(self, cdb):
+        """In an empty database device and type are new, nothing is taken over from, and no run is there to get it."""
+        assert cdb.preview(MARCH) == Preview(None, True, True, False, False, None, 0, (), None)
+        assert cdb.preview(cdb.clock.now + MICROSECOND).lies_in_future
+        assert not cdb.preview(cdb.clock.now).lies_in_future
+
+    def test_a_type_may_be_new_where_the_device_is_not(self, cdb):
+        """Upper and lower case make nothing new, and what is withdrawn was stored all the same."""
+        cdb.withdraw(cdb.store(MARCH).id)
+        told = [cdb.preview(MARCH, device_name=device, calibration_type=type_) for device, type_ in KEYS]
+        found = [(preview.device_is_new, preview.calibration_type_is_new) for preview in told]
+        assert found == [(False, False), (False, False), (False, True), (True, True)]
+
+    def test_beside_an_equal_valid_from(self, cdb):
+        """Under the same valid_from it takes over at once, a microsecond later from then, a microsecond earlier until
+        then."""
+        first, second = cdb.store(MARCH, b"first"), cdb.store(OCTOBER, b"second")
+        at, after, before = (cdb.preview(instant) for instant in (MARCH, MARCH + MICROSECOND, MARCH - MICROSECOND))
+        assert (at.takes_over_from.id, at.valid_until) == (first.id, OCTOBER)
+        assert (after.takes_over_from.id, after.valid_until) == (first.id, OCTOBER)
+        assert (before.takes_over_from, before.valid_until) == (None, MARCH)
+        assert (cdb.preview(OCTOBER).takes_over_from.id, cdb.preview(OCTOBER).valid_until) == (second.id, None)
+        # As it stands now, so that one sees until when it would have been.
+        assert at.takes_over_from == replace(cdb.read.calibration_for_id(first.id), data=None)
+
+    def test_the_runs_that_start_while_it_applies_get_it(self, cdb):
+        """From valid_from, included, until the next, excluded, to the microsecond; whatever they got before."""
+        cdb.store(OCTOBER)
+        starts = [MARCH - MICROSECOND, MARCH, MARCH + MICROSECOND, OCTOBER - MICROSECOND, OCTOBER]
+        for number, start in enumerate(starts, start=100):
+            cdb.register(number, start)
+        told = cdb.preview(MARCH)
+        assert (told.run_count, told.run_range) == (3, (RunRange(101, 103),))
+        assert cdb.preview(OCTOBER).run_range == (RunRange(104, 104),)
+        assert cdb.preview(OCTOBER + MICROSECOND).run_count == 0
+
+    def test_numbers_make_ranges_not_times(self, cdb):
+        """Runs are told by number, however they follow in time; a number that is none of them parts two ranges."""
+        for number, start in [
+            (5, MARCH),
+            (4, OCTOBER),
+            (3, MARCH + SECOND),
+            (7, MARCH),
+            (9, MARCH - SECOND),
+            (8, MARCH),
+        ]:
+            cdb.register(number, start)
+        assert cdb.preview(MARCH).run_range == (RunRange(3, 5), RunRange(7, 8))
+
+    def test_a_corrected_run_counts_where_it_now_starts(self, cdb):
+        """A run whose time was corrected is one run, at its last time alone."""
+        cdb.register(7662, MARCH)
+        cdb.register(7662, OCTOBER)
+        cdb.store(OCTOBER, b"later")
+        assert cdb.preview(MARCH).run_count == 0
+        assert cdb.preview(MARCH).lies_before_first_run
+        assert cdb.preview(OCTOBER).run_count == 1
+        cdb.register(7662, MARCH)
+        assert cdb.preview(MARCH).run_range == (RunRange(7662, 7662),)
+        assert not cdb.preview(MARCH).lies_before_first_run
+
+    def test_what_is_withdrawn_does_not_stand_in_the_way(self, cdb):
+        """Neither does it take over, nor is it taken over from, nor is it found stored."""
+        good, wrong, later = cdb.store(MARCH), cdb.store(MARCH + SECOND, b"new\n"), cdb.store(OCTOBER)
+        cdb.register(7662, OCTOBER)
+        assert cdb.preview(MARCH + SECOND).stored_id == wrong.id
+        cdb.withdraw(wrong.id)
+        cdb.withdraw(later.id)
+        told = cdb.preview(MARCH + SECOND)
+        assert (told.stored_id, told.takes_over_from.id, told.valid_until) == (None, good.id, None)
+        assert told.run_count == 1
+
+    def test_what_is_stored_changes_nothing(self, cdb):
+        """Bytes that are there under this valid_from are told by their id; superseded ones are in force at no time."""
+        first, second = cdb.store(MARCH, b"first"), cdb.store(MARCH, b"second")
+        cdb.register(7662, MARCH)
+        again = cdb.preview(MARCH, b"second")
+        assert (again.stored_id, again.run_count, again.run_range, again.valid_until) == (second.id, 0, (), None)
+        superseded = cdb.preview(MARCH, b"first", "tof1", "T0")
+        assert (superseded.stored_id, superseded.valid_until, superseded.run_count) == (first.id, MARCH, 0)
+        assert superseded.takes_over_from.id == second.id
+        assert cdb.store(MARCH, b"first").valid_until == superseded.valid_until
+
+    def test_before_the_first_run_is_before_every_start(self, cdb):
+        """At the first start it is not, a microsecond earlier it is; runs are counted by their times, not numbers."""
+        cdb.register(1, OCTOBER)
+        cdb.register(2, MARCH)
+        assert not cdb.preview(MARCH).lies_before_first_run
+        assert cdb.preview(MARCH - MICROSECOND).lies_before_first_run
+
+    def test_of_many_ranges_a_thousand_are_told(self, cdb):
+        """All runs are counted, and the first thousand ranges given."""
+        with cdb.database.write() as connection:
+            for number in range(1, 1002):
+                values = f"{number}, 'run', {number}, 'daq', '{number:064x}'"
+                connection.exec_driver_sql(f"INSERT INTO journal VALUES ({values})")
+                start = instants.to_microseconds(MARCH) - number
+                connection.exec_driver_sql(f"INSERT INTO run VALUES ({number}, {number * 2}, {start}, NULL)")
+        told = cdb.preview(FIRST_INSTANT)
+        assert (told.run_count, len(told.run_range)) == (1001, 1000)
+        assert (told.run_range[0], told.run_range[-1]) == (RunRange(2, 2), RunRange(2000, 2000))
+
+    def test_the_ends_of_time(self, cdb):
+        """The first and the last instant are instants like others."""
+        cdb.register(1, FIRST_INSTANT)
+        cdb.register(2, LAST_INSTANT)
+        assert cdb.preview(FIRST_INSTANT).run_range == (RunRange(1, 2),)
+        assert cdb.preview(LAST_INSTANT).run_range == (RunRange(2, 2),)
+
+    def test_it_writes_nothing(self, cdb):
+        """Not even the payload: every table has as many rows as before, and the journal its digest."""
+        cdb.store(MARCH)
+        tables = ("journal", "calibration", "withdrawal", "run", "payload")
+        before = [cdb.rows(table) for table in tables], cdb.read.status().digest
+        cdb.preview(OCTOBER, b"never stored")
+        cdb.preview(MARCH)
+        assert ([cdb.rows(table) for table in tables], cdb.read.status().digest) == before
+
+    def test_it_waits_for_no_writer(self, cdb):
+        """A preview only reads: while another holds the lock of writers it answers at once."""
+        with cdb.database.write():
+            assert cdb.preview(MARCH).device_is_new

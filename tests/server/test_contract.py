@@ -20,6 +20,7 @@ from cdb_server.soap import types
 from cdb_server.soap.contract import Contract
 from cdb_server.soap.endpoint import Endpoint
 from cdb_server.soap.faults import FAULTS, fault_of
+from cdb_server.soap.gate import _EXPECTED
 from cdb_server.soap.services import Calibration, CalibrationSuperMouse
 from tests.servers import Master
 
@@ -564,3 +565,9 @@ def test_a_fault_has_a_code_of_its_errors_side_and_name(error: type[errors.CdbEr
 def test_only_unavailable_and_a_damaged_payload_are_the_servers_fault() -> None:
     """All other errors ask the caller for something else."""
     assert {error for error in FAULTS if error.side == "Server"} == {errors.Unavailable, errors.DamagedPayload}
+
+
+def test_every_type_of_an_argument_has_words_for_a_wrong_value() -> None:
+    """What is refused as a value is told what the value must be."""
+    types_ = {argument.type for file in SERVICES for known in Contract(file).operations.values() for argument in known}
+    assert types_ <= set(_EXPECTED)

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from cdb_server import journal
-from cdb_server.errors import CalibrationNotFound, Unavailable
+from cdb_server.errors import CalibrationNotFound, TooLarge, Unavailable
 from cdb_server.instants import MICROSECOND, UTC
 from cdb_server.model import Entry, NewCalibration, RunTimes, Withdrawal
 from cdb_server.repository import Database, Reader, Upload, Writer
@@ -157,6 +157,78 @@ def test_a_stored_history_is_proved_by_its_rows(database, database_url):
     assert [serial for serial, _, _ in found] == [1, 2, 3, 4, 5, 6, 7]
     assert [kept for _, kept, _ in found] == [digest for _, _, digest in found]
     assert (reader.status().serial, reader.status().digest) == (7, found[-1][2])
+
+
+def asked(reader, after_serial=0, limit=1000):
+    return reader.journal(after_serial, limit)
+
+
+def filled(database, entries):
+    """A database of so many entries, of the three kinds by turns, and what was written."""
+    clock = Clock(CREATED)
+    writer, content = Writer(database, clock=clock), []
+    for number in range(1, entries + 1):
+        clock.now += MICROSECOND
+        if number % 3 == 1:
+            upload = Upload.checked("TOF1", "t0", MARCH, b"%d" % number, None, None, max_payload=100)
+            writer.add_calibration(upload, "alice")
+            content.append(upload.content)
+        elif number % 3 == 2:
+            content.append(Withdrawal(number - 1, f"reason {number}"))
+            writer.withdraw_calibration(number - 1, f"reason {number}", "bob")
+        else:
+            content.append(RunTimes(number, MARCH, None))
+            writer.add_run(number, MARCH, None, "daq")
+    return content
+
+
+def test_the_journal_is_answered_as_it_was_written(database):
+    """Entries come in the order of their serials, each with what was written, when and by whom, and its digest."""
+    written = filled(database, 7)
+    found = asked(Reader(database))
+    assert [entry.content for entry, _ in found] == written
+    assert [entry.serial for entry, _ in found] == [1, 2, 3, 4, 5, 6, 7]
+    assert [entry.author for entry, _ in found] == ["alice", "bob", "daq"] * 2 + ["alice"]
+    assert [entry.created for entry, _ in found] == [CREATED + n * MICROSECOND for n in range(1, 8)]
+    digest = journal.GENESIS
+    for entry, kept in found:
+        digest = journal.digest(digest, entry)
+        assert kept == digest
+    assert Reader(database).status().digest == digest
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 6, 7, 8])
+def test_the_journal_is_read_in_parts_to_its_end(database, limit):
+    """Asked again and again for what came after the last serial, it gives every entry once; fewer are the last."""
+    filled(database, 7)
+    reader, parts = Reader(database), []
+    while True:
+        parts.append(asked(reader, parts[-1][-1][0].serial if parts else 0, limit))
+        assert len(parts[-1]) <= limit
+        if len(parts[-1]) < limit:
+            break
+    assert [found for part in parts for found in part] == asked(reader)
+    assert all(len(part) == limit for part in parts[:-1])
+
+
+def test_after_the_end_there_is_nothing(database):
+    """After the last serial, or any later one, the answer is empty; and so it is of an empty journal."""
+    reader = Reader(database)
+    assert asked(reader) == []
+    filled(database, 3)
+    assert [entry.serial for entry, _ in asked(reader, 2)] == [3]
+    for after_serial in (3, 4, 2**63 - 1):
+        assert asked(reader, after_serial) == []
+
+
+def test_no_more_entries_are_given_at_once_than_the_server_is_set_to(database):
+    """The greatest limit is answered, one more is too large, and the error says the greatest."""
+    filled(database, 3)
+    reader = Reader(database, max_entries=2)
+    assert len(asked(reader, 0, 2)) == 2
+    with pytest.raises(TooLarge) as caught:
+        asked(reader, 0, 3)
+    assert caught.value.asked == {"limit": 2}
 
 
 def test_an_empty_journal_has_the_first_digest(database):

@@ -22,7 +22,7 @@ from tests.server.oracle import MICROSECOND, Clock, Oracle
 START = datetime(2016, 3, 1, 8, tzinfo=UTC)
 FAR = START + timedelta(days=1)
 KEYS = [("TOF1", "t0"), ("TOF1", "tw"), ("KL", "t0")]
-RUNS = [7661, 7662, 7663]
+RUNS = [7661, 7662, 7663, 7665]  # with a gap in their numbers
 
 # A history to be asked everything: (microseconds that the clock moves, method, arguments). Times are microseconds too.
 HISTORY = [
@@ -76,6 +76,10 @@ class Server:
     def add_calibration(self, device_name, calibration_type, valid_from, data, comment, author):
         upload = Upload.checked(device_name, calibration_type, valid_from, data, None, comment, max_payload=100)
         return self._writer.add_calibration(upload, author)
+
+    def preview_calibration(self, device_name, calibration_type, valid_from, data):
+        upload = Upload.checked(device_name, calibration_type, valid_from, data, None, None, max_payload=100)
+        return self._writer.preview_calibration(upload)
 
     def __getattr__(self, name):
         return getattr(self._writer if hasattr(self._writer, name) else self._reader, name)
@@ -137,6 +141,12 @@ class Both:
         for start, stop in periods:
             yield from (("ids", start, stop), ("runs", start, stop))
 
+    def previews(self):
+        """Every upload at the points: to keys that there are and that there are not, of bytes known and unknown."""
+        for key in [*KEYS, ("tof1", "T0"), ("KL", "tw"), ("TOF2", "t0")]:
+            for point in [*self.points(), self.clock.now, self.clock.now + MICROSECOND]:
+                yield from (("preview_calibration", *key, point, data) for data in (b"a", b"b", b"c", b"new"))
+
 
 def at(microseconds):
     return START + microseconds * MICROSECOND
@@ -156,6 +166,15 @@ def id_of(ask, *arguments):
         return ask(*arguments).id
     except CalibrationNotFound:
         return None
+
+
+def every_row(database):
+    """All that the database holds."""
+    with database.read() as connection:
+        return {
+            table: connection.exec_driver_sql(f"SELECT * FROM {table} ORDER BY 1").all()
+            for table in ("journal", "calibration", "withdrawal", "run", "payload")
+        }
 
 
 @pytest.fixture
@@ -209,6 +228,19 @@ def test_any_history_is_answered_as_the_rules_say(empty_database, history, seed)
             both.ask(*question, as_of)
 
 
+@settings(generated, max_examples=25)
+@given(history=histories, seed=st.integers(0, 2**32))
+def test_a_preview_of_any_upload_says_what_really_changes(empty_database, history, seed):
+    """On generated histories, a preview tells what an upload to a copy changes for every run; and writes nothing."""
+    database = empty_database()
+    both = Both(database)
+    both.play(history)
+    before = every_row(database)
+    for preview in random.Random(seed).sample(list(both.previews()), 20):
+        both.ask(*preview)
+    assert every_row(database) == before
+
+
 @settings(generated, max_examples=10)
 @given(before=histories, after=histories, seed=st.integers(0, 2**32))
 def test_an_answer_as_of_an_instant_never_changes(empty_database, before, after, seed):
@@ -242,6 +274,19 @@ def test_a_history_is_answered_as_of_everywhere(empty_database):
         # For the sake of time each instant gets a third of the questions, and its neighbours the others.
         for question in questions[turn % 3 :: 3]:
             both.ask(*question, as_of)
+
+
+def test_every_preview_on_a_history_says_what_really_changes(empty_database):
+    """One history is asked for the preview of every upload at and beside everything that begins; so is none at all."""
+    both = Both(empty_database())
+    for preview in both.previews():
+        both.ask(*preview)
+    both.play(HISTORY)
+    asked = [both.ask(*preview) for preview in both.previews()]
+    assert {preview.run_count for preview in asked} >= {0, 1, 2}
+    assert any(preview.stored_id and preview.takes_over_from.id != preview.stored_id for preview in asked)
+    assert any(preview.lies_in_future for preview in asked)
+    assert any(preview.lies_before_first_run for preview in asked)
 
 
 def test_the_future_becomes_current(empty_database):

@@ -7,6 +7,7 @@ from datetime import datetime
 from cdb._instants import say
 from cdb.calibration import Calibration
 from cdb.cli import difference
+from cdb.cli.shared import shown
 from cdb.records import CalibrationRecord, Preview, RunRange
 
 # So much of a comparison or list fits on a screen beside the rest.
@@ -26,9 +27,11 @@ def of_upload(
     """The lines that tell what storing `data` for a device and type would change."""
     name = f"{key[0].upper()} {key[1].lower()}"
     if preview.stored_id is not None:
-        return [
-            f"{name} from {say(valid_from)}: these bytes are stored there as {preview.stored_id}; nothing would change"
-        ]
+        there = f"{name} from {say(valid_from)}: these bytes are stored there as {preview.stored_id}"
+        before = preview.takes_over_from
+        if before is not None and before.id != preview.stored_id:
+            there += f"; {before.id}, stored later under the same valid from, is in force"
+        return [f"{there}; nothing would change"]
     until = "nothing takes over yet" if preview.valid_until is None else f"until {say(preview.valid_until)}"
     lines = [f"{name} from {say(valid_from)}, {until}", *(f"! {warning}" for warning in warnings(client, key, preview))]
     before = preview.takes_over_from
@@ -38,7 +41,8 @@ def of_upload(
         lines.append(f"takes over from {before.id}, in force since {say(before.valid_from)}: {_origin(before)}")
     lines.append(f"runs that get it instead: {runs(preview.run_count, preview.run_range)}")
     if before is None:
-        lines.append(f"content: {len(data)} bytes")
+        lines.append(f"content: {difference.size(data)}")
+        lines += [f"! {doubt}" for doubt in difference.doubts(data)]
     else:
         old = client.get_calibration_for_id(before.id).data
         names = (str(before.id), "this file")
@@ -62,6 +66,14 @@ def warnings(client: Calibration, key: tuple[str, str], preview: Preview) -> lis
     return found
 
 
+def doubts(client: Calibration, data: bytes, before: CalibrationRecord | None) -> list[str]:
+    """What about the content may be a slip, beside that of the calibration that is in force now."""
+    if before is None:
+        return difference.doubts(data)
+    old = client.get_calibration_for_id(before.id).data
+    return [f"the same bytes as {before.id}"] if data == old else difference.doubts(data, old, str(before.id))
+
+
 def of_withdrawal(client: Calibration, id: int) -> list[str]:
     """The lines that tell what withdrawing a calibration would change: by rule 3 the one before it applies again."""
     meant = client.get_calibration_for_id(id).record
@@ -69,7 +81,8 @@ def of_withdrawal(client: Calibration, id: int) -> list[str]:
     lines = [f"{name}, {_origin(meant)}"]
     if meant.withdrawn and meant.withdrawn_at is not None:
         when = say(meant.withdrawn_at)
-        return [*lines, f"it was withdrawn at {when}: {meant.withdrawn_reason}; nothing would change"]
+        reason = shown(meant.withdrawn_reason or "")
+        return [*lines, f"it was withdrawn at {when}: {reason}; nothing would change"]
     if meant.valid_until == meant.valid_from:
         return [*lines, "it is not in force at any time: what applies would not change"]
     until = "with no end" if meant.valid_until is None else f"until {say(meant.valid_until)}"
@@ -111,7 +124,7 @@ def _ranges(numbers: Sequence[int]) -> list[RunRange]:
 
 def _origin(record: CalibrationRecord) -> str:
     comment = f", {record.comment!r}" if record.comment else ""
-    return f"{record.size} bytes, stored {say(record.created)} by {record.author}{comment}"
+    return f"{record.size} bytes, stored {say(record.created)} by {shown(record.author)}{comment}"
 
 
 def _meant(name: str, known: Sequence[str]) -> str:

@@ -2,11 +2,13 @@
 
 from bisect import bisect_left
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 import click
 
+from cdb._exceptions import Unavailable
 from cdb._instants import say
 from cdb.calibration import Calibration
 from cdb.cli import shared
@@ -47,7 +49,7 @@ def log(
             return entry if entry.kind == "calibration" else None
         id = entry.calibration_id
         if id not in calibrations:
-            calibrations[id] = client.get_journal(id - 1, 1)[0]
+            calibrations[id] = _entry(client, id)
         return calibrations[id]
 
     def asked_for(entry: JournalEntry) -> bool:
@@ -64,7 +66,7 @@ def log(
 
     found = [entry for entry in read if asked_for(entry)]
     if as_json:
-        shared.print_json(found)
+        shared.print_json([{**asdict(entry), "withdrawn": withdrawals.get(entry.serial)} for entry in found])
         return
     rows = []
     for entry in found:
@@ -77,16 +79,28 @@ def _written_before(client: Calibration, length: int, since: datetime | None) ->
     """How many of the first `length` entries were written before a time. They are in the order of their times."""
     if since is None:
         return 0
-    return bisect_left(range(length), since, key=lambda serial: client.get_journal(serial, 1)[0].created)
+    return bisect_left(range(length), since, key=lambda before: _entry(client, before + 1).created)
 
 
 def _entries(client: Calibration, after_serial: int, length: int) -> Iterator[JournalEntry]:
     while after_serial < length:
         entries = client.get_journal(after_serial, min(AT_ONCE, length - after_serial))
         if not entries:
-            return
+            raise _behind(after_serial + 1)
         yield from entries
         after_serial = entries[-1].serial
+
+
+def _entry(client: Calibration, serial: int) -> JournalEntry:
+    entries = client.get_journal(serial - 1, 1)
+    if not entries:
+        raise _behind(serial)
+    return entries[0]
+
+
+def _behind(serial: int) -> Unavailable:
+    """Of several servers another answers than before, and it has not come so far."""
+    return Unavailable(f"the server that answers now does not have entry {serial} yet: ask again later, or one server")
 
 
 def _what(entry: JournalEntry, about: JournalEntry | None) -> str:

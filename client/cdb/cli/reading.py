@@ -50,7 +50,8 @@ def get(
     else:
         text = client.get_current_calibration(device_name, calibration_type, as_of)
     if text.withdrawn and text.withdrawn_at is not None:
-        click.echo(f"cdb: {text.id} was withdrawn at {say(text.withdrawn_at)}: {text.withdrawn_reason}", err=True)
+        reason = shared.shown(text.withdrawn_reason or "")
+        click.echo(f"cdb: {text.id} was withdrawn at {say(text.withdrawn_at)}: {reason}", err=True)
     if output is None:
         sys.stdout.buffer.write(text.data)
         sys.stdout.buffer.flush()

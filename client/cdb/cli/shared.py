@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, is_dataclass
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
@@ -28,7 +30,7 @@ class Cdb(click.Group):
         try:
             return super().invoke(ctx)
         except CdbError as error:
-            click.echo(f"cdb: {error.message}", err=True)
+            click.echo(f"cdb: {shown(error.message)}", err=True)
             sys.exit(3 if isinstance(error, ServerUnreachable) else 1)
         except OSError as error:
             if error.errno == errno.EPIPE:
@@ -85,15 +87,24 @@ def writer(command: Command) -> Command:
     return command
 
 
+def shown(text: str) -> str:
+    """A text as it may be printed: what others wrote must not act on a terminal, nor turn its words about.
+
+    All that is not printable is spelled as in Python, a C1 control as `\\x9b`; lines and tabs stay.
+    """
+    return _spelled(text, lambda character: character.encode("unicode_escape").decode("ascii"))
+
+
 def print_json(value: Any) -> None:
-    """Print an answer as JSON: instants as text, dataclasses as objects."""
-    click.echo(json.dumps(value, default=_plain, indent=2, ensure_ascii=False))
+    """Print an answer as JSON: instants as text, dataclasses as objects; what is not printable as `\\u009b`."""
+    text = json.dumps(value, default=_plain, indent=2, ensure_ascii=False)
+    click.echo(_spelled(text, lambda character: json.dumps(character)[1:-1]))
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, err: bool = False) -> None:
     """Print a table on a terminal; in a pipe, a line for each row with tabs between its columns, without heading."""
     if (sys.stderr if err else sys.stdout).isatty():
-        table = Table(*columns)
+        table = Table(*map(escape, columns))
         for row in rows:
             table.add_row(*(Text(_text(value, say)) for value in row))
         Console(stderr=err).print(table)
@@ -110,6 +121,12 @@ def progress(unit: str) -> Progress:
     return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
+def _spelled(text: str, spell_one: Callable[[str], str]) -> str:
+    if text.isprintable():
+        return text
+    return re.sub(r"[^\t\n -~]", lambda found: found[0] if found[0].isprintable() else spell_one(found[0]), text)
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return spell(value)
@@ -121,4 +138,4 @@ def _plain(value: Any) -> Any:
 def _text(value: Any, instant_text: Callable[[datetime], str]) -> str:
     if value is None:
         return ""
-    return instant_text(value) if isinstance(value, datetime) else str(value)
+    return instant_text(value) if isinstance(value, datetime) else shown(str(value))

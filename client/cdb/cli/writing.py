@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.markup import escape
 
 from cdb._exceptions import CdbPermanentError, NotAuthorised
 from cdb._instants import instant
@@ -63,7 +64,6 @@ def add(
     if table is not None:
         if any(value is not None for value in (device_name, valid_from, comment)):
             raise click.UsageError("--from says all: leave the rest out")
-
         _add_table(client, table, dry_run=dry_run, ask=ask)
         return
     if device_name is None or calibration_type is None or file is None:
@@ -101,24 +101,31 @@ def _add_table(client: CalibrationSuperMouse, table: Path, *, dry_run: bool, ask
 
     if dry_run or ask:
         previews: list[tuple[Any, ...]] = []
+        new: list[Row] = []
 
         def preview(row: Row) -> None:
-            found = client.preview_calibration(*upload(row))
-            before = found.takes_over_from and found.takes_over_from.id
-            notes = impact.warnings(client, (row["device_name"], row["calibration_type"]), found)
+            uploaded = upload(row)
+            found, data = client.preview_calibration(*uploaded), uploaded[3]
+            before = found.takes_over_from
             if found.stored_id is not None:
                 notes = [f"is stored as {found.stored_id}"]
+            else:
+                notes = impact.warnings(client, (row["device_name"], row["calibration_type"]), found)
+                notes += impact.doubts(client, data, before)
+                new.append(row)
             applies = instant("valid_from", row["valid_from"]), found.valid_until
-            told = impact.runs(found.run_count, found.run_range), "; ".join(notes)
-            previews.append((row["device_name"], row["calibration_type"], *applies, before, *told))
+            instead = (before.id, before.size) if before else (None, None)
+            told = impact.runs(found.run_count, found.run_range), len(data), instead[1], "; ".join(notes)
+            previews.append((row["device_name"], row["calibration_type"], *applies, instead[0], *told))
 
         refused = _load(table, columns, preview, name, done="previewed")
-        heading = ("device", "type", "valid from", "valid until", "takes over from", "runs", "note")
+        heading = ("device", "type", "valid from", "valid until", "takes over from", "runs", "bytes", "now", "note")
         shared.print_rows(heading, previews, err=not dry_run)
         click.echo("each row as things stand now, without the rows before it", err=True)
         if dry_run:
             sys.exit(1 if refused else 0)
-        _ask(f"store {len(previews)} calibrations?")
+        if new:
+            _ask(f"store {len(new)} calibrations?")
     if _load(table, columns, lambda row: client.add_calibration(*upload(row)), name):
         sys.exit(1)
 
@@ -136,7 +143,7 @@ def withdraw(id: int, reason: str | None, dry_run: bool, server: str, user: str 
     if reason is None:
         raise click.UsageError("say with --reason why")
     withdrawn = CalibrationSuperMouse(server, user=user, token=token).withdraw_calibration(id, reason)
-    click.echo(f"{id} is withdrawn: {withdrawn.withdrawn_reason}", err=True)
+    click.echo(f"{id} is withdrawn: {shared.shown(withdrawn.withdrawn_reason or '')}", err=True)
 
 
 @click.command("add")
@@ -191,11 +198,11 @@ def _load(
     `name` makes the name of a row out of its cells, `done` says what was done with those not refused. Returns how many
     were refused.
     """
-    rows = list(_rows(table, columns))
+    rows, file = list(_rows(table, columns)), shared.shown(table.name)
     accepted = refused = 0
     try:
         with shared.progress("rows") as progress:
-            for line, row in progress.track(rows, description=table.name):
+            for line, row in progress.track(rows, description=escape(file)):
                 try:
                     write(row)
                     accepted += 1
@@ -203,12 +210,12 @@ def _load(
                     raise
                 except (CdbPermanentError, RefusedRow) as error:
                     refused += 1
-                    told = f"{table.name}:{line}: {name.format(**row)}: refused: {error}"
+                    told = shared.shown(f"{file}:{line}: {name.format(**row)}: refused: {error}")
                     progress.console.print(told, markup=False, soft_wrap=True)
     finally:
         left = len(rows) - accepted - refused
         undone = f", {left} not tried: repeat the command" if left else ""
-        click.echo(f"{table.name}: {len(rows)} rows, {accepted} {done}, {refused} refused{undone}", err=True)
+        click.echo(f"{file}: {len(rows)} rows, {accepted} {done}, {refused} refused{undone}", err=True)
     return refused
 
 

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, select
 from cdb_server.model import Entry, NewCalibration, RunTimes, Withdrawal
 from cdb_server.schema import calibration, journal, run, withdrawal
 
-_ENTRIES = (
+ENTRIES = (
     select(
         journal,
         calibration.c.device_name,
@@ -31,7 +31,7 @@ _ENTRIES = (
 
 def entries(connection: Connection, after_serial: int, limit: int) -> list[tuple[Entry, str]]:
     """At most `limit` entries after a serial, in order, each with the digest that is kept with it."""
-    found = connection.execute(_ENTRIES.where(journal.c.serial > after_serial).limit(limit))
+    found = connection.execute(ENTRIES.where(journal.c.serial > after_serial).limit(limit))
     return [(Entry(row.serial, row.created, row.author, _content(row)), row.digest) for row in found]
 
 

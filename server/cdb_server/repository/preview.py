@@ -19,9 +19,13 @@ def preview(connection: Connection, content: NewCalibration, now: datetime) -> P
     stored_id: int | None = connection.execute(
         validity.equal_calibration(*key, content.valid_from, content.sha256)
     ).scalar()
-    valid_until: datetime | None = connection.execute(validity.next_valid_from(*key, content.valid_from)).scalar()
     run_count, run_range = 0, tuple[RunRange, ...]()
-    if stored_id is None:
+    stored = None if stored_id is None else reader.record(connection, calibration.c.id == stored_id)
+    if stored is not None:
+        # It may be superseded: to store it again does not bring it back (rule 9).
+        valid_until = stored.valid_until
+    else:
+        valid_until = connection.execute(validity.next_valid_from(*key, content.valid_from)).scalar()
         changing = content.valid_from, valid_until
         run_count = connection.execute(validity.run_count(*changing)).scalar_one()
         ranges = connection.execute(validity.run_ranges(*changing).limit(MOST_RANGES))

@@ -39,6 +39,8 @@ _EXPECTED = {
     "calibration_type": "1 to 64 letters, digits, spaces and _ . + -, first a letter, last not a space",
     "id": "a whole number from 1 to 9223372036854775807",
     "run_number": "a whole number from 1 to 9223372036854775807",
+    "entry_limit": "a whole number from 1 to 9223372036854775807",
+    "serial": "a whole number from 0 to 9223372036854775807",
     "instant": "an instant that exists, like 2016-03-01T08:00:00.000000Z: T between date and time, six digits of a "
     "second at most, then nothing (UTC), Z or an offset like +01:00",
     "sha256": "64 hexadecimal digits",

@@ -185,6 +185,23 @@ step('list-devices', function () use ($reader, $device) {
 step('as-of', fn() => fault('CalibrationNotFound', [], fn() => $reader->get_current_calibration(
     ['device_name' => $device, 'calibration_type' => 'binary', 'as_of' => VALID_FROM],
 )));
+step('journal', function () use ($reader, $device) {
+    global $ids, $files;
+    [$entry] = $reader->get_journal(['after_serial' => $ids['binary'] - 1, 'limit' => 1])->entry;
+    expect([$entry->serial, $entry->kind, $entry->device_name], [$ids['binary'], 'calibration', $device]);
+    expect([$entry->size, isset($entry->reason)], [strlen($files['binary']), false]);
+});
+step('preview', function () use ($writer, $device, $run) {
+    global $ids, $files;
+    $upload = ['device_name' => $device, 'calibration_type' => 'binary', 'valid_from' => RUN_START, 'data' => 'new'];
+    $told = $writer->preview_calibration($upload)->preview;
+    expect([isset($told->stored_id), $told->device_is_new], [false, false]);
+    expect($told->takes_over_from->id, $ids['binary']);
+    $own = array_filter($told->run_range, fn($each) => $each->first_run === $run && $each->last_run === $run);
+    expect(count($own), 1);
+    $known = ['valid_from' => VALID_FROM, 'data' => $files['binary']] + $upload;
+    expect($writer->preview_calibration($known)->preview->stored_id, $ids['binary']);
+});
 step('withdraw', function () use ($writer) {
     global $ids;
     $withdrawn = $writer->withdraw_calibration(['id' => $ids['offset'], 'reason' => 'only a test'])->calibration;

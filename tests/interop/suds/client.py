@@ -112,6 +112,21 @@ def as_of():
     fault("CalibrationNotFound", {}, lambda: reader.get_current_calibration(DEVICE, "binary", as_of=VALID_FROM))
 
 
+def journal():
+    [entry] = reader.get_journal(int(ids["binary"]) - 1, 1)
+    expect((entry.serial, entry.kind, entry.device_name), (ids["binary"], "calibration", DEVICE))
+    expect((int(entry.size), hasattr(entry, "reason")), (len(files["binary"]), False))
+
+
+def preview():
+    told = writer.preview_calibration(DEVICE, "binary", RUN_START, base64.b64encode(b"new").decode("ascii"))
+    expect((hasattr(told, "stored_id"), told.device_is_new), (False, False))
+    expect(told.takes_over_from.id, ids["binary"])
+    expect((RUN, RUN) in [(int(found.first_run), int(found.last_run)) for found in told.run_range], True)
+    known = base64.b64encode(files["binary"]).decode("ascii")
+    expect(writer.preview_calibration(DEVICE, "binary", VALID_FROM, known).stored_id, ids["binary"])
+
+
 def withdraw():
     withdrawn = writer.withdraw_calibration(ids["offset"], "only a test")
     expect((withdrawn.withdrawn, withdrawn.withdrawn_reason), (True, "only a test"))
@@ -167,6 +182,8 @@ step("get-ids", listed, ["binary", "megabyte", "empty", "precise"], BEFORE_OFFSE
 step("get-ids-period", listed, ["binary", "megabyte", "empty", "precise", "offset"], RUN_START, OFFSET)
 step("list-devices", list_devices)
 step("as-of", as_of)
+step("journal", journal)
+step("preview", preview)
 step("withdraw", withdraw)
 missing = {"device_name": DEVICE, "calibration_type": "missing"}
 step(

@@ -119,6 +119,19 @@ def as_of():
     fault("CalibrationNotFound", {}, lambda: reader.get_current_calibration(DEVICE, "binary", as_of=VALID_FROM))
 
 
+def journal():
+    [entry] = reader.get_journal(ids["binary"] - 1, 1)
+    expect((entry.serial, entry.kind, entry.device_name), (ids["binary"], "calibration", DEVICE))
+    expect((entry.size, entry.reason, entry.run_number), (len(files["binary"]), None, None))
+
+
+def preview():
+    told = writer.preview_calibration(DEVICE, "binary", RUN_START, b"new")
+    expect((told.stored_id, told.device_is_new, told.takes_over_from.id), (None, False, ids["binary"]))
+    expect((RUN, RUN) in [(found.first_run, found.last_run) for found in told.run_range], True)
+    expect(writer.preview_calibration(DEVICE, "binary", VALID_FROM, files["binary"]).stored_id, ids["binary"])
+
+
 def withdraw():
     withdrawn = writer.withdraw_calibration(ids["offset"], "only a test")
     expect((withdrawn.withdrawn, withdrawn.withdrawn_reason), (True, "only a test"))
@@ -179,6 +192,8 @@ step("get-ids", listed, ["binary", "megabyte", "empty", "precise"], BEFORE_OFFSE
 step("get-ids-period", listed, ["binary", "megabyte", "empty", "precise", "offset"], RUN_START, OFFSET)
 step("list-devices", list_devices)
 step("as-of", as_of)
+step("journal", journal)
+step("preview", preview)
 step("withdraw", withdraw)
 missing = {"device_name": DEVICE, "calibration_type": "missing"}
 step(
