@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cdb_server import __version__
-from cdb_server.errors import CdbError, DatabaseRefused
+from cdb_server.errors import CdbError, DatabaseRefused, TlsRefused
 from cdb_server.http import listen, serve
 from cdb_server.instants import spell
 from cdb_server.repository import Database, Tokens
@@ -22,6 +22,7 @@ from cdb_server.settings import (
     is_this_machine,
     networks,
     public_address,
+    tls_files,
 )
 
 Command = Callable[..., None]
@@ -61,7 +62,7 @@ def _told(command: Command) -> Command:
     def run(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
-        except (CdbError, DatabaseRefused) as error:
+        except (CdbError, DatabaseRefused, TlsRefused) as error:
             click.echo(f"cdb-server: {error}", err=True)
             sys.exit(1)
 
@@ -135,6 +136,35 @@ def init(database: str) -> None:
     type=_Parsed("NETWORKS", networks),
     help="The networks from which writes are taken, such as 10.1.0.0/16; by default this machine.",
 )
+@click.option(
+    "--trusted-proxies",
+    envvar="CDB_TRUSTED_PROXIES",
+    show_envvar=True,
+    default="",
+    type=_Parsed("NETWORKS", networks),
+    help="The networks of proxies whose X-Forwarded-For is believed, such as 127.0.0.1/32; by default none.",
+)
+@click.option(
+    "--tls-cert",
+    envvar="CDB_TLS_CERT",
+    show_envvar=True,
+    metavar="FILE",
+    help="Serve https with this certificate, and those between it and its authority, in PEM.",
+)
+@click.option(
+    "--tls-key",
+    envvar="CDB_TLS_KEY",
+    show_envvar=True,
+    metavar="FILE",
+    help="The certificate's key, in PEM, without a password.",
+)
+@click.option(
+    "--tls-client-ca",
+    envvar="CDB_TLS_CLIENT_CA",
+    show_envvar=True,
+    metavar="FILE",
+    help="Take only callers that show a certificate of this authority, in PEM; by default anyone.",
+)
 @_told
 def serve_command(
     database: str,
@@ -143,17 +173,25 @@ def serve_command(
     workers: int,
     max_payload: int,
     write_networks: Any,
+    trusted_proxies: Any,
+    tls_cert: str | None,
+    tls_key: str | None,
+    tls_client_ca: str | None,
 ) -> None:
     """Serve an existing database as a master: questions from anywhere, writes from the write networks."""
     host, port = bind
+    try:
+        tls = tls_files(tls_cert, tls_key, tls_client_ca)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
     if public_url is None:
         if not is_this_machine(host):
             raise click.UsageError(
                 f"{host} can be reached from other machines: say with --public-url (CDB_PUBLIC_URL) under which address"
             )
-        public_url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        public_url = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
     Database.open(database, threads=1).close()
-    settings = Settings(database, host, port, public_url, workers, max_payload, write_networks)
+    settings = Settings(database, host, port, public_url, workers, max_payload, write_networks, trusted_proxies, tls)
     try:
         listening, settings = listen(settings)
     except OSError as error:
