@@ -31,9 +31,10 @@ def get(
     as_of: Any,
     output: Path | None,
     server: str,
+    client_cert: str | None,
 ) -> None:
     """Get a calibration: the current one, or that of a run, a date or an id. Its exact bytes go to stdout or a file."""
-    client = Calibration(server)
+    client = Calibration(server, client_cert=client_cert)
     if sum(value is not None for value in (run, date, id)) > 1:
         raise click.UsageError("--run, --date and --id exclude each other")
     if id is not None:
@@ -64,9 +65,9 @@ def get(
 @shared.as_of
 @shared.as_json
 @shared.server
-def ids(start: Any, stop: Any, as_of: Any, as_json: bool, server: str) -> None:
+def ids(start: Any, stop: Any, as_of: Any, as_json: bool, server: str, client_cert: str | None) -> None:
     """List the calibrations in force at one instant at least from START to STOP; without STOP, at START."""
-    found = Calibration(server).get_ids(start, stop, as_of)
+    found = Calibration(server, client_cert=client_cert).get_ids(start, stop, as_of)
     if as_json:
         shared.print_json(found)
         return
@@ -81,9 +82,9 @@ def ids(start: Any, stop: Any, as_of: Any, as_json: bool, server: str) -> None:
 @shared.as_of
 @shared.as_json
 @shared.server
-def devices(as_of: Any, as_json: bool, server: str) -> None:
+def devices(as_of: Any, as_json: bool, server: str, client_cert: str | None) -> None:
     """List the devices and their calibration types."""
-    found = Calibration(server).list_devices(as_of)
+    found = Calibration(server, client_cert=client_cert).list_devices(as_of)
     if as_json:
         shared.print_json(found)
         return
@@ -96,9 +97,9 @@ def devices(as_of: Any, as_json: bool, server: str) -> None:
 @shared.as_of
 @shared.as_json
 @shared.server
-def show_run(run_number: int, as_of: Any, as_json: bool, server: str) -> None:
+def show_run(run_number: int, as_of: Any, as_json: bool, server: str, client_cert: str | None) -> None:
     """Show a run's times and everything that applies to it."""
-    client = Calibration(server)
+    client = Calibration(server, client_cert=client_cert)
     run = client.get_run(run_number, as_of)
     applying = client.get_calibrations_for_run(run_number, as_of)
     if as_json:
@@ -114,9 +115,9 @@ def show_run(run_number: int, as_of: Any, as_json: bool, server: str) -> None:
 @click.command()
 @shared.as_json
 @shared.server
-def status(as_json: bool, server: str) -> None:
+def status(as_json: bool, server: str, client_cert: str | None) -> None:
     """Show what the server says of itself."""
-    said = Calibration(server).get_status()
+    said = Calibration(server, client_cert=client_cert).get_status()
     if as_json:
         shared.print_json(said)
         return

@@ -57,19 +57,34 @@ class AsOf(Time):
         return value if value == "now" else super().convert(value, param, ctx)
 
 
-server = click.option(
-    "--server",
-    envvar="CDB_SERVER",
-    show_envvar=True,
-    default=DEFAULT_SERVER,
-    show_default=True,
-    metavar="URL",
-    help="One base URL or more, in order of preference.",
-)
 as_of = click.option(
     "--as-of", type=AsOf(), help="Ask the database as it stood then; 'now': the latest that can be asked."
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def server(command: Command) -> Command:
+    """The options of every command: which service, and how to be let in by it."""
+    for option in (
+        click.option(
+            "--client-cert",
+            envvar="CDB_CLIENT_CERT",
+            show_envvar=True,
+            metavar="FILE",
+            help="Your certificate and its key in one PEM file, for a server that asks for it.",
+        ),
+        click.option(
+            "--server",
+            envvar="CDB_SERVER",
+            show_envvar=True,
+            default=DEFAULT_SERVER,
+            show_default=True,
+            metavar="URL",
+            help="One base URL or more, in order of preference.",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 def writer(command: Command) -> Command:

@@ -45,6 +45,7 @@ def add(
     comment: str | None,
     table: Path | None,
     server: str,
+    client_cert: str | None,
     user: str | None,
     token: str | None,
 ) -> None:
@@ -52,7 +53,7 @@ def add(
 
     To store again what is stored writes nothing, so that a command that failed can be repeated.
     """
-    client = CalibrationSuperMouse(server, user=user, token=token)
+    client = CalibrationSuperMouse(server, user=user, token=token, client_cert=client_cert)
     if table is not None:
         if any(value is not None for value in (device_name, valid_from, comment)):
             raise click.UsageError("--from says all: leave the rest out")
@@ -85,9 +86,11 @@ def add(
 @click.argument("id", type=int)
 @click.option("--reason", required=True, help="Why; kept for all later readers.")
 @shared.writer
-def withdraw(id: int, reason: str, server: str, user: str | None, token: str | None) -> None:
+def withdraw(id: int, reason: str, server: str, client_cert: str | None, user: str | None, token: str | None) -> None:
     """Withdraw the calibration ID, stored by mistake: the one before it applies again."""
-    withdrawn = CalibrationSuperMouse(server, user=user, token=token).withdraw_calibration(id, reason)
+    withdrawn = CalibrationSuperMouse(server, user=user, token=token, client_cert=client_cert).withdraw_calibration(
+        id, reason
+    )
     click.echo(f"{id} is withdrawn: {withdrawn.withdrawn_reason}", err=True)
 
 
@@ -109,11 +112,12 @@ def add_run(
     stop: Any,
     table: Path | None,
     server: str,
+    client_cert: str | None,
     user: str | None,
     token: str | None,
 ) -> None:
     """Register the times of run N, or correct them; or, with --from, every row of a table."""
-    client = CalibrationSuperMouse(server, user=user, token=token)
+    client = CalibrationSuperMouse(server, user=user, token=token, client_cert=client_cert)
     if table is not None:
         if any(value is not None for value in (run_number, start, stop)):
             raise click.UsageError("--from says all: leave the rest out")
