@@ -104,6 +104,11 @@ def test_the_settings_of_the_guide_are_taken(tmp_path: Path) -> None:
     assert len(of_environment) == 3
     for block in of_environment:
         given = dict(line.split("=", 1) for line in block.splitlines())
+        # systemd and a shell read the same file.
+        sourced = subprocess.run(
+            ["bash", "-ec", f"set -a\n{block}env"], env={}, capture_output=True, text=True, check=True, timeout=60
+        ).stdout
+        assert {line for line in sourced.splitlines() if line.startswith("CDB_")} == set(block.splitlines())
         given |= {"CDB_DATABASE": given.get("CDB_DATABASE", "").replace("/var/", f"{tmp_path}/") or "sqlite:///none"}
         refused = subprocess.run(
             [sys.executable, "-m", "cdb_server", "serve"],
