@@ -109,6 +109,8 @@ def test_serve_makes_no_database_where_there_is_none(tmp_path: Path) -> None:
         (["--bind", "nonsense"], "not an address like"),
         (["--bind", "127.0.0.1:99999"], "not an address like"),
         (["--write-networks", "10.0.0.0/99"], "10.0.0.0/99"),
+        (["--trusted-proxies", "10.0.0.1/8"], "10.0.0.1/8"),
+        (["--trusted-proxies", "*"], "--trusted-proxies"),
         (["--public-url", "cdb.example.org"], "not a base address like"),
         (["--public-url", 'http://x/"&'], "not a base address like"),
         (["--public-url", "http://ü.example"], "not a base address like"),
