@@ -55,6 +55,14 @@ What a calibration would change can be seen before it is stored; this writes not
 Nothing is ever changed or deleted: a mistake is mended by storing again or by withdrawing. Every write may be repeated
 safely: what is already so is not written again.
 
+Over TLS
+--------
+For a server whose certificate a private authority signed, `REQUESTS_CA_BUNDLE` names a PEM file with the authority's
+certificate. For one that asks its callers for a certificate, `CDB_CLIENT_CERT` names a PEM file with yours and its key;
+or give it:
+
+    c = cdb.Calibration("https://cdb.example.org", client_cert="/home/alice/alice.pem")
+
 Errors
 ------
 All are `cdb.CdbError`: `cdb.CdbPermanentError` when asking again will not help, `cdb.CdbTemporaryError` when it may.

@@ -6,14 +6,16 @@ time and in size, follows no redirects, and takes nothing for an answer that the
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
+import ssl
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
-from typing import Any
+from typing import Any, TypeVar
 
 import requests
 import urllib3
@@ -32,8 +34,15 @@ CHUNK = 2**16
 LONGEST_ANSWER = 2**29
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# What OpenSSL makes of an answer in plain text.
+_NOT_TLS = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")
+_CLOSED = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
+# OpenSSL's numbers for a chain that ends in no authority that is known.
+_UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)
 _INSTANTS = ("date", "as_of", "complete_until")
 _NUMBERS = ("run_number", "id", "limit")
+
+Failure = TypeVar("Failure", bound=BaseException)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +58,20 @@ class Service:
     """One service of the contract at one or more servers."""
 
     def __init__(
-        self, wsdl: str, path: str, servers: Sequence[str], auth: tuple[str, str] | None, timeout: float
+        self,
+        wsdl: str,
+        path: str,
+        servers: Sequence[str],
+        auth: tuple[str, str] | None,
+        client_cert: str | None,
+        timeout: float,
     ) -> None:
         with as_file(files("cdb.wsdl").joinpath(wsdl)) as file:
             self._client = zeep.Client(str(file))
         self._path = path
         self._servers = servers
         self._auth = auth
+        self._client_cert = client_cert
         self._timeout = timeout
         self._of_thread = threading.local()
 
@@ -115,7 +131,7 @@ class Service:
                 content_type = response.headers.get("content-type", "")
                 reply = _Reply(response.status_code, content_type, bytes(content))
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise errors.ServerUnreachable(f"{server}: {_reason(error, self._timeout)}") from error
+            raise errors.ServerUnreachable(f"{server}: {self._reason(error, address)}") from error
         _check_status(reply, address, server)
         return reply
 
@@ -142,10 +158,64 @@ class Service:
     def _session(self) -> requests.Session:
         # One for each thread, and anew after a fork: the parent's connections carry the parent's answers.
         if getattr(self._of_thread, "process", None) != os.getpid():
-            self._of_thread.session = requests.Session()
+            session = requests.Session()
+            if self._client_cert is not None:
+                _check_certificate(self._client_cert)
+                # Twice the same: named as a key, too, one with a password is refused instead of asking the terminal.
+                session.cert = (self._client_cert, self._client_cert)
+            self._of_thread.session = session
             self._of_thread.process = os.getpid()
-        session: requests.Session = self._of_thread.session
-        return session
+        ready: requests.Session = self._of_thread.session
+        return ready
+
+    def _reason(self, error: Exception, address: str) -> str:
+        """Why a server could not be asked, and what to do."""
+        timeout = f"{self._timeout:g} s"
+        tls = _first(ssl.SSLError, error)
+        if isinstance(error, requests.ConnectTimeout):
+            return "no connection in time"
+        if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
+            return f"no answer within {timeout}"
+        if isinstance(tls, ssl.SSLCertVerificationError):
+            return f"its TLS certificate is not accepted: {tls.verify_message}{_remedy(tls)}"
+        if tls is not None and tls.reason in _NOT_TLS:
+            return "it does not speak TLS: is its address one with http://?"
+        # Of a connection that was made and ended before the answer began.
+        closed = isinstance(error, requests.ConnectionError) and _first((ssl.SSLError, *_CLOSED), error) is not None
+        if closed and address.startswith("https:"):
+            if self._client_cert is None:
+                return "it ended the TLS connection: if it asks for a certificate, name yours in CDB_CLIENT_CERT"
+            return (
+                "it ended the TLS connection: perhaps it does not accept the certificate in CDB_CLIENT_CERT, "
+                f"{self._client_cert}"
+            )
+        if tls is not None or isinstance(error, urllib3.exceptions.ProtocolError):
+            return "its answer was cut off"
+        if closed:
+            return "it ended the connection without an answer: is its address one with https://?"
+        if isinstance(error, requests.ConnectionError):
+            return "no connection: is it running, and is this its address? (CDB_SERVER)"
+        if isinstance(error, OSError) and "TLS CA certificate bundle" in str(error):
+            return "the file of certificates that REQUESTS_CA_BUNDLE names is not there"
+        return f"it could not be asked ({type(error).__name__})"
+
+
+def _check_certificate(file: str) -> None:
+    """Raise ServerUnreachable where CDB_CLIENT_CERT names no usable certificate."""
+
+    def no_password() -> str:
+        raise errors.ServerUnreachable(f"CDB_CLIENT_CERT {file}: its key is encrypted, and no password can be given")
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(file, password=no_password)
+    except ssl.SSLError:
+        raise errors.ServerUnreachable(
+            f"CDB_CLIENT_CERT {file} does not hold a certificate and its key, in PEM, for TLS"
+        ) from None
+    except OSError as error:
+        raise errors.ServerUnreachable(
+            f"CDB_CLIENT_CERT {file}, the certificate for TLS, cannot be read: {error.strerror}"
+        ) from None
 
 
 def _check_status(reply: _Reply, address: str, server: str) -> None:
@@ -162,6 +232,9 @@ def _check_status(reply: _Reply, address: str, server: str) -> None:
         raise errors.Unavailable(f"{server}: {said or 'it cannot answer now'} (HTTP {status})")
     if 300 <= status < 400:
         raise errors.ServerUnreachable(f"{server}: it points elsewhere (HTTP {status}), which is not followed")
+    if status == 400 and b"SSL certificate" in reply.content:
+        # nginx's words, for a certificate that was not sent as for one that it does not accept.
+        raise errors.ServerUnreachable(f"{server}: it asks for a certificate for TLS: name yours in CDB_CLIENT_CERT")
     raise errors.ServerUnreachable(f"{address} is not a service of a calibration database (HTTP {status})")
 
 
@@ -206,15 +279,19 @@ def _all_failed(failures: list[errors.CdbTemporaryError]) -> errors.CdbTemporary
     return telling.retold("no server could answer: " + "; ".join(failure.message for failure in failures))
 
 
-def _reason(error: Exception, timeout: float) -> str:
-    if isinstance(error, requests.ConnectTimeout):
-        return "no connection in time"
-    if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
-        return f"no answer within {timeout:g} s"
-    if isinstance(error, requests.exceptions.SSLError):
-        return "its certificate is not accepted"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError | urllib3.exceptions.ProtocolError):
-        return "its answer was cut off"
-    if isinstance(error, requests.ConnectionError):
-        return "no connection: is it running, and is this its address? (CDB_SERVER)"
-    return f"it could not be asked ({type(error).__name__})"
+def _remedy(error: ssl.SSLCertVerificationError) -> str:
+    if error.verify_code in _UNKNOWN_AUTHORITY:
+        return "; if a private authority signed it, name that authority's certificate in REQUESTS_CA_BUNDLE"
+    return "; ask its operator"
+
+
+def _first(kind: type[Failure] | tuple[type[Failure], ...], error: object) -> Failure | None:
+    """The first error of a kind, of those that an error of requests or urllib3 wraps in its arguments."""
+    wrapped = [error]
+    while wrapped:
+        looked_at = wrapped.pop(0)
+        if isinstance(looked_at, kind):
+            return looked_at
+        if isinstance(looked_at, BaseException):
+            wrapped += [*looked_at.args, getattr(looked_at, "reason", None)]
+    return None

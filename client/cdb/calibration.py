@@ -36,16 +36,21 @@ class Calibration:
     that lies too late, Unavailable or ServerUnreachable when no server answered; and what is said at each.
     """
 
-    def __init__(self, servers: str | Sequence[str] | None = None, *, timeout: float = 30.0) -> None:
+    def __init__(
+        self, servers: str | Sequence[str] | None = None, *, client_cert: str | None = None, timeout: float = 30.0
+    ) -> None:
         """Servers by base URL, in order of preference, several in one text apart by spaces.
 
-        Without, those of `CDB_SERVER`; without that, http://localhost:8080. `timeout` bounds each call, in seconds.
+        Without, those of `CDB_SERVER`; without that, http://localhost:8080. `client_cert` is a PEM file with the
+        certificate to show, where a server asks for one, and its key; without, that of `CDB_CLIENT_CERT`, if any.
+        `timeout` bounds each call, in seconds.
         """
         named = os.environ.get("CDB_SERVER") or DEFAULT_SERVER if servers is None else servers
         self._servers = _addresses(named)
         if not isinstance(timeout, int | float) or timeout <= 0:
             raise InvalidArgument(f"timeout must be a number of seconds, not {timeout!r}", argument="timeout")
         self._timeout = timeout
+        self._client_cert = os.environ.get("CDB_CLIENT_CERT") or None if client_cert is None else client_cert
         self._reading: Service | None = None
 
     def get_calibration_for_run(
@@ -192,7 +197,7 @@ class Calibration:
         # Late, so that to import cdb and to make a client costs next to nothing.
         from cdb._soap import Service
 
-        return Service(wsdl, path, self._servers, auth, self._timeout)
+        return Service(wsdl, path, self._servers, auth, self._client_cert, self._timeout)
 
     def _as_of(self, as_of: AsOf) -> str | None:
         if as_of is None:
@@ -218,10 +223,11 @@ class CalibrationSuperMouse(Calibration):
         *,
         user: str | None = None,
         token: str | None = None,
+        client_cert: str | None = None,
         timeout: float = 30.0,
     ) -> None:
         """As Calibration, for a user with a token; without, those of `CDB_USER` and `CDB_TOKEN`."""
-        super().__init__(servers, timeout=timeout)
+        super().__init__(servers, client_cert=client_cert, timeout=timeout)
         self._user = os.environ.get("CDB_USER", "") if user is None else user
         self._token = os.environ.get("CDB_TOKEN", "") if token is None else token
         if not (self._user.isascii() and self._token.isascii()):

@@ -1,6 +1,7 @@
 """`cdb-server`: makes a database, serves it, keeps it safe, and keeps the tokens of those who may write."""
 
 import functools
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from cdb_server import __version__
-from cdb_server.errors import CdbError, DatabaseRefused
+from cdb_server.errors import CdbError, DatabaseRefused, TlsRefused
 from cdb_server.http import listen, serve
 from cdb_server.instants import spell
 from cdb_server.maintenance import Verification, back_up, restore, verify
@@ -26,6 +27,7 @@ from cdb_server.settings import (
     is_this_machine,
     networks,
     public_address,
+    tls_files,
 )
 
 Command = Callable[..., None]
@@ -65,7 +67,7 @@ def _told(command: Command) -> Command:
     def run(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
-        except (CdbError, DatabaseRefused) as error:
+        except (CdbError, DatabaseRefused, TlsRefused) as error:
             click.echo(f"cdb-server: {error}", err=True)
             sys.exit(1)
 
@@ -141,6 +143,35 @@ def init(database: str) -> None:
     type=_Parsed("NETWORKS", networks),
     help="The networks from which writes are taken, such as 10.1.0.0/16; by default this machine.",
 )
+@click.option(
+    "--trusted-proxies",
+    envvar="CDB_TRUSTED_PROXIES",
+    show_envvar=True,
+    default="",
+    type=_Parsed("NETWORKS", networks),
+    help="The networks of proxies whose X-Forwarded-For is believed, such as 127.0.0.1/32; by default none.",
+)
+@click.option(
+    "--tls-cert",
+    envvar="CDB_TLS_CERT",
+    show_envvar=True,
+    metavar="FILE",
+    help="Serve https with this certificate, and those between it and its authority, in PEM.",
+)
+@click.option(
+    "--tls-key",
+    envvar="CDB_TLS_KEY",
+    show_envvar=True,
+    metavar="FILE",
+    help="The certificate's key, in PEM, without a password.",
+)
+@click.option(
+    "--tls-client-ca",
+    envvar="CDB_TLS_CLIENT_CA",
+    show_envvar=True,
+    metavar="FILE",
+    help="Take only callers that show a certificate of this authority, in PEM; by default anyone.",
+)
 @_told
 def serve_command(
     database: str,
@@ -149,15 +180,23 @@ def serve_command(
     workers: int,
     max_payload: int,
     write_networks: Any,
+    trusted_proxies: Any,
+    tls_cert: str | None,
+    tls_key: str | None,
+    tls_client_ca: str | None,
 ) -> None:
     """Serve an existing database as a master: questions from anywhere, writes from the write networks."""
     host, port = bind
+    try:
+        tls = tls_files(tls_cert, tls_key, tls_client_ca)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
     if public_url is None:
         if not is_this_machine(host):
             raise click.UsageError(
                 f"{host} can be reached from other machines: say with --public-url (CDB_PUBLIC_URL) under which address"
             )
-        public_url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        public_url = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
     with Database.open(database, threads=1) as opened:
         restored = Reader(opened).status().restored
     if restored is not None:
@@ -166,7 +205,7 @@ def serve_command(
             "after the backup, is missing here and may be on mirrors",
             err=True,
         )
-    settings = Settings(database, host, port, public_url, workers, max_payload, write_networks)
+    settings = Settings(database, host, port, public_url, workers, max_payload, write_networks, trusted_proxies, tls)
     try:
         listening, settings = listen(settings)
     except OSError as error:
@@ -253,7 +292,7 @@ def token() -> None:
     """Make, show and revoke the tokens of those who may write."""
 
 
-@token.command("add")
+@token.command("add", short_help="Make a token for the user NAME and print it, once.")
 @_database
 @click.argument("name")
 @_told
@@ -261,23 +300,32 @@ def token_add(database: str, name: str) -> None:
     """Make a token for the user NAME and print it, this once: only its hash is kept."""
     with Database.open(database) as opened:
         click.echo(Tokens(opened).add(name))
+    if sys.stdout.isatty():
+        click.echo(f"this is {name}'s CDB_TOKEN, with CDB_USER={name}; it cannot be shown again", err=True)
 
 
 @token.command("list")
 @_database
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_told
-def token_list(database: str) -> None:
-    """Show who has a token, since when, and until when."""
+def token_list(database: str, as_json: bool) -> None:
+    """Show who has a token, since when, and until when: the valid ones first."""
     with Database.open(database) as opened:
-        tokens = Tokens(opened).list()
-    if not sys.stdout.isatty():
-        for known in tokens:
-            click.echo("\t".join((known.name, spell(known.created), spell(known.revoked) if known.revoked else "")))
-        return
-    table = Table("user", "since", "revoked")
-    for known in tokens:
-        table.add_row(known.name, spell(known.created), spell(known.revoked) if known.revoked else "")
-    Console().print(table)
+        tokens = sorted(Tokens(opened).list(), key=lambda known: known.revoked is not None)
+    rows = [(known.name, spell(known.created), spell(known.revoked) if known.revoked else None) for known in tokens]
+    if as_json:
+        click.echo(json.dumps([dict(zip(("user", "since", "revoked"), row, strict=True)) for row in rows], indent=2))
+    elif not sys.stdout.isatty():
+        for row in rows:
+            click.echo("\t".join(value or "" for value in row))
+    elif not rows:
+        click.echo("nobody has a token: cdb-server token add NAME", err=True)
+    else:
+        table = Table("user", "since (UTC)", "revoked (UTC)")
+        for user, *times in rows:
+            # To the second, which fits on a terminal.
+            table.add_row(user, *(time[:19].replace("T", " ") if time else "" for time in times))
+        Console().print(table)
 
 
 @token.command("revoke")
@@ -285,7 +333,7 @@ def token_list(database: str) -> None:
 @click.argument("name")
 @_told
 def token_revoke(database: str, name: str) -> None:
-    """End the token of the user NAME."""
+    """End the token of the user NAME. A running server refuses it from then on."""
     with Database.open(database) as opened:
         Tokens(opened).revoke(name)
-    click.echo(f"{name} can no longer write", err=True)
+    click.echo(f"{name} can no longer write, from now on", err=True)

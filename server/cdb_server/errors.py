@@ -142,5 +142,9 @@ class DatabaseRefused(Exception):
     """The database that was named cannot be used: missing, foreign, newer or already there. For the operator."""
 
 
+class TlsRefused(Exception):
+    """A certificate or key that was named cannot be used. For the operator."""
+
+
 def _as_of(as_of: datetime | None) -> str:
     return "" if as_of is None else f" as of {instants.spell(as_of)}"

@@ -11,6 +11,15 @@ THIS_MACHINE = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/1
 
 
 @dataclass(frozen=True, slots=True)
+class Tls:
+    """The PEM files of TLS: the server's certificate, its key, and the authority whose certificates callers show."""
+
+    cert: str
+    key: str
+    client_ca: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What one server is told. Sizes are bytes, times seconds.
 
@@ -24,6 +33,8 @@ class Settings:
     workers: int = 2
     max_payload: int = MAX_PAYLOAD
     write_networks: tuple[Network, ...] = THIS_MACHINE
+    trusted_proxies: tuple[Network, ...] = ()
+    tls: Tls | None = None
 
     max_rows: int = 100_000
     max_entries: int = 1_000
@@ -75,6 +86,17 @@ def is_this_machine(host: str) -> bool:
 def networks(text: str) -> tuple[Network, ...]:
     """The networks of a list with commas or spaces: `127.0.0.0/8, 10.1.0.0/16`. Raises ValueError."""
     return tuple(ipaddress.ip_network(part) for part in text.replace(",", " ").split())
+
+
+def tls_files(cert: str | None, key: str | None, client_ca: str | None) -> Tls | None:
+    """The files of TLS, or none. Raises ValueError with a sentence for the operator."""
+    if cert is None and key is None and client_ca is None:
+        return None
+    if cert is None or key is None:
+        raise ValueError(
+            "TLS needs a certificate and its key: give --tls-cert (CDB_TLS_CERT) and --tls-key (CDB_TLS_KEY)"
+        )
+    return Tls(cert, key, client_ca)
 
 
 def contains(allowed: tuple[Network, ...], host: str) -> bool:

@@ -2,6 +2,7 @@
 
 import base64
 import socket
+import ssl
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -36,12 +37,14 @@ class Broken(Exception):
 
 
 class Peer:
-    """One connection to a server."""
+    """One connection to a server, over TLS where there is a context for it."""
 
-    def __init__(self, url: str, patience: float = PATIENCE) -> None:
+    def __init__(self, url: str, patience: float = PATIENCE, tls: ssl.SSLContext | None = None) -> None:
         address = urlsplit(url)
         self.socket = socket.create_connection((address.hostname, address.port), patience)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname=address.hostname)
         self._read = b""
 
     def __enter__(self) -> "Peer":

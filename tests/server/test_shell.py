@@ -1,6 +1,8 @@
 """`cdb-server`, in its own process."""
 
+import json
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +51,49 @@ def test_a_token_is_alone_on_stdout_and_told_once(database_url: str) -> None:
         assert (refused.returncode, refused.stdout) == (1, "")
 
 
+def test_tokens_are_listed_the_valid_ones_first(tmp_path: Path) -> None:
+    """As lines with tabs, and as JSON for a program; nobody's is no line, and an empty list."""
+    url = f"sqlite:///{tmp_path}/cdb.sqlite"
+    Database.create(url)
+    assert cdb_server("token", "list", CDB_DATABASE=url).stdout == ""
+    assert json.loads(cdb_server("token", "list", "--json", CDB_DATABASE=url).stdout) == []
+    with Database.open(url) as database:
+        tokens = Tokens(database)
+        tokens.add("alice")
+        tokens.add("bob")
+        tokens.revoke("alice")
+        tokens.add("alice")
+        tokens.add("carol")
+        tokens.revoke("carol")
+    listed = json.loads(cdb_server("token", "list", "--json", CDB_DATABASE=url).stdout)
+    assert [(token["user"], token["revoked"] is None) for token in listed] == [
+        ("bob", True),
+        ("alice", True),
+        ("alice", False),
+        ("carol", False),
+    ]
+    lines = cdb_server("token", "list", CDB_DATABASE=url).stdout.splitlines()
+    assert lines == ["\t".join((token["user"], token["since"], token["revoked"] or "")) for token in listed]
+
+
+def test_tokens_are_shown_whole_on_a_terminal(tmp_path: Path) -> None:
+    """A table in which no time is cut off, at the usual 80 columns."""
+    url = f"sqlite:///{tmp_path}/cdb.sqlite"
+    Database.create(url)
+    with Database.open(url) as database:
+        Tokens(database).add("alice.of.the.tracker@example.org")
+        Tokens(database).revoke("alice.of.the.tracker@example.org")
+        (known,) = Tokens(database).list()
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "cdb_server", "token", "list", "--database", url]
+    subprocess.run(command, stdout=theirs, check=True, timeout=30, env={**os.environ, "COLUMNS": "80"})
+    shown = os.read(ours, 2**16).decode()
+    os.close(ours)
+    os.close(theirs)
+    for text in (known.name, f"{known.created:%Y-%m-%d %H:%M:%S}", f"{known.revoked:%Y-%m-%d %H:%M:%S}"):
+        assert text in shown
+
+
 def test_serve_makes_no_database_where_there_is_none(tmp_path: Path) -> None:
     """A wrong path is an error that names `init`, not an empty master."""
     refused = cdb_server("serve", "--database", f"sqlite:///{tmp_path}/missing.sqlite")
@@ -64,6 +109,8 @@ def test_serve_makes_no_database_where_there_is_none(tmp_path: Path) -> None:
         (["--bind", "nonsense"], "not an address like"),
         (["--bind", "127.0.0.1:99999"], "not an address like"),
         (["--write-networks", "10.0.0.0/99"], "10.0.0.0/99"),
+        (["--trusted-proxies", "10.0.0.1/8"], "10.0.0.1/8"),
+        (["--trusted-proxies", "*"], "--trusted-proxies"),
         (["--public-url", "cdb.example.org"], "not a base address like"),
         (["--public-url", 'http://x/"&'], "not a base address like"),
         (["--public-url", "http://ü.example"], "not a base address like"),

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import random
 import socket
+import ssl
 import statistics
 import threading
 import time
@@ -25,6 +26,7 @@ import requests
 from cdb_server.http import listen, serve
 from cdb_server.repository import Database, Tokens
 from cdb_server.settings import Settings
+from tests.certificates import Certificates
 from tests.fuzz import wire
 
 SLOW = 200
@@ -61,6 +63,7 @@ class Impatient:
     settings: Settings
     token: str
     process: BaseProcess
+    tls: ssl.SSLContext | None = None
 
     @property
     def url(self) -> str:
@@ -73,14 +76,18 @@ class Impatient:
         pages = sum(int(Path(f"/proc/{child}/statm").read_text().split()[1]) for child in children)
         return pages * os.sysconf("SC_PAGESIZE")
 
+    def peer(self, patience: float = wire.PATIENCE) -> wire.Peer:
+        """A connection to it."""
+        return wire.Peer(self.url, patience, self.tls)
+
     def ask(self, body: bytes) -> wire.Reply:
         """One question over a connection of its own."""
-        with wire.Peer(self.url) as peer:
+        with self.peer() as peer:
             return peer.ask(wire.request(wire.READING, body, headers=[("Connection", "close")]))
 
 
 @contextmanager
-def impatient_master(folder: Path, max_payload: int) -> Iterator[Impatient]:
+def impatient_master(folder: Path, max_payload: int, certificates: Certificates | None = None) -> Iterator[Impatient]:
     """A master in processes of its own that waits for nobody longer than DEADLINE."""
     url = f"sqlite:///{folder}/cdb.sqlite"
     Database.create(url)
@@ -88,11 +95,13 @@ def impatient_master(folder: Path, max_payload: int) -> Iterator[Impatient]:
     token = Tokens(database).add(USER)
     database.close()
     settings = Settings(url, port=0, public_url="http://127.0.0.1:0", max_payload=max_payload)
+    if certificates is not None:
+        settings = replace(settings, public_url="https://127.0.0.1:0", tls=certificates.tls)
     listening, settings = listen(replace(settings, header_deadline=DEADLINE, stall_deadline=DEADLINE))
     process = multiprocessing.get_context("spawn").Process(target=serve, args=(listening, settings))
     process.start()
     listening.close()
-    running = Impatient(settings, token, process)
+    running = Impatient(settings, token, process, certificates.context() if certificates else None)
     # So many questions reach both workers, and wait for them to be ready.
     for _ in range(50):
         assert running.ask(STATUS).status == 200

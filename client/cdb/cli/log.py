@@ -24,7 +24,7 @@ AT_ONCE = 1000
 @click.option("--since", type=shared.Time(), help="Only what was written at this time or later.")
 @click.option("--until", type=shared.Time(), help="Only what was written at this time or earlier.")
 @shared.as_json
-@shared.server
+@shared.reads
 def log(
     device: str | None,
     calibration_type: str | None,
@@ -32,10 +32,9 @@ def log(
     since: datetime | None,
     until: datetime | None,
     as_json: bool,
-    server: str,
+    client: Calibration,
 ) -> None:
     """Show the journal: who stored, withdrew or registered what, when and why; the earliest first."""
-    client = Calibration(server)
     length = client.get_status().serial
     before = _written_before(client, length, since)
     with shared.progress("entries") as progress:

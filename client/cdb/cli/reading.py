@@ -22,7 +22,7 @@ from cdb.records import CalibrationText
 @click.option("--id", type=int, metavar="N", help="The calibration of this id; without DEVICE and TYPE.")
 @shared.as_of
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The file to write; else stdout.")
-@shared.server
+@shared.reads
 def get(
     device_name: str | None,
     calibration_type: str | None,
@@ -31,10 +31,9 @@ def get(
     id: int | None,
     as_of: Any,
     output: Path | None,
-    server: str,
+    client: Calibration,
 ) -> None:
     """Get a calibration: the current one, or that of a run, a date or an id. Its exact bytes go to stdout or a file."""
-    client = Calibration(server)
     if sum(value is not None for value in (run, date, id)) > 1:
         raise click.UsageError("--run, --date and --id exclude each other")
     if id is not None:
@@ -65,10 +64,10 @@ def get(
 @click.argument("stop", type=shared.Time(), required=False)
 @shared.as_of
 @shared.as_json
-@shared.server
-def ids(start: Any, stop: Any, as_of: Any, as_json: bool, server: str) -> None:
+@shared.reads
+def ids(start: Any, stop: Any, as_of: Any, as_json: bool, client: Calibration) -> None:
     """List the calibrations in force at one instant at least from START to STOP; without STOP, at START."""
-    found = Calibration(server).get_ids(start, stop, as_of)
+    found = client.get_ids(start, stop, as_of)
     if as_json:
         shared.print_json(found)
         return
@@ -82,10 +81,10 @@ def ids(start: Any, stop: Any, as_of: Any, as_json: bool, server: str) -> None:
 @click.command()
 @shared.as_of
 @shared.as_json
-@shared.server
-def devices(as_of: Any, as_json: bool, server: str) -> None:
+@shared.reads
+def devices(as_of: Any, as_json: bool, client: Calibration) -> None:
     """List the devices and their calibration types."""
-    found = Calibration(server).list_devices(as_of)
+    found = client.list_devices(as_of)
     if as_json:
         shared.print_json(found)
         return
@@ -97,10 +96,9 @@ def devices(as_of: Any, as_json: bool, server: str) -> None:
 @click.argument("run_number", metavar="N", type=int)
 @shared.as_of
 @shared.as_json
-@shared.server
-def show_run(run_number: int, as_of: Any, as_json: bool, server: str) -> None:
+@shared.reads
+def show_run(run_number: int, as_of: Any, as_json: bool, client: Calibration) -> None:
     """Show a run's times and everything that applies to it."""
-    client = Calibration(server)
     run = client.get_run(run_number, as_of)
     applying = client.get_calibrations_for_run(run_number, as_of)
     if as_json:
@@ -115,10 +113,10 @@ def show_run(run_number: int, as_of: Any, as_json: bool, server: str) -> None:
 
 @click.command()
 @shared.as_json
-@shared.server
-def status(as_json: bool, server: str) -> None:
+@shared.reads
+def status(as_json: bool, client: Calibration) -> None:
     """Show what the server says of itself."""
-    said = Calibration(server).get_status()
+    said = client.get_status()
     if as_json:
         shared.print_json(said)
         return
@@ -134,7 +132,9 @@ def status(as_json: bool, server: str) -> None:
         ("seconds behind", said.lag_seconds),
         ("restored from a backup", said.restored),
     ]
-    shared.print_rows(("server", server), [row for row in rows if row[1] is not None])
+    shared.print_rows(
+        ("server", click.get_current_context().params["server"]), [row for row in rows if row[1] is not None]
+    )
 
 
 def _write(output: Path, text: CalibrationText) -> None:

@@ -1,13 +1,14 @@
 """What all commands share: options that name the service, how answers are printed, how errors end the program."""
 
 import errno
+import functools
 import json
 import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from rich.console import Console
@@ -18,9 +19,7 @@ from rich.text import Text
 
 from cdb._exceptions import CdbError, InvalidArgument, ServerUnreachable
 from cdb._instants import instant, say, spell
-from cdb.calibration import DEFAULT_SERVER
-
-Command = TypeVar("Command", bound=Callable[..., Any])
+from cdb.calibration import DEFAULT_SERVER, Calibration, CalibrationSuperMouse
 
 
 class Cdb(click.Group):
@@ -61,30 +60,57 @@ class AsOf(Time):
         return value if value == "now" else super().convert(value, param, ctx)
 
 
-server = click.option(
-    "--server",
-    envvar="CDB_SERVER",
-    show_envvar=True,
-    default=DEFAULT_SERVER,
-    show_default=True,
-    metavar="URL",
-    help="One base URL or more, in order of preference.",
-)
 as_of = click.option(
     "--as-of", type=AsOf(), help="Ask the database as it stood then; 'now': the latest that can be asked."
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def writer(command: Command) -> Command:
-    """The options of a command that writes."""
-    for option in (
-        click.option("--token", envvar="CDB_TOKEN", show_envvar=True, help="Your token."),
-        click.option("--user", envvar="CDB_USER", show_envvar=True, help="Your name."),
-        server,
-    ):
-        command = option(command)
-    return command
+_SERVICE = (
+    click.option(
+        "--client-cert",
+        envvar="CDB_CLIENT_CERT",
+        show_envvar=True,
+        metavar="FILE",
+        help="Your certificate and its key in one PEM file, for a server that asks for it.",
+    ),
+    click.option(
+        "--server",
+        envvar="CDB_SERVER",
+        show_envvar=True,
+        default=DEFAULT_SERVER,
+        show_default=True,
+        metavar="URL",
+        help="One base URL or more, in order of preference.",
+    ),
+)
+_WRITER = (
+    click.option("--token", envvar="CDB_TOKEN", show_envvar=True, help="Your token."),
+    click.option("--user", envvar="CDB_USER", show_envvar=True, help="Your name."),
+)
+
+
+def reads(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A command that asks: its options name the service, and it is given a `client`."""
+    return _with_client(command, Calibration, _SERVICE)
+
+
+def writes(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A command that writes: its options name the service and the user, and it is given a `client`."""
+    return _with_client(command, CalibrationSuperMouse, (*_WRITER, *_SERVICE))
+
+
+def _with_client(
+    command: Callable[..., Any], made: Callable[..., Any], options: Sequence[Callable[..., Any]]
+) -> Callable[..., Any]:
+    @functools.wraps(command)
+    def run(**given: Any) -> Any:
+        named = {name: given.pop(name) for name in ("client_cert", "user", "token") if name in given}
+        return command(client=made(given.pop("server"), **named), **given)
+
+    for option in options:
+        run = option(run)
+    return run
 
 
 def shown(text: str) -> str:

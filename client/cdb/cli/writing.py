@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from cdb._exceptions import CdbPermanentError, NotAuthorised
 from cdb._instants import instant
-from cdb.calibration import Calibration, CalibrationSuperMouse
+from cdb.calibration import CalibrationSuperMouse
 from cdb.cli import impact, shared
 from cdb.records import CalibrationRecord
 
@@ -38,7 +38,7 @@ class RefusedRow(Exception):
 )
 @click.option("--dry-run", is_flag=True, help="Show what would change; store nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask. Only on a terminal is it asked at all.")
-@shared.writer
+@shared.writes
 def add(
     device_name: str | None,
     calibration_type: str | None,
@@ -48,9 +48,7 @@ def add(
     table: Path | None,
     dry_run: bool,
     yes: bool,
-    server: str,
-    user: str | None,
-    token: str | None,
+    client: CalibrationSuperMouse,
 ) -> None:
     """Store FILE as a calibration and print its id; or, with --from, every row of a table.
 
@@ -60,7 +58,6 @@ def add(
     if dry_run and yes:
         raise click.UsageError("--dry-run stores nothing: leave --yes out")
     ask = not yes and sys.stdin.isatty() and sys.stderr.isatty()
-    client = CalibrationSuperMouse(server, user=user, token=token)
     if table is not None:
         if any(value is not None for value in (device_name, valid_from, comment)):
             raise click.UsageError("--from says all: leave the rest out")
@@ -134,15 +131,20 @@ def _add_table(client: CalibrationSuperMouse, table: Path, *, dry_run: bool, ask
 @click.argument("id", type=int)
 @click.option("--reason", help="Why; kept for all later readers.")
 @click.option("--dry-run", is_flag=True, help="Show what would change; withdraw nothing.")
-@shared.writer
-def withdraw(id: int, reason: str | None, dry_run: bool, server: str, user: str | None, token: str | None) -> None:
+@shared.writes
+def withdraw(
+    id: int,
+    reason: str | None,
+    dry_run: bool,
+    client: CalibrationSuperMouse,
+) -> None:
     """Withdraw the calibration ID, stored by mistake: the one before it applies again."""
     if dry_run:
-        click.echo("\n".join(impact.of_withdrawal(Calibration(server), id)))
+        click.echo("\n".join(impact.of_withdrawal(client, id)))
         return
     if reason is None:
         raise click.UsageError("say with --reason why")
-    withdrawn = CalibrationSuperMouse(server, user=user, token=token).withdraw_calibration(id, reason)
+    withdrawn = client.withdraw_calibration(id, reason)
     click.echo(f"{id} is withdrawn: {shared.shown(withdrawn.withdrawn_reason or '')}", err=True)
 
 
@@ -157,18 +159,15 @@ def withdraw(id: int, reason: str | None, dry_run: bool, server: str, user: str 
     metavar="CSV",
     help="Register every row of a table with the columns run_number, start_time and stop_time, which may be empty.",
 )
-@shared.writer
+@shared.writes
 def add_run(
     run_number: int | None,
     start: Any,
     stop: Any,
     table: Path | None,
-    server: str,
-    user: str | None,
-    token: str | None,
+    client: CalibrationSuperMouse,
 ) -> None:
     """Register the times of run N, or correct them; or, with --from, every row of a table."""
-    client = CalibrationSuperMouse(server, user=user, token=token)
     if table is not None:
         if any(value is not None for value in (run_number, start, stop)):
             raise click.UsageError("--from says all: leave the rest out")

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 from starlette.applications import Starlette
@@ -15,7 +16,9 @@ from starlette.types import Receive, Scope, Send
 
 from cdb_server.errors import Unavailable
 from cdb_server.http import access, media
+from cdb_server.http.attempts import Attempts
 from cdb_server.http.body import Disconnected, Incoming, answer_and_linger, receive_body
+from cdb_server.http.peer import peer_of
 from cdb_server.http.refusals import Refused
 from cdb_server.repository import Database, Reader, Tokens, Writer
 from cdb_server.settings import Settings
@@ -32,14 +35,12 @@ def create_app(settings: Settings) -> Starlette:
     """The application of a master: both services on the database of the settings. One for each worker process."""
     database = Database.open(settings.database, settings.threads)
     threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="cdb")
-    tokens = Tokens(database)
-
-    def author(request: Request) -> str:
-        return access.author_of(request, tokens)
+    attempts = Attempts()
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
+        attempts.tell()
         threads.shutdown()
         database.close()
 
@@ -48,7 +49,7 @@ def create_app(settings: Settings) -> Starlette:
     app = Starlette(
         routes=[
             Route(READING_PATH, Service(reading, settings, threads)),
-            Route(WRITING_PATH, Service(writing, settings, threads, author)),
+            Route(WRITING_PATH, Service(writing, settings, threads, Writers(Tokens(database), attempts))),
         ],
         lifespan=lifespan,
         exception_handlers={HTTPException: _plain},
@@ -58,10 +59,18 @@ def create_app(settings: Settings) -> Starlette:
     return app
 
 
+@dataclass(frozen=True)
+class Writers:
+    """By what those who may write are known, and where those who may not are told of."""
+
+    tokens: Tokens
+    attempts: Attempts
+
+
 class Service:
     """A SOAP service over HTTP: its WSDL by GET, its operations by POST.
 
-    A service with `author` takes only requests from the networks that may write, by users whose token is valid.
+    A service with `writers` takes only requests from the networks that may write, by users whose token is valid.
     """
 
     def __init__(
@@ -69,12 +78,12 @@ class Service:
         endpoint: Endpoint,
         settings: Settings,
         threads: ThreadPoolExecutor,
-        author: Callable[[Request], str] | None = None,
+        writers: Writers | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._settings = settings
         self._threads = threads
-        self._author = author
+        self._writers = writers
         self._wsdl = endpoint.contract.published(settings.public_url)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -118,11 +127,18 @@ class Service:
         return _soap(answer)
 
     async def _checked_author(self, request: Request) -> str:
-        author = self._author
-        if author is None:
+        writers = self._writers
+        if writers is None:
             return ""
-        access.check_network(request, self._settings.write_networks)
-        return await self._in_thread(lambda: author(request))
+        peer = peer_of(request, self._settings.trusted_proxies)
+        name, token = access.credentials(request)
+        try:
+            access.check_network(peer, self._settings.write_networks)
+            await self._in_thread(lambda: access.check_token(name, token, writers.tokens))
+        except Refused as refused:
+            writers.attempts.refused(refused.status, peer, name)
+            raise
+        return name
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)

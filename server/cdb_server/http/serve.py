@@ -1,13 +1,16 @@
 """Running the application: a listening socket, shared by worker processes that are restarted when they die."""
 
 import socket
+import sys
 from dataclasses import replace
 from functools import partial
 from urllib.parse import urlsplit
 
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
+from cdb_server.http import tls
 from cdb_server.http.app import create_app
 from cdb_server.http.connection import BoundedConnection
 from cdb_server.settings import Settings
@@ -28,8 +31,10 @@ LOGGING = {
 def listen(settings: Settings) -> tuple[socket.socket, Settings]:
     """A socket at the configured address, and the settings with the port that it really has (for port 0).
 
-    Raises OSError when the address cannot be had.
+    Raises OSError when the address cannot be had, TlsRefused when the files of TLS cannot be used.
     """
+    if settings.tls is not None:
+        tls.check(settings.tls)
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listening = socket.socket(family)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -45,13 +50,13 @@ def listen(settings: Settings) -> tuple[socket.socket, Settings]:
 
 def serve(listening: socket.socket, settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM; requests under way are answered first."""
-    config = uvicorn.Config(
-        partial(create_app, settings),
+    config = tls.Configuration(
+        settings,
+        app=partial(create_app, settings),
         factory=True,
         # Called as a class is; unlike a class made here, it can be handed to worker processes.
-        http=partial(BoundedConnection, settings),  # type: ignore[arg-type]
+        http=partial(BoundedConnection, settings),
         ws="none",
-        loop="uvloop",
         lifespan="on",
         workers=settings.workers,
         log_config=LOGGING,
@@ -62,6 +67,10 @@ def serve(listening: socket.socket, settings: Settings) -> None:
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     if settings.workers > 1:
-        Multiprocess(config, sockets=[listening]).run()
+        workers = Multiprocess(config, sockets=[listening])
+        workers.run()
+        # uvicorn stops when one cannot start, and makes no difference between that and being told to.
+        if any(worker.exitcode == STARTUP_FAILURE for worker in workers.processes):
+            sys.exit(1)
     else:
         uvicorn.Server(config).run(sockets=[listening])

@@ -58,7 +58,11 @@ class Tokens:
         with self._database.write() as connection:
             valid = (token.c.name == name) & token.c.revoked.is_(None)
             if connection.execute(token.update().where(valid).values(revoked=self._clock())).rowcount == 0:
-                raise InvalidArgument("name", f"{name} has no token that is valid: 'cdb-server token list' shows all")
+                raise InvalidArgument(
+                    "name",
+                    f"{name} has no token that is valid (upper and lower case matter): "
+                    "'cdb-server token list' shows all",
+                )
 
     def admits(self, name: str, secret: str) -> bool:
         """Whether a token is that user's and valid."""

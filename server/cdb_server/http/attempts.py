@@ -1,0 +1,53 @@
+"""The log of attempts to write that were refused: some in full, the rest counted, so that nobody can fill it."""
+
+import asyncio
+import logging
+
+log = logging.getLogger(__name__)
+
+# Lines in full, by one worker, in so many seconds.
+IN_FULL = 10
+SECONDS = 60.0
+
+
+class Attempts:
+    """The refused attempts of one worker. For the thread of its event loop alone."""
+
+    def __init__(self, in_full: int = IN_FULL, seconds: float = SECONDS) -> None:
+        self._in_full = in_full
+        self._seconds = seconds
+        self._told = 0
+        self._untold = {403: 0, 401: 0}
+        self._period_end: asyncio.TimerHandle | None = None
+
+    def refused(self, status: int, peer: str, user: str) -> None:
+        """Log an attempt, or count it. `peer` is an address; `user` is whatever was sent."""
+        if self._period_end is None:
+            self._period_end = asyncio.get_running_loop().call_later(self._seconds, self.tell)
+        if self._told == self._in_full:
+            self._untold[status] += 1
+            return
+        self._told += 1
+        # As ASCII, for a name with a line break in it would be two lines.
+        if status == 403:
+            log.warning("refused to write: %s is outside the allowed networks, as user %a", peer, user[:64])
+        else:
+            log.warning("refused to write: no valid token of user %a, from %s", user[:64], peer)
+
+    def tell(self) -> None:
+        """End the period: say how many were counted since its beginning."""
+        if self._period_end is not None:
+            self._period_end.cancel()
+            self._period_end = None
+        networks, tokens = self._untold[403], self._untold[401]
+        self._told = 0
+        self._untold = {403: 0, 401: 0}
+        if networks or tokens:
+            log.warning(
+                "refused to write: %d more attempts within %g seconds, %d outside the allowed networks, "
+                "%d without a valid token",
+                networks + tokens,
+                self._seconds,
+                networks,
+                tokens,
+            )
