@@ -12,7 +12,7 @@ from cdb_server.http.attempts import IN_FULL, Attempts
 from tests import servers
 from tests.fuzz import wire
 
-MANY = 3000
+MANY = 2000
 
 
 def test_thousands_of_attempts_leave_a_few_lines_that_count_them(tmp_path: Path) -> None:

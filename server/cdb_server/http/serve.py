@@ -17,6 +17,8 @@ from cdb_server.settings import Settings
 
 GRACE_SECONDS = 10
 KEEP_ALIVE_SECONDS = 30
+# On a busy machine a worker takes longer to start than uvicorn's own five seconds, after which it would be killed.
+HEALTH_SECONDS = 30
 BACKLOG = 2048
 LOGGING = {
     "version": 1,
@@ -65,6 +67,7 @@ def serve(listening: socket.socket, settings: Settings) -> None:
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_worker_healthcheck=HEALTH_SECONDS,
     )
     if settings.workers > 1:
         workers = Multiprocess(config, sockets=[listening])
