@@ -90,7 +90,7 @@ def test_client_and_server_do_not_know_each_other() -> None:
         ("psycopg", SERVER, "maintenance"),
         ("starlette", SERVER, "http"),
         ("uvicorn", SERVER, "http"),
-        ("click", SERVER, "cli.py"),
+        ("click", SERVER, "cli"),
         ("zeep", CLIENT, "_soap.py"),
         ("requests", CLIENT, "_soap.py"),
         ("click", CLIENT, "cli"),

@@ -45,6 +45,10 @@ _NUMBERS = ("run_number", "id", "limit")
 Failure = TypeVar("Failure", bound=BaseException)
 
 
+class _TakesNoWrites(errors.NotAuthorised):
+    """A mirror was asked to write. Another server of the list may take it."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Reply:
     """A whole HTTP response."""
@@ -79,13 +83,13 @@ class Service:
         """Ask the servers in their order; the answer's content as zeep gives it. Raises CdbError."""
         request = self._request(operation, arguments)
         deadline = time.monotonic() + self._timeout
-        failures: list[errors.CdbTemporaryError] = []
+        failures: list[errors.CdbTemporaryError | _TakesNoWrites] = []
         for position, server in enumerate(self._servers):
             # A server that is silent leaves the others their share of the time.
             share = (deadline - time.monotonic()) / (len(self._servers) - position)
             try:
                 return self._read(operation, self._post(server, operation, request, time.monotonic() + share), server)
-            except errors.CdbTemporaryError as error:
+            except (errors.CdbTemporaryError, _TakesNoWrites) as error:
                 failures.append(error)
         raise failures[0] if len(failures) == 1 else _all_failed(failures)
 
@@ -230,6 +234,8 @@ def _check_status(reply: _Reply, address: str, server: str) -> None:
         raise errors.TooLarge(f"{server}: {said} (HTTP 413)")
     if status in (408, 429, 502, 503, 504):
         raise errors.Unavailable(f"{server}: {said or 'it cannot answer now'} (HTTP {status})")
+    if status == 404 and said.startswith("this is a mirror"):
+        raise _TakesNoWrites(f"{server}: {said}")
     if 300 <= status < 400:
         raise errors.ServerUnreachable(f"{server}: it points elsewhere (HTTP {status}), which is not followed")
     if status == 400 and b"SSL certificate" in reply.content:
@@ -271,11 +277,12 @@ def _has_doctype(envelope: etree._Element) -> bool:
     return bool(envelope.getroottree().docinfo.doctype)
 
 
-def _all_failed(failures: list[errors.CdbTemporaryError]) -> errors.CdbTemporaryError:
+def _all_failed(failures: Sequence[errors.CdbTemporaryError | _TakesNoWrites]) -> errors.CdbError:
     if not failures:
         return errors.ServerUnreachable("no server is named: set CDB_SERVER, or name one")
     # What a server said is worth more than that another was silent.
-    telling = next((f for f in failures if not isinstance(f, errors.ServerUnreachable)), failures[0])
+    temporary = [failure for failure in failures if isinstance(failure, errors.CdbTemporaryError)] or failures
+    telling = next((f for f in temporary if not isinstance(f, errors.ServerUnreachable)), temporary[0])
     return telling.retold("no server could answer: " + "; ".join(failure.message for failure in failures))
 
 

@@ -35,6 +35,7 @@ class Settings:
     write_networks: tuple[Network, ...] = THIS_MACHINE
     trusted_proxies: tuple[Network, ...] = ()
     tls: Tls | None = None
+    read_only: bool = False
 
     max_rows: int = 100_000
     max_entries: int = 1_000

@@ -1,10 +1,13 @@
 """Where two servers part: the last entry that both journals have, found by their digests in few questions."""
 
 from bisect import bisect_left
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 import cdb
+from cdb_server.errors import Unavailable
 from cdb_server.repository import Database, Reader
 
 
@@ -40,10 +43,12 @@ class _OverSoap:
         self._client = cdb.Calibration(url)
 
     def length(self) -> int:
-        return self._client.get_status().serial
+        with _unavailable():
+            return self._client.get_status().serial
 
     def entry(self, serial: int) -> tuple[str, str]:
-        found = self._client.get_journal(serial - 1, 1)[0]
+        with _unavailable():
+            found = self._client.get_journal(serial - 1, 1)[0]
         return _told(found.kind, found.created, found.author), found.digest
 
 
@@ -73,7 +78,7 @@ def own_journal(name: str, database: Database) -> Journal:
 def compare(one: Journal, other: Journal) -> Comparison:
     """Find where two journals part. A digest covers all entries before it: one question halves what is left.
 
-    Raises the client's errors and Unavailable.
+    Raises Unavailable when one of them cannot be asked.
     """
     journals = one, other
     lengths = one.length(), other.length()
@@ -92,3 +97,11 @@ def compare(one: Journal, other: Journal) -> Comparison:
 
 def _told(kind: str, created: object, author: str) -> str:
     return f"{kind}, accepted {created} from {author}"
+
+
+@contextmanager
+def _unavailable() -> Iterator[None]:
+    try:
+        yield
+    except cdb.CdbError as error:
+        raise Unavailable(error.message) from error

@@ -1,0 +1,138 @@
+"""Payloads and calibrations by plain GET, for caches and curl: the same rules, and what a cache may do with an answer.
+
+What never changes may be kept for ever: a payload, and an answer with a fixed as_of. Everything else must be asked for
+again, and is answered with 304 where it is as before.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from cdb_server import errors, instants
+from cdb_server.http import knowledge, ranges
+from cdb_server.http.refusals import Refused
+from cdb_server.model import GREATEST_NUMBER, CalibrationRecord
+from cdb_server.repository import Reader
+
+PAYLOAD_PATH = "/cdb/v2/payload/{sha256}"
+CALIBRATION_PATH = "/cdb/v2/calibration/{device_name}/{calibration_type}"
+
+# A year, which is the longest that caches look ahead.
+FOR_EVER = "public, max-age=31536000, immutable"
+ASK_AGAIN = "no-cache"
+
+_STATUS: dict[type[errors.CdbError], int] = {
+    errors.CalibrationNotFound: 404,
+    errors.RunNotFound: 404,
+    errors.PayloadNotFound: 404,
+    errors.InvalidArgument: 400,
+    errors.AsOfNotReached: 503,
+    errors.Unavailable: 503,
+    errors.DamagedPayload: 500,
+}
+RETRY_SECONDS = "10"
+
+
+def plain_routes(reader: Reader, threads: ThreadPoolExecutor) -> list[Route]:
+    """The routes, on one reader."""
+
+    def route(path: str, answered: Callable[[Reader, Request], Response]) -> Route:
+        async def endpoint(request: Request) -> Response:
+            return await asyncio.get_running_loop().run_in_executor(threads, _answer, reader, request, answered)
+
+        return Route(path, endpoint, methods=["GET"])
+
+    return [route(PAYLOAD_PATH, _payload), route(CALIBRATION_PATH, _calibration)]
+
+
+def _answer(reader: Reader, request: Request, answered: Callable[[Reader, Request], Response]) -> Response:
+    # Before the answer, so that it knows at least as much as it says.
+    known = knowledge.headers(reader)
+    try:
+        response = answered(reader, request)
+    except errors.CdbError as error:
+        # What is not there now may be there later: no cache shall remember it.
+        headers = {"Cache-Control": "no-store"}
+        status = _STATUS[type(error)]
+        if status == 503:
+            headers["Retry-After"] = RETRY_SECONDS
+        response = Refused(status, " ".join(error.message.split()), headers).response()
+    response.headers.update(known)
+    return response
+
+
+def _payload(reader: Reader, request: Request) -> Response:
+    _check_arguments(request.query_params, ())
+    sha256 = request.path_params["sha256"]
+    data = reader.payload(sha256)
+    return _given(request, data, {"ETag": f'"{sha256.lower()}"', "Cache-Control": FOR_EVER})
+
+
+def _calibration(reader: Reader, request: Request) -> Response:
+    asked = request.query_params
+    _check_arguments(asked, ("run", "date", "as_of"))
+    key = request.path_params["device_name"], request.path_params["calibration_type"]
+    as_of = _instant("as_of", asked["as_of"]) if "as_of" in asked else None
+    if "run" in asked and "date" in asked:
+        raise errors.InvalidArgument("date", "run and date exclude each other: ask for one")
+    if "run" in asked:
+        found = reader.calibration_for_run(*key, _number("run", asked["run"]), as_of)
+    elif "date" in asked:
+        found = reader.calibration_for_date(*key, _instant("date", asked["date"]), as_of)
+    else:
+        found = reader.current_calibration(*key, as_of)
+    # A run that is registered only now exists for every as_of; once it is, its answer with as_of stands.
+    may_be_kept = ASK_AGAIN if as_of is None else FOR_EVER
+    return _given(request, found.data or b"", {"Cache-Control": may_be_kept, **_origin(found)})
+
+
+def _origin(found: CalibrationRecord) -> dict[str, str]:
+    """What a calibration says of itself, in headers."""
+    told = {
+        "ETag": f'"{found.sha256}"',
+        "CDB-Id": str(found.id),
+        "CDB-SHA256": found.sha256,
+        "CDB-Device-Name": found.device_name,
+        "CDB-Calibration-Type": found.calibration_type,
+        "CDB-Valid-From": instants.spell(found.valid_from),
+    }
+    if found.valid_until is not None:
+        told["CDB-Valid-Until"] = instants.spell(found.valid_until)
+    return told
+
+
+def _given(request: Request, data: bytes, headers: dict[str, str]) -> Response:
+    """The bytes, a range of them, or word that the caller has them."""
+    tags = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+    if headers["ETag"] in tags or "*" in tags:
+        return Response(status_code=304, headers=headers)
+    return ranges.response(request, data, headers)
+
+
+def _check_arguments(asked: QueryParams, known: tuple[str, ...]) -> None:
+    for name in asked:
+        if name not in known:
+            raise errors.InvalidArgument(
+                name[:40], f"{name[:40]!r} cannot be asked here: use {', '.join(known) or 'no arguments'}"
+            )
+    if len(asked.multi_items()) != len(asked):
+        raise errors.InvalidArgument("run", "an argument is given twice")
+
+
+def _instant(argument: str, text: str) -> datetime:
+    try:
+        return instants.parse(text)
+    except ValueError as error:
+        raise errors.InvalidArgument(argument, f"{argument}: {error}") from None
+
+
+def _number(argument: str, text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > len(str(GREATEST_NUMBER)):
+        raise errors.InvalidArgument(argument, f"{argument} must be a whole number from 1 to {GREATEST_NUMBER}")
+    return int(text)
