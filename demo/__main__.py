@@ -45,7 +45,8 @@ def main(folder: Path) -> None:
         console.print(f"[bold]A master on SQLite[/] at {url}, with two worker processes.\n")
         environment = {**os.environ, "CDB_SERVER": url, "CDB_USER": "demo", "CDB_TOKEN": token}
         console.print("[bold]Store[/] the sample calibrations and runs; two of the runs are wrong on purpose:")
-        for command in (["add"], ["run", "add"]):
+        # On a terminal `cdb add` would ask.
+        for command in (["add", "--yes"], ["run", "add"]):
             table = "runs.csv" if command[0] == "run" else "uploads.csv"
             console.print(f"$ cdb {' '.join(command)} --from samples/{table}", style="cyan")
             loading = [sys.executable, "-m", "cdb.cli", *command, "--from", str(folder / "samples" / table)]

@@ -20,6 +20,7 @@ from cdb_server.instants import UTC
 from cdb_server.model import Entry, NewCalibration, RunTimes, Withdrawal
 from demo import samples
 from tests import servers
+from tests.client.shells import on_a_terminal
 from tests.servers import Master
 
 ROOT = Path(__file__).parent.parent
@@ -176,6 +177,15 @@ def test_the_journal_is_documented_with_the_fields_that_it_has() -> None:
     table = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", JOURNAL, re.MULTILINE))
     kinds = (NewCalibration, Withdrawal, RunTimes)
     assert table == {kind.kind: ", ".join(f"`{field.name}`" for field in fields(kind)) for kind in kinds}
+
+
+def test_the_demo_runs_on_a_terminal_without_a_question(tmp_path: Path) -> None:
+    """The first command of the README needs nobody who answers."""
+    command = [sys.executable, "-m", "demo", str(tmp_path / "demo")]
+    shown = on_a_terminal(command, dict(os.environ), typed="n\n")
+    assert "17 accepted" in shown
+    assert "How to go on" in shown
+    assert "[y/N]" not in shown
 
 
 def test_make_explains_itself() -> None:

@@ -33,10 +33,17 @@ def under_a_terminal(
 
     `typed` is what the person answers; `stdin` another source than the terminal.
     """
+    command = [sys.executable, "-m", "cdb.cli", *arguments]
+    return on_a_terminal(command, master.environment, typed=typed, status=status, stdin=stdin)
+
+
+def on_a_terminal(
+    command: list[str], environment: dict[str, str], *, typed: str = "", status: int = 0, stdin: int | None = None
+) -> str:
+    """The same of any program."""
     leader, follower = pty.openpty()
     os.write(leader, typed.encode())
-    command = [sys.executable, "-m", "cdb.cli", *arguments]
-    environment = {**master.environment, "TERM": "xterm", "COLUMNS": "160"}
+    environment = {**environment, "TERM": "xterm", "COLUMNS": "160"}
     source = follower if stdin is None else stdin
     with subprocess.Popen(command, env=environment, stdin=source, stdout=follower, stderr=follower) as process:
         os.close(follower)
