@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
@@ -100,17 +101,29 @@ def test_the_server_commands_of_the_readme_run(tmp_path: Path) -> None:
         "CDB_BIND": "127.0.0.1:0",
     }
     lines = [line for line in "".join(blocks("sh")).splitlines() if line.startswith("cdb-server ")]
-    assert [line.split()[1] for line in lines] == ["init", "token", "serve"]
-    for line in lines[:-1]:
+    assert [line.split()[1] for line in lines] == ["init", "token", "serve", "mirror", "compare"]
+
+    def run(line: str) -> None:
         subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=60)
-    serving = ["bash", "-c", f"exec {lines[-1]}"]
-    with subprocess.Popen(
-        serving, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as server:
-        assert server.stdout is not None
-        url = server.stdout.readline().split()[-1]
-        assert cdb.Calibration(url).get_status().role == "master"
-        server.terminate()
+
+    @contextmanager
+    def running(line: str) -> Iterator[str]:
+        command = ["bash", "-c", f"exec {line}"]
+        with subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as server:
+            assert server.stdout is not None
+            yield server.stdout.readline().split()[-1]
+            server.terminate()
+
+    run(lines[0])
+    run(lines[1])
+    with running(lines[2]) as master:
+        assert cdb.Calibration(master).get_status().role == "master"
+        mirroring = lines[3].replace("http://localhost:8080", master).replace("127.0.0.1:8081", "127.0.0.1:0")
+        with running(mirroring) as mirror:
+            assert cdb.Calibration(mirror).get_status().role == "mirror"
+            run(lines[4].replace("http://localhost:8080", master).replace("http://localhost:8081", mirror))
 
 
 def test_the_readme_begins_with_the_two_commands() -> None:

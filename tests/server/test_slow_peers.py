@@ -345,11 +345,6 @@ def others_are_served(impatient: Impatient, kinds: Sequence[type[SlowPeer]], cou
     late = {type(peer).__name__: peer.seconds for peer in slow.peers if peer.seconds > peer.patience + GRACE}
     assert late == {}
     assert impatient.ask(STATUS).status == 200
-    import collections
-
-    print(
-        "READ", collections.Counter(getattr(p, "read", None) for p in slow.peers).most_common(5), len(taken), max(taken)
-    )
 
 
 def test_a_silent_sender_is_cut_off(impatient: Impatient) -> None:
