@@ -1,14 +1,22 @@
 """One entry more: the rows that an entry of the journal is, as a master accepts it and as a mirror repeats it."""
 
+from dataclasses import fields
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import Connection, exists, select
+from sqlalchemy import Column, Connection, Table, exists, select
 
 from cdb_server import journal
 from cdb_server.model import Entry, NewCalibration, RunTimes, Withdrawal
 from cdb_server.schema import calibration, payload, run, withdrawal
 from cdb_server.schema import journal as journal_table
+
+# Where the content of each kind of entry stands, under the names of its fields, and the column of its serial.
+_ROWS: dict[type[NewCalibration | Withdrawal | RunTimes], tuple[Table, Column[int]]] = {
+    NewCalibration: (calibration, calibration.c.id),
+    Withdrawal: (withdrawal, withdrawal.c.serial),
+    RunTimes: (run, run.c.serial),
+}
 
 
 class Head(NamedTuple):
@@ -44,31 +52,6 @@ def append(connection: Connection, entry: Entry, digest: str, data: bytes | None
             serial=entry.serial, kind=content.kind, created=entry.created, author=entry.author, digest=digest
         )
     )
-    match content:
-        case NewCalibration():
-            connection.execute(
-                calibration.insert().values(
-                    id=entry.serial,
-                    device_name=content.device_name,
-                    calibration_type=content.calibration_type,
-                    valid_from=content.valid_from,
-                    comment=content.comment,
-                    size=content.size,
-                    sha256=content.sha256,
-                )
-            )
-        case Withdrawal():
-            connection.execute(
-                withdrawal.insert().values(
-                    serial=entry.serial, calibration_id=content.calibration_id, reason=content.reason
-                )
-            )
-        case RunTimes():
-            connection.execute(
-                run.insert().values(
-                    serial=entry.serial,
-                    run_number=content.run_number,
-                    start_time=content.start_time,
-                    stop_time=content.stop_time,
-                )
-            )
+    table, serial = _ROWS[type(content)]
+    values = {field.name: getattr(content, field.name) for field in fields(content)}
+    connection.execute(table.insert().values({serial.name: entry.serial, **values}))
