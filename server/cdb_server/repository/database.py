@@ -85,9 +85,7 @@ class Database:
                     engine.dispose()
 
     @classmethod
-    def open(
-        cls, url: str, threads: int = 8, fuse: Fuse | None = None, *, read_only: bool = False
-    ) -> "Database":
+    def open(cls, url: str, threads: int = 8, fuse: Fuse | None = None, *, read_only: bool = False) -> "Database":
         """Open an existing database, for up to `threads` connections at once; `read_only`, they cannot write.
 
         One that an earlier version made is brought up to this one. Processes that share a `fuse` stop writing
