@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.cdb-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint test-all interop fuzz clean
+.PHONY: help demo test lint test-all interop fuzz crash-test clean
 
 help:  ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,6 +14,7 @@ demo: $(READY)  ## Start a master, store sample calibrations, ask for them; leav
 	@$(BIN)/python -m demo demo-data
 
 test: lint  ## Check style and types, run all tests on SQLite and PostgreSQL
+	tests/crash/install
 	$(BIN)/python -m pytest
 
 lint: $(READY)  ## Check style (ruff) and types (mypy)
@@ -32,6 +33,11 @@ SECONDS ?= 60
 SEED ?= 1
 fuzz: $(READY)  ## Send generated requests and check every answer, for SECONDS=60, from SEED=1
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --seed $(SEED)
+
+CYCLES ?= 2000
+crash-test: $(READY)  ## Kill the server under load, CYCLES=2000 times, and check that nothing is lost
+	tests/crash/install
+	$(BIN)/python -m tests.crash --cycles $(CYCLES) --seed $(SEED)
 
 clean:  ## Remove what the targets above made
 	rm -rf .venv .venvs demo-data build tests/interop/build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -43,14 +43,12 @@ def master(
         yield running
 
 
-@contextmanager
-def serving(
-    database_url: str, folder: Path, token: str, *options: str, environment: Mapping[str, str] | None = None
-) -> Iterator[Master]:
-    """Serve an existing database until the block ends."""
-    log = folder / "server.log"
-    with log.open("ab") as out:
-        process = subprocess.Popen(
+def spawn(
+    database_url: str, folder: Path, *options: str, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a server on an existing database, as a process group of its own; it may not listen yet."""
+    with (folder / "server.log").open("ab") as out:
+        return subprocess.Popen(
             [
                 sys.executable,
                 "-m",
@@ -67,19 +65,39 @@ def serving(
             start_new_session=True,
             env={**os.environ, **(environment or {})},
         )
+
+
+def announced(process: subprocess.Popen[bytes]) -> str | None:
+    """The address that a server listens at, once it does; None when it ends before."""
     assert process.stdout is not None
     # What a server says once it listens ends in its address.
-    announced = process.stdout.readline().decode().split()
-    if not announced:
-        raise RuntimeError(f"the server ended with status {process.wait()}: {log.read_text()}")
+    words = process.stdout.readline().decode().split()
+    return words[-1] if words else None
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """End a server and all its workers at once, without a word."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+@contextmanager
+def serving(
+    database_url: str, folder: Path, token: str, *options: str, environment: Mapping[str, str] | None = None
+) -> Iterator[Master]:
+    """Serve an existing database until the block ends."""
+    log = folder / "server.log"
+    process = spawn(database_url, folder, *options, environment=environment)
     try:
-        yield Master(announced[-1], USER, token, database_url, log, process)
-    finally:
+        url = announced(process)
+        if url is None:
+            raise RuntimeError(f"the server ended with status {process.wait()}: {log.read_text()}")
+        yield Master(url, USER, token, database_url, log, process)
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(20)
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.stdout.close()
+        process.wait(20)
+    finally:
+        kill(process)

@@ -6,6 +6,8 @@ What the normal form leaves out is documentation, comments, white space, and the
 
 import http.client
 import re
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from typing import Any
@@ -571,3 +573,35 @@ def test_every_type_of_an_argument_has_words_for_a_wrong_value() -> None:
     """What is refused as a value is told what the value must be."""
     types_ = {argument.type for file in SERVICES for known in Contract(file).operations.values() for argument in known}
     assert types_ <= set(_EXPECTED)
+
+
+FIRST_REQUESTS = """
+import os, threading
+from cdb_server.soap.contract import Contract
+
+def first_requests():
+    contract = Contract("calibration.wsdl")
+    barrier, compiled = threading.Barrier(4), []
+    def judge():
+        barrier.wait()
+        compiled.append(contract.validator())
+    threads = [threading.Thread(target=judge) for _ in range(4)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    os._exit(len(compiled) != 4)
+
+broken = 0
+for _ in range(50):
+    # Nothing of libxml2's schemas was used here: each child is as a worker that has just started.
+    child = os.fork()
+    if not child:
+        first_requests()
+    broken += os.waitpid(child, 0)[1] != 0
+print(broken)
+"""
+
+
+def test_the_first_requests_of_a_worker_may_come_at_once() -> None:
+    """libxml2 sets its types up at the first schema: threads that did so at once broke a worker for good."""
+    done = subprocess.run([sys.executable, "-c", FIRST_REQUESTS], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("0\n", "")

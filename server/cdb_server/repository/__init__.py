@@ -2,6 +2,7 @@
 
 from cdb_server.repository.database import Database, name_of, parse_url
 from cdb_server.repository.following import Following
+from cdb_server.repository.fuse import Fuse
 from cdb_server.repository.inspection import Inspection, Unreadable
 from cdb_server.repository.reader import Reader
 from cdb_server.repository.tokens import Tokens
@@ -10,6 +11,7 @@ from cdb_server.repository.writer import Upload, Writer, check_size
 __all__ = [
     "Database",
     "Following",
+    "Fuse",
     "Inspection",
     "Reader",
     "Tokens",

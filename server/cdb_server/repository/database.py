@@ -7,9 +7,8 @@ snapshot; its writers lock one row first, so that serials are taken in commit or
 
 import logging
 import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -28,6 +27,8 @@ from sqlalchemy import (
 
 from cdb_server import schema
 from cdb_server.errors import DatabaseRefused, Unavailable
+from cdb_server.repository.fuse import Fuse, is_disk_error
+from cdb_server.repository.turn import Turn
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +43,12 @@ BUSY = 5
 class Database:
     """Connections to one database of ours. Safe for use by many threads; make one a process."""
 
-    def __init__(self, engine: Engine, file: Path | None = None) -> None:
+    def __init__(self, engine: Engine, file: Path | None = None, fuse: Fuse | None = None) -> None:
         self._engine = engine
         self._file = file
+        self._fuse = fuse or Fuse()
         self._identity = _identity(file)
-        self._write_lock = threading.Lock()
+        self._turn = Turn(file.parent, BUSY) if file else None
         postgresql = engine.dialect.name == "postgresql"
         self._postgresql = postgresql
         self.kind: Kind = "master"
@@ -83,11 +85,11 @@ class Database:
                     engine.dispose()
 
     @classmethod
-    def open(cls, url: str, threads: int = 8, *, read_only: bool = False) -> "Database":
+    def open(cls, url: str, threads: int = 8, fuse: Fuse | None = None, *, read_only: bool = False) -> "Database":
         """Open an existing database, for up to `threads` connections at once; `read_only`, they cannot write.
 
-        One that an earlier version made is brought up to this one. Raises DatabaseRefused when there is none, or when
-        it is foreign or newer. Makes none.
+        One that an earlier version made is brought up to this one. Processes that share a `fuse` stop writing
+        together. Raises DatabaseRefused when there is none, or when it is foreign or newer. Makes none.
         """
         parsed = parse_url(url)
         if parsed.get_backend_name() == "sqlite" and not Path(str(parsed.database)).is_file():
@@ -95,7 +97,7 @@ class Database:
                 f"there is no database {parsed.database}: make it with 'cdb-server init', or correct CDB_DATABASE"
             )
         file = Path(str(parsed.database)).absolute() if parsed.get_backend_name() == "sqlite" else None
-        database = cls(_engine(parsed, threads, read_only=read_only), file)
+        database = cls(_engine(parsed, threads, read_only=read_only), file, fuse)
         with _for_operator(parsed):
             try:
                 database._check(parsed)
@@ -114,10 +116,13 @@ class Database:
     def write(self) -> Iterator[Connection]:
         """A writing transaction, alone: the lock is held from its beginning, and its end is on disk.
 
-        Raises Unavailable when the database fails or another writer holds the lock for too long.
+        Raises Unavailable when the database fails or another writer holds the lock for too long, and always once the
+        disk has failed under a write.
         """
         self._check_file()
-        with self._turn(), _unavailable(), self._writing.begin() as connection:
+        with self._in_turn() as begun, _unavailable(), self._fused(), self._writing.begin() as connection:
+            begun()
+            self._check_fuse()
             if self._postgresql:
                 connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{BUSY}s'")
                 connection.execute(select(schema.cdb_schema.c.version).with_for_update()).one()
@@ -127,6 +132,9 @@ class Database:
     def close(self) -> None:
         """Give all connections back."""
         self._engine.dispose()
+        if self._turn:
+            self._turn.close()
+            self._turn = None
 
     def __enter__(self) -> "Database":
         return self
@@ -134,18 +142,32 @@ class Database:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _in_turn(self) -> AbstractContextManager[Callable[[], None]]:
+        # PostgreSQL queues the writers itself.
+        return self._turn.taken() if self._turn else nullcontext(lambda: None)
+
     @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """SQLite lets writers wait by trying again, and may pass one by for long: a process sends one at a time."""
-        if self._postgresql:
-            yield
-            return
-        if not self._write_lock.acquire(timeout=BUSY):
-            raise Unavailable("too many writes are waiting: try again later")
+    def _fused(self) -> Iterator[None]:
+        """Blow the fuse when the disk fails in the block, and refuse while it is blown, before the block and after."""
+        self._check_fuse()
         try:
             yield
-        finally:
-            self._write_lock.release()
+        except BaseException as error:
+            if is_disk_error(error) and self._fuse.blow():
+                log.error(
+                    "the disk failed under a write to %s: nothing is written until the server is restarted; "
+                    "before that, see to the disk",
+                    self._file,
+                )
+            raise
+        self._check_fuse()
+
+    def _check_fuse(self) -> None:
+        if self._fuse.blown:
+            raise Unavailable(
+                "the disk failed under a write: nothing is accepted until its operator has seen to it and restarted "
+                "the server"
+            )
 
     def _check_file(self) -> None:
         """Refuse to write into a file that was removed or replaced: its connections would go on, and all be lost."""
@@ -273,20 +295,31 @@ def _create_sqlite(path: Path) -> None:
     if path.exists():
         raise DatabaseRefused(f"{path} already exists: name a new file, or serve this one")
     try:
-        unfinished.touch(exist_ok=False)
-        engine = _engine(URL.create("sqlite", database=str(unfinished)), threads=1)
         try:
-            with engine.begin() as connection:
-                _create_tables(connection)
+            unfinished.touch(exist_ok=False)
+            engine = _engine(URL.create("sqlite", database=str(unfinished)), threads=1)
+            try:
+                with engine.begin() as connection:
+                    _create_tables(connection)
+            finally:
+                engine.dispose()
+            os.link(unfinished, path)
         finally:
-            engine.dispose()
-        os.link(unfinished, path)
+            unfinished.unlink(missing_ok=True)
+        _sync_folder(path.parent)
     except FileExistsError:
         raise DatabaseRefused(f"{path} already exists: name a new file, or serve this one") from None
     except OSError as error:
         raise DatabaseRefused(f"{path} cannot be made: {error.strerror}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put the names in a folder on disk: a file whose name is lost is lost, with all that is written into it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
     finally:
-        unfinished.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 @contextmanager

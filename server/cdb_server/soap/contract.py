@@ -42,6 +42,9 @@ class Contract:
                 operation.get("name", "") for operation in definitions.findall(f"{WSDL}portType/{WSDL}operation")
             )
         }
+        # libxml2 fills its table of built-in types at the first schema of a process; two threads that did it at once
+        # would leave it broken, and every request refused, until the process ends.
+        self.validator()
 
     def published(self, public_url: str) -> bytes:
         """The file, byte for byte apart from the base of its address, which becomes the configured one."""
