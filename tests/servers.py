@@ -1,10 +1,11 @@
-"""Real servers for tests: `cdb-server serve` in processes of its own, on a free port."""
+"""Real servers for tests: `cdb-server serve` and `mirror` in processes of their own, on a free port."""
 
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,20 +49,44 @@ def serving(
     database_url: str, folder: Path, token: str, *options: str, environment: Mapping[str, str] | None = None
 ) -> Iterator[Master]:
     """Serve an existing database until the block ends."""
-    log = folder / "server.log"
-    with log.open("ab") as out:
+    command = (sys.executable, "-m", "cdb_server", "serve", "--database", database_url, "--bind", "127.0.0.1:0")
+    with running((*command, *options), database_url, folder, token, environment) as started:
+        yield started
+
+
+@contextmanager
+def mirror(
+    of: str, database_url: str, folder: Path, *options: str, environment: Mapping[str, str] | None = None
+) -> Iterator[Master]:
+    """Mirror a server until the block ends, with one worker unless `options` say otherwise."""
+    command = (sys.executable, "-m", "cdb_server", "mirror", "--of", of, "--database", database_url)
+    arguments = ("--bind", "127.0.0.1:0", "--workers", "1", *options)
+    with running((*command, *arguments), database_url, folder, "", environment, log="mirror.log") as started:
+        yield started
+
+
+def poll(reached: Callable[[], bool], seconds: float) -> None:
+    """Wait until something is so. Fails when it is not in time."""
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, "not reached in time"
+        time.sleep(0.05)
+
+
+@contextmanager
+def running(
+    command: Sequence[str],
+    database_url: str,
+    folder: Path,
+    token: str,
+    environment: Mapping[str, str] | None = None,
+    log: str = "server.log",
+) -> Iterator[Master]:
+    """Run a command that serves, and says so, until the block ends."""
+    path = folder / log
+    with path.open("ab") as out:
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "cdb_server",
-                "serve",
-                "--database",
-                database_url,
-                "--bind",
-                "127.0.0.1:0",
-                *options,
-            ],
+            command,
             stdout=subprocess.PIPE,
             stderr=out,
             start_new_session=True,
@@ -71,9 +96,9 @@ def serving(
     # What a server says once it listens ends in its address.
     announced = process.stdout.readline().decode().split()
     if not announced:
-        raise RuntimeError(f"the server ended with status {process.wait()}: {log.read_text()}")
+        raise RuntimeError(f"the server ended with status {process.wait()}: {path.read_text()}")
     try:
-        yield Master(announced[-1], USER, token, database_url, log, process)
+        yield Master(announced[-1], USER, token, database_url, path, process)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
