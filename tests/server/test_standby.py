@@ -9,10 +9,12 @@ import pytest
 import requests
 
 import cdb
+from cdb_server import instants
 from cdb_server.errors import DatabaseRefused
 from cdb_server.instants import UTC
 from cdb_server.repository import Database, Following, Reader, Tokens, Writer
-from cdb_server.repository.standing import COMPLETE_AFTER
+from cdb_server.repository.append import head
+from cdb_server.repository.standing import COMPLETE_AFTER, standing
 from tests import clusters, servers
 from tests.clusters import Standby
 from tests.fuzz import wire
@@ -181,6 +183,26 @@ def test_what_is_complete_is_there_while_the_standby_catches_up(
                 there = status.serial - MANY * turn
                 assert sum(created <= status.complete_until for created in written) <= there
                 assert time.monotonic() < deadline
+
+
+def test_what_is_replayed_after_a_question_began_is_not_complete_for_it(
+    postgresql_cluster: str, new_database_url: Callable[[str], str], replica: Standby
+) -> None:
+    """How far the replay had come is that of the moment before: what a question cannot see, it calls missing."""
+    url = new_database_url("postgresql")
+    Database.create(url)
+    in_step(postgresql_cluster, replica)
+    with Database.open(url) as primary, Database.open(replica.of(url), read_only=True) as database:
+        writer = Writer(primary, clock=lambda: datetime.now(UTC) - COMPLETE_AFTER + SLACK)
+        with database.read() as connection:
+            assert head(connection).serial == 0
+            written = writer.add_run(1, MARCH, None, author="alice").created
+            servers.poll(lambda: datetime.now(UTC) > written + COMPLETE_AFTER, 20)
+            clusters.said(postgresql_cluster, "SELECT pg_current_xact_id()")
+            in_step(postgresql_cluster, replica)
+            assert head(connection).serial == 0
+            assert standing(connection, database.kind, instants.now).complete_until < written
+        assert Reader(database).status().complete_until >= written
 
 
 def test_a_standby_of_a_mirror_is_as_old_as_the_mirror(
