@@ -25,7 +25,7 @@ lint: $(READY)  ## Check style (ruff) and types (mypy)
 test-all:  ## Run the tests on every Python from 3.10 to 3.13 that there is
 	@tests/all_pythons
 
-interop: $(READY)  ## Run SOAP clients in other languages, nginx and systemd, installing what they need
+interop: $(READY)  ## Run SOAP clients in other languages, nginx, caches, networks and systemd, installing what they need
 	tests/interop/install
 	$(BIN)/python -m pytest tests/interop
 

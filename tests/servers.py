@@ -1,10 +1,11 @@
-"""Real servers for tests: `cdb-server serve` in processes of its own, on a free port."""
+"""Real servers for tests: `cdb-server serve` and `mirror` in processes of their own, on a free port."""
 
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,23 +44,61 @@ def master(
         yield running
 
 
-def spawn(
-    database_url: str, folder: Path, *options: str, environment: Mapping[str, str] | None = None
-) -> subprocess.Popen[bytes]:
-    """Start a server on an existing database, as a process group of its own; it may not listen yet."""
-    with (folder / "server.log").open("ab") as out:
+def serve_command(database_url: str, *options: str) -> tuple[str, ...]:
+    """`cdb-server serve` at a free port."""
+    command = (sys.executable, "-m", "cdb_server", "serve", "--database", database_url, "--bind", "127.0.0.1:0")
+    return (*command, *options)
+
+
+@contextmanager
+def serving(
+    database_url: str, folder: Path, token: str, *options: str, environment: Mapping[str, str] | None = None
+) -> Iterator[Master]:
+    """Serve an existing database until the block ends."""
+    with running(serve_command(database_url, *options), database_url, folder, token, environment) as started:
+        yield started
+
+
+@contextmanager
+def mirror(
+    of: str, database_url: str, folder: Path, *options: str, environment: Mapping[str, str] | None = None
+) -> Iterator[Master]:
+    """Mirror a server until the block ends, with one worker unless `options` say otherwise."""
+    command = (sys.executable, "-m", "cdb_server", "mirror", "--of", of, "--database", database_url)
+    arguments = ("--bind", "127.0.0.1:0", "--workers", "1", *options)
+    with running((*command, *arguments), database_url, folder, "", environment, log="mirror.log") as started:
+        yield started
+
+
+@contextmanager
+def running(
+    command: Sequence[str],
+    database_url: str,
+    folder: Path,
+    token: str,
+    environment: Mapping[str, str] | None = None,
+    log: str = "server.log",
+) -> Iterator[Master]:
+    """Run a command that serves, and says so, until the block ends."""
+    path = folder / log
+    process = spawn(command, path, environment)
+    try:
+        url = announced(process)
+        if url is None:
+            raise RuntimeError(f"the server ended with status {process.wait()}: {path.read_text()}")
+        yield Master(url, USER, token, database_url, path, process)
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.wait(20)
+    finally:
+        kill(process)
+
+
+def spawn(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """Start a server, as a process group of its own; it may not listen yet."""
+    with log.open("ab") as out:
         return subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "cdb_server",
-                "serve",
-                "--database",
-                database_url,
-                "--bind",
-                "127.0.0.1:0",
-                *options,
-            ],
+            command,
             stdout=subprocess.PIPE,
             stderr=out,
             start_new_session=True,
@@ -84,20 +123,9 @@ def kill(process: subprocess.Popen[bytes]) -> None:
         process.stdout.close()
 
 
-@contextmanager
-def serving(
-    database_url: str, folder: Path, token: str, *options: str, environment: Mapping[str, str] | None = None
-) -> Iterator[Master]:
-    """Serve an existing database until the block ends."""
-    log = folder / "server.log"
-    process = spawn(database_url, folder, *options, environment=environment)
-    try:
-        url = announced(process)
-        if url is None:
-            raise RuntimeError(f"the server ended with status {process.wait()}: {log.read_text()}")
-        yield Master(url, USER, token, database_url, log, process)
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        process.wait(20)
-    finally:
-        kill(process)
+def poll(reached: Callable[[], bool], seconds: float) -> None:
+    """Wait until something is so. Fails when it is not in time."""
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, "not reached in time"
+        time.sleep(0.05)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
-UNITS = ("cdb-server.service", "cdb-backup.service", "cdb-backup.timer")
+UNITS = ("cdb-server.service", "cdb-mirror.service", "cdb-backup.service", "cdb-backup.timer")
 
 
 @pytest.fixture
@@ -40,7 +40,9 @@ def test_a_mistake_in_a_unit_would_be_found(units: Path) -> None:
     assert "allways" in analyze("verify", "--man=no", "./cdb-server.service", folder=units)
 
 
-@pytest.mark.parametrize(("name", "most"), [("cdb-server.service", 2.0), ("cdb-backup.service", 5.0)])
+@pytest.mark.parametrize(
+    ("name", "most"), [("cdb-server.service", 2.0), ("cdb-mirror.service", 2.0), ("cdb-backup.service", 5.0)]
+)
 def test_the_units_are_hardened(name: str, most: float, units: Path) -> None:
     """By systemd's own measure, in which 10 is a service that may do everything."""
     said = analyze("security", "--offline=yes", "--no-pager", f"./{name}", folder=units)

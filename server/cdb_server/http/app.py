@@ -12,6 +12,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from cdb_server.http.attempts import Attempts
+from cdb_server.http.body import Bodiless
 from cdb_server.http.plain import plain_routes
 from cdb_server.http.refusals import Refused
 from cdb_server.http.service import Service, Writers
@@ -56,6 +57,8 @@ def create_app(settings: Settings, fuse: Fuse) -> Starlette:
         lifespan=lifespan,
         exception_handlers={HTTPException: _plain},
     )
+    services = (READING_PATH,) if settings.read_only else (READING_PATH, WRITING_PATH)
+    app.add_middleware(Bodiless, paths=services, seconds=settings.stall_deadline)
     # An address with a slash too much is not redirected: the way there would be taken from the Host header.
     app.router.redirect_slashes = False
     return app
@@ -74,5 +77,9 @@ class NoWriting:
 
 async def _plain(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    text = f"there is nothing here, but at {READING_PATH}" if error.status_code == 404 else error.detail
-    return Refused(error.status_code, text).response()
+    text = error.detail
+    if error.status_code == 404:
+        text = f"there is nothing here, but at {READING_PATH}"
+    elif error.status_code == 405:
+        text = "use GET or HEAD: nothing else is answered here"
+    return Refused(error.status_code, text, dict(error.headers or {})).response()

@@ -5,7 +5,7 @@ import contextlib
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Message, Receive, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cdb_server.http.refusals import Refused
 from cdb_server.settings import Settings
@@ -27,6 +27,40 @@ class Incoming:
         if not message.get("more_body", False):
             self.whole = True
         return message
+
+
+def announces_body(request: Request) -> bool:
+    """Whether something comes after the headers."""
+    return request.headers.get("content-length", "0").strip("0") != "" or "transfer-encoding" in request.headers
+
+
+class Bodiless:
+    """Around what looks at no body: whoever sends one all the same is answered, and not waited for.
+
+    A connection whose request has not come whole has no deadline but this. `paths` look at their bodies themselves.
+    """
+
+    def __init__(self, app: ASGIApp, paths: tuple[str, ...], seconds: float) -> None:
+        self._app = app
+        self._paths = paths
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in self._paths or not announces_body(Request(scope)):
+            await self._app(scope, receive, send)
+            return
+        incoming = Incoming(receive)
+
+        async def send_and_linger(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+            elif not message.get("more_body", False):
+                await send({**message, "more_body": True})
+                await _linger(incoming, self._seconds)
+                message = {"type": "http.response.body", "body": b"", "more_body": False}
+            await send(message)
+
+        await self._app(scope, incoming, send_and_linger)
 
 
 async def receive_body(request: Request, settings: Settings) -> bytes:
@@ -63,9 +97,13 @@ async def answer_and_linger(response: Response, incoming: Incoming, send: Send, 
     """
     await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
     await send({"type": "http.response.body", "body": response.body, "more_body": True})
+    await _linger(incoming, seconds)
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _linger(incoming: Incoming, seconds: float) -> None:
     with contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(_drain(incoming), seconds)
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _drain(incoming: Incoming) -> None:

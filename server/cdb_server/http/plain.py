@@ -1,10 +1,11 @@
 """Payloads and calibrations by plain GET, for caches and curl: the same rules, and what a cache may do with an answer.
 
 What never changes may be kept for ever: a payload, and an answer with a fixed as_of. Everything else must be asked for
-again, and is answered with 304 where it is as before.
+again, and is answered with 304 where it is as before. An error is never kept.
 """
 
 import asyncio
+import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -56,14 +57,15 @@ def _answer(reader: Reader, request: Request, answered: Callable[[Reader, Reques
     known = knowledge.headers(reader)
     try:
         response = answered(reader, request)
+    except Refused as refused:
+        response = refused.response()
     except errors.CdbError as error:
-        # What is not there now may be there later: no cache shall remember it.
-        headers = {"Cache-Control": "no-store"}
         status = _STATUS[type(error)]
-        if status == 503:
-            headers["Retry-After"] = RETRY_SECONDS
+        headers = {"Retry-After": RETRY_SECONDS} if status == 503 else {}
         response = Refused(status, " ".join(error.message.split()), headers).response()
-    response.headers.update(known)
+    # Of what never changes it does not matter when it was known; and kept for a year, an age would be a wrong one.
+    if response.headers["Cache-Control"] != FOR_EVER:
+        response.headers.update(known)
     return response
 
 
@@ -87,7 +89,8 @@ def _calibration(reader: Reader, request: Request) -> Response:
         found = reader.calibration_for_date(*key, _instant("date", asked["date"]), as_of)
     else:
         found = reader.current_calibration(*key, as_of)
-    # A run that is registered only now exists for every as_of; once it is, its answer with as_of stands.
+    # Rule 7: "An answer once given to a question with as_of never changes." A run that is not registered yet is an
+    # error, which nobody keeps; once it is, each as_of before that is answered by its first registration, for ever.
     may_be_kept = ASK_AGAIN if as_of is None else FOR_EVER
     return _given(request, found.data or b"", {"Cache-Control": may_be_kept, **_origin(found)})
 
@@ -95,7 +98,6 @@ def _calibration(reader: Reader, request: Request) -> Response:
 def _origin(found: CalibrationRecord) -> dict[str, str]:
     """What a calibration says of itself, in headers."""
     told = {
-        "ETag": f'"{found.sha256}"',
         "CDB-Id": str(found.id),
         "CDB-SHA256": found.sha256,
         "CDB-Device-Name": found.device_name,
@@ -104,12 +106,14 @@ def _origin(found: CalibrationRecord) -> dict[str, str]:
     }
     if found.valid_until is not None:
         told["CDB-Valid-Until"] = instants.spell(found.valid_until)
-    return told
+    # Of all that is said: the same bytes may be stored again, and a cache that is told 304 keeps the headers it has.
+    tag = hashlib.sha256(repr(told).encode("ascii")).hexdigest()
+    return {"ETag": f'"{tag}"', **told}
 
 
 def _given(request: Request, data: bytes, headers: dict[str, str]) -> Response:
     """The bytes, a range of them, or word that the caller has them."""
-    tags = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+    tags = [tag.strip().removeprefix("W/") for tag in ",".join(request.headers.getlist("if-none-match")).split(",")]
     if headers["ETag"] in tags or "*" in tags:
         return Response(status_code=304, headers=headers)
     return ranges.response(request, data, headers)

@@ -14,4 +14,5 @@ class Refused(Exception):
 
     def response(self) -> PlainTextResponse:
         """The answer that says so."""
-        return PlainTextResponse(f"{self.text}\n", self.status, self.headers)
+        # What is refused now may be answered later: no cache shall remember it, as some do a 404 without this.
+        return PlainTextResponse(f"{self.text}\n", self.status, {"Cache-Control": "no-store", **(self.headers or {})})

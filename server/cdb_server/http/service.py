@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from cdb_server.errors import Unavailable
 from cdb_server.http import access, knowledge, media
 from cdb_server.http.attempts import Attempts
-from cdb_server.http.body import Disconnected, Incoming, answer_and_linger, receive_body
+from cdb_server.http.body import Disconnected, Incoming, announces_body, answer_and_linger, receive_body
 from cdb_server.http.peer import peer_of
 from cdb_server.http.refusals import Refused
 from cdb_server.repository import Reader, Tokens
@@ -57,7 +57,7 @@ class Service:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         incoming = Incoming(receive)
         request = Request(scope, incoming)
-        may_be_sending = request.method == "POST"
+        may_be_sending = announces_body(request)
         closing = False
         try:
             response = await self._respond(request)
@@ -78,7 +78,7 @@ class Service:
 
     async def _respond(self, request: Request) -> Response:
         if request.method in ("GET", "HEAD") and request.url.query.lower().rstrip("=") == "wsdl":
-            return Response(self._wsdl, media_type=XML)
+            return Response(self._wsdl, media_type=XML, headers={"Cache-Control": "no-cache"})
         if request.method != "POST":
             text = "use POST for the operations of this service, GET with ?wsdl for their description"
             raise Refused(405, text, {"Allow": "GET, HEAD, POST"})

@@ -27,6 +27,7 @@ from sqlalchemy import (
 
 from cdb_server import schema
 from cdb_server.errors import DatabaseRefused, Unavailable
+from cdb_server.repository import replication
 from cdb_server.repository.fuse import Fuse, is_disk_error
 from cdb_server.repository.turn import Turn
 
@@ -109,8 +110,12 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A reading transaction: all that is asked in it is of one moment. Raises Unavailable if the database fails."""
-        with _unavailable(), self._reading.begin() as connection:
-            yield connection
+        with _unavailable(), self._reading.connect() as connection:
+            if self.kind == "standby":
+                replication.look(connection)
+                connection.rollback()
+            with connection.begin():
+                yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:

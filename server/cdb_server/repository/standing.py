@@ -5,15 +5,14 @@ A copy is a mirror, which repeats its master's entries, or a hot standby, to whi
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, select
 
 from cdb_server import instants
-from cdb_server.instants import UTC
 from cdb_server.model import Clock, Role
 from cdb_server.repository.database import Kind
 from cdb_server.repository.following import followed
+from cdb_server.repository.replication import replicated
 from cdb_server.schema import journal
 
 # Rule 7: complete_until lies "some seconds before now, longer than any write may take between its created and its
@@ -39,10 +38,11 @@ class Standing:
 
 def standing(connection: Connection, kind: Kind, clock: Clock) -> Standing:
     """How the server stands, of the same moment as all else that is asked in the transaction."""
-    if kind == "mirror":
+    # A mirror's database may be replicated as well: what it says of itself came with it.
+    if kind == "mirror" or (kind == "standby" and followed(connection) is not None):
         return _of_mirror(connection)
     if kind == "standby":
-        return _of_standby(connection, clock)
+        return _of_standby(connection)
     # No entry will be created at this instant or before it, unless the clock is set back by more than COMPLETE_AFTER
     # while nothing is written.
     return Standing("master", clock() - COMPLETE_AFTER)
@@ -58,25 +58,16 @@ def _of_mirror(connection: Connection) -> Standing:
     )
 
 
-def _of_standby(connection: Connection, clock: Clock) -> Standing:
-    """Entries arrive in the order of their commits, so that up to the last one's `created` nothing is missing."""
+def _of_standby(connection: Connection) -> Standing:
+    """Entries arrive in the order of their commits, so that up to the last one's `created` nothing is missing.
+
+    Nor is anything that was created COMPLETE_AFTER before what is replayed was said or committed: by then it had its
+    commit, which was replayed first.
+    """
     created: datetime | None = connection.execute(
         select(journal.c.created).order_by(journal.c.serial.desc()).limit(1)
     ).scalar()
-    complete_until = created or instants.EPOCH
-    # Who may see it learns more: all that the primary had when it last sent is replayed.
-    received: Any = connection.execute(_RECEIVED).first()
-    heard = None
-    if received is not None and received.sent is not None and received.replayed:
-        heard = received.sent.astimezone(UTC)
-        complete_until = max(complete_until, heard - COMPLETE_AFTER)
-    elif (replayed := connection.execute(_REPLAYED).scalar()) is not None:
-        heard = replayed.astimezone(UTC)
-    return Standing("mirror", complete_until, heard=heard)
-
-
-_RECEIVED = text(
-    "SELECT last_msg_send_time AS sent, pg_last_wal_replay_lsn() >= latest_end_lsn AS replayed "
-    "FROM pg_stat_wal_receiver"
-)
-_REPLAYED = text("SELECT pg_last_xact_replay_timestamp()")
+    known = replicated(connection)
+    sure = [created, *(at - COMPLETE_AFTER for at in (known.committed, known.said) if at is not None)]
+    heard = known.said or known.committed
+    return Standing("mirror", max((at for at in sure if at is not None), default=instants.EPOCH), heard=heard)

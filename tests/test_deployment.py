@@ -1,0 +1,219 @@
+"""What docs/deployment.md says is so: its commands run in their order, on real servers; its settings are taken."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+
+import click
+import pytest
+
+import cdb
+import cdb.cli
+import cdb_server.cli
+from cdb_server.instants import UTC
+from cdb_server.repository import Database, Tokens, Upload, Writer
+from tests import clusters, servers
+from tests.servers import Master
+from tests.test_documented import ROOT, commands, settings
+
+GUIDE = (ROOT / "docs" / "deployment.md").read_text()
+FILES = ("cdb-mirror.service", "varnish.vcl", "squid.conf")
+ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+def section(title: str) -> str:
+    """A part of the guide."""
+    found = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", GUIDE, re.MULTILINE | re.DOTALL)
+    assert found, title
+    return found[1]
+
+
+def typed(text: str) -> list[str]:
+    """What a person types as the service's user."""
+    return re.findall(r"^\$ (.*)$", text, re.MULTILINE)
+
+
+def run(line: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A line of the guide in a shell, with its folders below this one."""
+    line = line.replace("/var/backups/cdb/", f"{folder}/")
+    return subprocess.run(
+        ["bash", "-c", line],
+        cwd=folder,
+        env={**ENVIRONMENT, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_the_guide_names_nothing_that_is_not() -> None:
+    """Settings, commands, and files; each file beside the guide is named in it, and both guides lead to one another."""
+    known = settings(cdb.cli.main) | settings(cdb_server.cli.main)
+    for text in (GUIDE, *((ROOT / "docs" / name).read_text() for name in FILES)):
+        assert set(re.findall(r"\bCDB_[A-Z_]+\b", text)) <= known
+    shown = "\n".join([*re.findall(r"`[^`\n]+`", GUIDE), *typed(GUIDE)])
+    groups: list[tuple[str, click.Group]] = [("cdb", cdb.cli.main), ("cdb-server", cdb_server.cli.main)]
+    for program, group in groups:
+        named = set(re.findall(rf"(?:^|[\s`/]){program} ((?:token )?[a-z]+)", shown))
+        assert named
+        assert named <= set(commands(group))
+    links = re.findall(r"\]\(([^)#]+)", GUIDE)
+    assert all((ROOT / "docs" / link).is_file() for link in links)
+    assert set(FILES) <= set(links)
+    assert "(deployment.md)" in (ROOT / "docs" / "operations.md").read_text()
+    assert "(docs/deployment.md)" in (ROOT / "README.md").read_text()
+
+
+def test_every_command_of_the_guide_is_run() -> None:
+    """Those of PostgreSQL and Linux too: none is in a section that no test runs."""
+    run_below = ("A mirror", "A hot standby", "Varnish or Squid in front", "A mirror follows no longer")
+    lines = [line for title in (*run_below, "A master that lost its data") for line in typed(section(title))]
+    assert sorted(lines) == sorted(typed(GUIDE))
+
+
+def test_the_settings_of_the_guide_are_taken(tmp_path: Path) -> None:
+    """By master and mirror: what is wrong with them here is only that their addresses are not of this machine."""
+    for title, command in (("The master", "serve"), ("A mirror", "mirror --of $MASTER")):
+        block = re.findall(r"^```\n(.*?)^```$", section(title), re.MULTILINE | re.DOTALL)[0]
+        done = run(f"set -a\n{block.replace('/var/lib/cdb', '/nowhere')}cdb-server {command}", tmp_path)
+        assert done.returncode == 1, done.stderr
+        assert re.search("there is no database|unable to open|/nowhere", done.stderr)
+
+
+def test_a_mirror_that_parted_is_compared_begun_anew_or_resumed(tmp_path: Path) -> None:
+    """The guide's sections on a mirror, and on one that follows no longer, line by line."""
+    text = section("A mirror follows no longer")
+    [compare, *_] = typed(text)
+    [move] = [line for line in typed(text) if line.startswith("mv ")]
+    [resume] = [line for line in typed(text) if "--resume" in line]
+    assert sorted(typed(text)) == sorted([compare, move, resume])
+    status, again = typed(section("A mirror"))[1:]
+    assert again == compare
+
+    url, copy = f"sqlite:///{tmp_path}/cdb.sqlite", f"sqlite:///{tmp_path}/mirror.sqlite"
+    other = tmp_path / "other"
+    other.mkdir()
+    with servers.master(url, tmp_path, "--workers", "1") as master:
+        writer = cdb.CalibrationSuperMouse(master.url, user=master.user, token=master.token)
+        writer.add_calibration("TOF1", "t0", "2016-03-01", b"1")
+        given = {"MASTER": master.url, "CDB_DATABASE": copy, "CDB_BIND": "127.0.0.1:0"}
+        with servers.mirror(master.url, copy, tmp_path) as mirror:
+            wait_for(mirror, 1)
+            shown = run(status.replace("http://127.0.0.1:8080", mirror.url), tmp_path)
+            assert (shown.returncode, "seconds behind" in shown.stdout) == (0, True)
+            assert run(compare, tmp_path, **given).returncode == 0
+        # Another history.
+        with servers.master(f"sqlite:///{other}/cdb.sqlite", other, "--workers", "1") as foreign:
+            cdb.CalibrationSuperMouse(foreign.url, user=foreign.user, token=foreign.token).add_run(1, "2016-03-01")
+            with servers.mirror(foreign.url, copy, tmp_path) as mirror:
+                servers.poll(lambda: "stopped following" in cdb.Calibration(mirror.url).get_status().status, 30)
+                assert cdb.Calibration(mirror.url).get_current_calibration("TOF1", "t0").data == b"1"
+                assert run(compare, tmp_path, **{**given, "MASTER": foreign.url}).returncode == 1
+        # Its master is back, and they do not part: it goes on.
+        assert run(compare, tmp_path, **given).returncode == 0
+        assert "timeout --preserve-status 20" in resume
+        resumed = run(resume.replace(" 20 ", " 5 "), tmp_path, **given)
+        assert (resumed.returncode, "mirror of" in resumed.stdout) == (0, True), resumed.stderr
+        with servers.mirror(master.url, copy, tmp_path) as mirror:
+            writer.add_calibration("TOF1", "t0", "2016-03-01", b"2")
+            wait_for(mirror, 2)
+            assert cdb.Calibration(mirror.url).get_status().status == "OK"
+        # Begun anew.
+        assert run(move, tmp_path).returncode == 0
+        with servers.mirror(master.url, copy, tmp_path) as mirror:
+            wait_for(mirror, 2)
+        assert (tmp_path / "parted.sqlite").is_file()
+
+
+def test_the_mirror_of_the_readme_follows(tmp_path: Path) -> None:
+    """Its two lines, at free ports."""
+    follow, compare = re.findall(r"^\$ (.* http://localhost:8080 .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    with servers.master(f"sqlite:///{tmp_path}/cdb.sqlite", tmp_path, "--workers", "1") as master:
+        client = cdb.CalibrationSuperMouse(master.url, user=master.user, token=master.token)
+        client.add_run(1, "2016-03-01")
+        line = follow.replace("http://localhost:8080", master.url).replace("127.0.0.1:8081", "127.0.0.1:0")
+        command = ("bash", "-c", f"cd {tmp_path} && exec {line}")
+        with servers.running(command, "", tmp_path, "", ENVIRONMENT, log="mirror.log") as mirror:
+            wait_for(mirror, 1)
+            both = compare.replace("http://localhost:8080", master.url).replace("http://localhost:8081", mirror.url)
+            done = run(both, tmp_path)
+            assert (done.returncode, "the first 1 are the same" in done.stdout) == (0, True), done.stderr
+
+
+def wait_for(mirror: Master, serial: int) -> None:
+    servers.poll(lambda: cdb.Calibration(mirror.url).get_status().serial == serial, 30)
+
+
+def test_a_lost_master_is_rebuilt_from_a_mirror_and_the_others_follow(tmp_path: Path) -> None:
+    """Line by line; a mirror that was not chosen goes on with the new master as if nothing had been."""
+    status, backup, restore, token = typed(section("A master that lost its data"))
+    url = f"sqlite:///{tmp_path}/cdb.sqlite"
+    copies = [f"sqlite:///{tmp_path}/mirror{number}.sqlite" for number in range(2)]
+    with servers.master(url, tmp_path, "--workers", "1") as master:
+        writer = cdb.CalibrationSuperMouse(master.url, user=master.user, token=master.token)
+        stored = writer.add_calibration("TOF1", "t0", "2016-03-01", b"1")
+        port = master.url.rpartition(":")[2]
+        for copy in copies:
+            with servers.mirror(master.url, copy, tmp_path) as mirror:
+                wait_for(mirror, 1)
+                assert run(status.replace("http://127.0.0.1:8080", mirror.url), tmp_path).returncode == 0
+    (tmp_path / "cdb.sqlite").unlink()
+    assert run(backup, tmp_path, CDB_DATABASE=copies[0]).returncode == 0
+    restored = run(restore, tmp_path, CDB_DATABASE=url)
+    assert restored.returncode == 0, restored.stderr
+    added = run(token, tmp_path, CDB_DATABASE=url)
+    assert added.returncode == 0, added.stderr
+    with Database.open(url) as database:
+        fresh = Tokens(database).add("bob")
+    with (
+        servers.serving(url, tmp_path, fresh, "--workers", "1", "--bind", f"127.0.0.1:{port}") as master,
+        servers.mirror(master.url, copies[1], tmp_path) as mirror,
+    ):
+        assert cdb.Calibration(master.url).get_status().role == "master"
+        assert cdb.Calibration(master.url).get_calibration_for_id(stored.id).record == stored
+        cdb.CalibrationSuperMouse(master.url, user="bob", token=fresh).add_run(1, "2016-03-01")
+        wait_for(mirror, 2)
+
+
+@pytest.fixture
+def past_master(tmp_path: Path) -> Iterator[Master]:
+    """A master whose calibration and run were stored in 2016."""
+    url = f"sqlite:///{tmp_path}/cdb.sqlite"
+    march, data = datetime(2016, 3, 1, tzinfo=UTC), b"1 2 3\n"
+    Database.create(url)
+    with Database.open(url) as database:
+        writer = Writer(database, clock=lambda: march)
+        upload = Upload.checked("TOF1", "t0", march, data, None, None, max_payload=100)
+        writer.add_calibration(upload, author=servers.USER)
+        writer.add_run(7662, march, None, author=servers.USER)
+    with servers.serving(url, tmp_path, "", "--workers", "1") as running:
+        yield running
+
+
+def test_a_file_is_had_as_the_guide_says(past_master: Master, tmp_path: Path) -> None:
+    """The line with curl, and that in the README."""
+    [line] = typed(section("Varnish or Squid in front"))
+    readme = re.findall(r"^\$ (curl .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(readme) == 1
+    for shown in (line, *readme):
+        done = run(shown.replace("http://127.0.0.1:8080", past_master.url), tmp_path, CDB_SERVER=past_master.url)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "t0.txt").read_bytes() == b"1 2 3\n"
+        (tmp_path / "t0.txt").unlink()
+
+
+def test_the_sql_of_a_standby_is_accepted(postgresql_cluster: str, new_database_url: Callable[[str], str]) -> None:
+    """By the primary, of roles of other names; the lines for a shell are those by which the tests make standbys."""
+    text = section("A hot standby")
+    [block] = re.findall(r"^```sql\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    clusters.said(postgresql_cluster, "CREATE ROLE guided LOGIN")
+    for statement in block.split(";\n")[:-1]:
+        clusters.said(
+            postgresql_cluster, statement.replace("replicator", "guided_replicator").replace("TO cdb", "TO guided")
+        )
+    assert [line.split()[0] for line in typed(text)] == ["pg_basebackup", "pg_ctl", "pg_ctl"]
+    assert typed(text) == clusters.LINES
