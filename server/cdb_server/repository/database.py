@@ -224,12 +224,13 @@ def _engine(url: URL, threads: int, *, read_only: bool = False) -> Engine:
         # mode=rw: opening never makes an empty database where one was expected.
         path = quote(os.path.abspath(str(url.database)))
         engine = create_engine(
-            URL.create("sqlite", database=f"file:{path}", query={"mode": "ro" if read_only else "rw", "uri": "true"}),
+            URL.create("sqlite", database=f"file:{path}", query={"mode": "rw", "uri": "true"}),
             connect_args={"timeout": BUSY, "isolation_level": None},
             **pool,
         )
-        if not read_only:
-            event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "connect", _prepare_sqlite)
+        if read_only:
+            event.listen(engine, "connect", _forbid_writing)
         event.listen(engine, "begin", _begin_sqlite)
     else:
         options = {"options": "-c default_transaction_read_only=on"} if read_only else {}
@@ -244,6 +245,11 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
         return
     for pragma in ("journal_mode=TRUNCATE", "synchronous=EXTRA", "foreign_keys=ON", "recursive_triggers=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _forbid_writing(connection: Any, _record: object) -> None:
+    # Not mode=ro: what a writer that was killed left half done, whoever reads next must undo, or nobody could read.
+    connection.execute("PRAGMA query_only=ON").close()
 
 
 def _begin_sqlite(connection: Connection) -> None:
