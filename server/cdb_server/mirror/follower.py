@@ -101,11 +101,16 @@ class Follower:
             raise Diverged(f"its entry {last.serial} has another digest: the two have different histories")
         while last.serial < status.serial and not ended.is_set():
             self._following.heard(known_serial, None, heard)
-            self._repeat(last.serial, last.digest, ended)
+            before = last.serial
+            self._repeat(before, last.digest, ended)
             last = self._following.head()
             self._progress(last.serial, status.serial)
+            if last.serial == before:
+                # It says that it has more than it gives: it is asked again after a while.
+                return
         if last.serial >= status.serial:
-            self._following.heard(known_serial, status.complete_until, heard)
+            # No digest covers what the master says of itself. It cannot be complete until a later instant than this.
+            self._following.heard(known_serial, min(status.complete_until, at), heard)
 
     def _repeat(self, serial: int, digest: str, ended: threading.Event) -> None:
         """Repeat some of the entries after `serial`."""
@@ -136,6 +141,8 @@ class Follower:
         """The entries in their order, each with its payload's bytes unless they are here. Some are fetched ahead."""
         waiting: deque[tuple[Entry, str, Future[bytes] | None]] = deque()
         left = deque(entries)
+        contents = [entry.content for entry, _ in entries]
+        here = self._following.payloads({found.sha256 for found in contents if isinstance(found, NewCalibration)})
         ahead = 0
         try:
             while left or waiting:
@@ -143,7 +150,7 @@ class Follower:
                     entry, kept = left.popleft()
                     content = entry.content
                     fetched = None
-                    if isinstance(content, NewCalibration) and not self._following.has_payload(content.sha256):
+                    if isinstance(content, NewCalibration) and content.sha256 not in here:
                         fetched = self._threads.submit(self._payload, entry.serial, content.sha256)
                         ahead += content.size
                     waiting.append((entry, kept, fetched))

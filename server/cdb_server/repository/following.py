@@ -4,6 +4,7 @@ Rule 12 is what a mirror rests on: an entry is added only if its digest is that 
 it, and a payload only if its bytes have the sha256 that the entry names.
 """
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +16,7 @@ from cdb_server.instants import spell
 from cdb_server.model import Clock, Entry, Followed, NewCalibration
 from cdb_server.repository.append import Head, append, has_payload, head
 from cdb_server.repository.database import Database
-from cdb_server.schema import following
+from cdb_server.schema import following, payload
 
 
 class Following:
@@ -51,10 +52,10 @@ class Following:
         with self._database.read() as connection:
             return head(connection)
 
-    def has_payload(self, sha256: str) -> bool:
-        """Whether a payload need not be fetched."""
+    def payloads(self, sha256s: Collection[str]) -> set[str]:
+        """Which of these payloads are here, and need not be fetched."""
         with self._database.read() as connection:
-            return has_payload(connection, sha256)
+            return set(connection.execute(select(payload.c.sha256).where(payload.c.sha256.in_(sha256s))).scalars())
 
     def repeat(self, entry: Entry, digest: str, data: bytes | None) -> bool:
         """Add the next entry, with its payload's bytes unless that is there. Raises Diverged, having added nothing.
