@@ -12,6 +12,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from cdb_server.http.attempts import Attempts
+from cdb_server.http.body import Incoming, answer_and_linger
 from cdb_server.http.plain import plain_routes
 from cdb_server.http.refusals import Refused
 from cdb_server.http.service import Service, Writers
@@ -45,7 +46,7 @@ def create_app(settings: Settings) -> Starlette:
         *plain_routes(reader, threads),
     ]
     if settings.read_only:
-        routes.append(Route(WRITING_PATH, NoWriting(reader)))
+        routes.append(Route(WRITING_PATH, NoWriting(reader, settings)))
     else:
         writing = writing_endpoint(Writer(database), settings.max_payload)
         writers = Writers(Tokens(database), attempts)
@@ -63,12 +64,19 @@ def create_app(settings: Settings) -> Starlette:
 class NoWriting:
     """On a mirror there is no writing service; whoever looks for it is told where it is."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, settings: Settings) -> None:
         master = reader.status().master
         self._text = f"this is a mirror, and takes no writes: write to {master or 'the master'}"
+        self._linger = settings.stall_deadline
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await Refused(404, self._text).response()(scope, receive, send)
+        response = Refused(404, self._text).response()
+        if scope["method"] in ("GET", "HEAD"):
+            await response(scope, receive, send)
+        else:
+            # Whoever is still sending a payload would not read an answer otherwise.
+            response.headers["connection"] = "close"
+            await answer_and_linger(response, Incoming(receive), send, self._linger)
 
 
 async def _plain(request: Request, error: Exception) -> Response:

@@ -31,6 +31,10 @@ ENTRIES_AT_ONCE = 200
 PAYLOADS_AT_ONCE = 4
 BYTES_AHEAD = 2**26
 
+# What is applied in one transaction: each costs the disk the same, and readers of SQLite wait for its end.
+ENTRIES_TOGETHER = 50
+BYTES_TOGETHER = 2**20
+
 _KINDS: dict[str, type[NewCalibration | Withdrawal | RunTimes]] = {
     kind.kind: kind for kind in (NewCalibration, Withdrawal, RunTimes)
 }
@@ -114,9 +118,20 @@ class Follower:
 
     def _repeat(self, serial: int, digest: str, ended: threading.Event) -> None:
         """Repeat some of the entries after `serial`."""
-        for entry, kept, data in self._with_payloads(self._entries(serial, digest)):
-            if ended.is_set() or not self._following.repeat(entry, kept, data):
-                return
+        coming: list[tuple[Entry, str, bytes | None]] = []
+        size = 0
+        try:
+            for entry, kept, data in self._with_payloads(self._entries(serial, digest)):
+                coming.append((entry, kept, data))
+                size += len(data or b"")
+                if len(coming) == ENTRIES_TOGETHER or size >= BYTES_TOGETHER:
+                    together, coming, size = coming, [], 0
+                    if not self._following.repeat(together) or ended.is_set():
+                        return
+        finally:
+            # Also when the next payload could not be had.
+            if coming:
+                self._following.repeat(coming)
 
     def _entries(self, serial: int, digest: str) -> list[tuple[Entry, str]]:
         try:

@@ -42,7 +42,7 @@ BUSY = 5
 class Database:
     """Connections to one database of ours. Safe for use by many threads; make one a process."""
 
-    def __init__(self, engine: Engine, file: Path | None = None) -> None:
+    def __init__(self, engine: Engine, file: Path | None = None, *, read_only: bool = False) -> None:
         self._engine = engine
         self._file = file
         self._identity = _identity(file)
@@ -56,7 +56,8 @@ class Database:
             else engine
         )
         self._writing = (
-            engine.execution_options(isolation_level="READ COMMITTED")
+            # The default of the session is not enough: a connection that comes back to the pool is made READ WRITE.
+            engine.execution_options(isolation_level="READ COMMITTED", postgresql_readonly=read_only)
             if postgresql
             else engine.execution_options(cdb_begin="BEGIN IMMEDIATE")
         )
@@ -95,7 +96,7 @@ class Database:
                 f"there is no database {parsed.database}: make it with 'cdb-server init', or correct CDB_DATABASE"
             )
         file = Path(str(parsed.database)).absolute() if parsed.get_backend_name() == "sqlite" else None
-        database = cls(_engine(parsed, threads, read_only=read_only), file)
+        database = cls(_engine(parsed, threads, read_only=read_only), file, read_only=read_only)
         with _for_operator(parsed):
             try:
                 database._check(parsed)
