@@ -23,10 +23,11 @@ import pytest
 
 import cdb
 from cdb_server import instants, maintenance
-from cdb_server.errors import DatabaseRefused
+from cdb_server.errors import DatabaseRefused, Unavailable
 from cdb_server.mirror import Follower
 from cdb_server.repository import Database, Following, Reader, Tokens
 from tests import histories, mirrors, servers, way
+from tests.crash import mirroring
 from tests.mirrors import Mirror, until
 from tests.servers import Master
 
@@ -201,7 +202,7 @@ def test_a_write_goes_to_the_master(filled: Master, mirror: Mirror, tmp_path: Pa
     """`cdb add` at a mirror alone says where writing is possible; with the master in the list it writes there."""
     file = tmp_path / "payload"
     file.write_bytes(os.urandom(2_000_000))
-    command = [sys.executable, "-m", "cdb.cli", "add", "TOF1", "t0", "2016-03-05", str(file)]
+    command = [sys.executable, "-m", "cdb.cli", "add", "TOF1", "t0", str(file), "--valid-from", "2016-03-05"]
 
     def added(addresses: str) -> "subprocess.CompletedProcess[str]":
         environment = {**filled.environment, "CDB_SERVER": addresses}
@@ -299,6 +300,15 @@ def test_it_shows_how_far_it_is_on_a_terminal(filled: Master, tmp_path: Path) ->
     assert b"catching up" in shown
 
 
+def test_whatever_interrupts_it_nothing_is_missing_twice_or_wrong(tmp_path: Path) -> None:
+    """Processes killed, the link down, answers cut: one of each. tests.crash.mirroring does it as often as one likes."""
+    count = len(mirroring.KINDS)
+    report = mirroring.Trial(f"sqlite:///{tmp_path}/a", f"sqlite:///{tmp_path}/b", tmp_path, seed=1).run(count)
+    assert report.problems == []
+    assert report.interruptions.total() == count
+    assert report.entries > count * mirroring.BURST
+
+
 def test_compare_tells_where_two_part(filled: Master, mirror: Mirror, tmp_path: Path) -> None:
     """Equal or behind: exit status 0. Parted: 1, with the first entries that differ."""
     until(lambda: head(mirror.url) == head(filled.url))
@@ -346,8 +356,8 @@ def replaced(operation: str, old: bytes, new: bytes) -> way.Change:
     [
         (replaced("get_journal", rb">NEW<", rb">OLD<"), "does not have the digest of its content"),
         (replaced("get_journal", rb"run_number>1<", rb"run_number>2<"), "does not have the digest of its content"),
-        (replaced("get_payload", rb"Data>[^<]{8}", rb"Data>AAAAAAAA"), "the payload of entry"),
-        (replaced("get_payload", rb"Data>.*</", rb"Data></"), "the payload of entry"),
+        (replaced("get_payload", rb"data>[^<]{8}", rb"data>AAAAAAAA"), "the payload of entry"),
+        (replaced("get_payload", rb"data>[^<]*</", rb"data></"), "the payload of entry"),
         (replaced("get_journal", rb"(<\w+:serial>)(\d)", rb"\g<1>9\2"), "does not give entry"),
         (replaced("get_status", rb"(serial>)\d+", rb"\g<1>1"), "entries and this mirror"),
         (replaced("get_status", rb"digest>\w{8}", rb"digest>00000000"), "has another digest"),
