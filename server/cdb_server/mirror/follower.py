@@ -103,8 +103,9 @@ class Follower:
             )
         if status.serial == last.serial and status.digest != last.digest:
             raise Diverged(f"its entry {last.serial} has another digest: the two have different histories")
-        while last.serial < status.serial and not ended.is_set():
+        if last.serial < status.serial:
             self._following.heard(known_serial, None, heard)
+        while last.serial < status.serial and not ended.is_set():
             before = last.serial
             self._repeat(before, last.digest, ended)
             last = self._following.head()
