@@ -126,15 +126,15 @@ def test_no_flipped_byte_is_applied(tmp_path: Path, operation: str) -> None:
             server.answers = right | {operation: bytes(altered)}
             with suppress(cdb.CdbError, CdbError, Diverged):
                 follower.catch_up(threading.Event())
-            entries = Reader(database).journal(0, 10)
-            assert entries in (expected[:1], expected), position
-            if len(entries) == 2:
+            if Following(database).head().serial != 1:
+                assert Reader(database).journal(0, 10) == expected, position
                 assert Reader(database).calibration_for_id(2).data == data
                 harmless.append(position)
                 database.close()
                 copy.unlink()
                 database = None
         if database is not None:
+            assert Reader(database).journal(0, 10) == expected[:1]
             database.close()
         assert harmless[0] is None
         # Letter case, other names of headers, white space; in the envelope hardly anything.

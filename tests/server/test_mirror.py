@@ -300,10 +300,12 @@ def test_it_shows_how_far_it_is_on_a_terminal(filled: Master, tmp_path: Path) ->
     assert b"catching up" in shown
 
 
-def test_whatever_interrupts_it_nothing_is_missing_twice_or_wrong(tmp_path: Path) -> None:
+def test_whatever_interrupts_it_nothing_is_missing_twice_or_wrong(
+    new_database_url: Callable[[str], str], tmp_path: Path
+) -> None:
     """Processes killed, the link down, answers cut: one of each; tests.crash.mirroring does it as often as wished."""
     count = len(mirroring.KINDS)
-    report = mirroring.Trial(f"sqlite:///{tmp_path}/a", f"sqlite:///{tmp_path}/b", tmp_path, seed=1).run(count)
+    report = mirroring.Trial(new_database_url("sqlite"), new_database_url("postgresql"), tmp_path, seed=1).run(count)
     assert report.problems == []
     assert report.interruptions.total() == count
     assert report.entries > count * mirroring.BURST
