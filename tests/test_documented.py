@@ -80,6 +80,9 @@ def test_the_commands_of_the_readme_run(sample_master: Master, tmp_path: Path) -
     # A mirror serves until it is told to end: tests/test_deployment.py.
     lines = [line for line in lines if "http://localhost:8080" not in line]
     for line in lines:
+        if line.startswith(("cdb-server mirror ", "cdb-server compare ")):
+            # They need servers at the addresses that they name: below.
+            continue
         done = run(line)
         if "--as-of now" in line:
             # Nothing was stored yet at the latest instant that can be asked.
@@ -126,6 +129,26 @@ def test_the_server_commands_of_the_readme_run(tmp_path: Path) -> None:
         with running(mirroring) as mirror:
             assert cdb.Calibration(mirror).get_status().role == "mirror"
             run(lines[4].replace("http://localhost:8080", master).replace("http://localhost:8081", mirror))
+
+
+def test_the_mirror_commands_of_the_readme_run(sample_master: Master, tmp_path: Path) -> None:
+    """What follows a master and what compares the two, with addresses that are free."""
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    blocks_of_both = [block for block in blocks("console") if "cdb-server mirror" in block]
+    mirroring, comparing = [line[2:] for line in blocks_of_both[0].splitlines()]
+    mirroring = mirroring.replace("http://localhost:8080", sample_master.url).replace("127.0.0.1:8081", "127.0.0.1:0")
+    with subprocess.Popen(
+        ["bash", "-c", f"exec {mirroring}"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+    ) as mirror:
+        assert mirror.stdout is not None
+        url = mirror.stdout.readline().split()[-1]
+        comparing = comparing.replace("http://localhost:8080", sample_master.url).replace("http://localhost:8081", url)
+        done = subprocess.run(
+            ["bash", "-c", comparing], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+        )
+        mirror.terminate()
+    assert done.returncode == 0, done.stderr
+    assert sample_master.url in done.stdout
 
 
 def test_the_readme_begins_with_the_two_commands() -> None:

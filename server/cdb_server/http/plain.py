@@ -63,9 +63,7 @@ def _answer(reader: Reader, request: Request, answered: Callable[[Reader, Reques
         status = _STATUS[type(error)]
         headers = {"Retry-After": RETRY_SECONDS} if status == 503 else {}
         response = Refused(status, " ".join(error.message.split()), headers).response()
-    # Of what never changes it does not matter when it was known; and kept for a year, an age would be a wrong one.
-    if response.headers["Cache-Control"] != FOR_EVER:
-        response.headers.update(known)
+    response.headers.update(known)
     return response
 
 

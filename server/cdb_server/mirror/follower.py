@@ -31,6 +31,10 @@ ENTRIES_AT_ONCE = 200
 PAYLOADS_AT_ONCE = 4
 BYTES_AHEAD = 2**26
 
+# What is applied in one transaction: each costs the disk the same, and readers of SQLite wait for its end.
+ENTRIES_TOGETHER = 50
+BYTES_TOGETHER = 2**20
+
 _KINDS: dict[str, type[NewCalibration | Withdrawal | RunTimes]] = {
     kind.kind: kind for kind in (NewCalibration, Withdrawal, RunTimes)
 }
@@ -99,19 +103,36 @@ class Follower:
             )
         if status.serial == last.serial and status.digest != last.digest:
             raise Diverged(f"its entry {last.serial} has another digest: the two have different histories")
-        while last.serial < status.serial and not ended.is_set():
+        if last.serial < status.serial:
             self._following.heard(known_serial, None, heard)
-            self._repeat(last.serial, last.digest, ended)
+        while last.serial < status.serial and not ended.is_set():
+            before = last.serial
+            self._repeat(before, last.digest, ended)
             last = self._following.head()
             self._progress(last.serial, status.serial)
+            if last.serial == before:
+                # It says that it has more than it gives: it is asked again after a while.
+                return
         if last.serial >= status.serial:
-            self._following.heard(known_serial, status.complete_until, heard)
+            # No digest covers what the master says of itself. It cannot be complete until a later instant than this.
+            self._following.heard(known_serial, min(status.complete_until, at), heard)
 
     def _repeat(self, serial: int, digest: str, ended: threading.Event) -> None:
         """Repeat some of the entries after `serial`."""
-        for entry, kept, data in self._with_payloads(self._entries(serial, digest)):
-            if ended.is_set() or not self._following.repeat(entry, kept, data):
-                return
+        coming: list[tuple[Entry, str, bytes | None]] = []
+        size = 0
+        try:
+            for entry, kept, data in self._with_payloads(self._entries(serial, digest)):
+                coming.append((entry, kept, data))
+                size += len(data or b"")
+                if len(coming) == ENTRIES_TOGETHER or size >= BYTES_TOGETHER:
+                    together, coming, size = coming, [], 0
+                    if not self._following.repeat(together) or ended.is_set():
+                        return
+        finally:
+            # Also when the next payload could not be had.
+            if coming:
+                self._following.repeat(coming)
 
     def _entries(self, serial: int, digest: str) -> list[tuple[Entry, str]]:
         try:
@@ -136,6 +157,8 @@ class Follower:
         """The entries in their order, each with its payload's bytes unless they are here. Some are fetched ahead."""
         waiting: deque[tuple[Entry, str, Future[bytes] | None]] = deque()
         left = deque(entries)
+        contents = [entry.content for entry, _ in entries]
+        here = self._following.payloads({found.sha256 for found in contents if isinstance(found, NewCalibration)})
         ahead = 0
         try:
             while left or waiting:
@@ -143,7 +166,7 @@ class Follower:
                     entry, kept = left.popleft()
                     content = entry.content
                     fetched = None
-                    if isinstance(content, NewCalibration) and not self._following.has_payload(content.sha256):
+                    if isinstance(content, NewCalibration) and content.sha256 not in here:
                         fetched = self._threads.submit(self._payload, entry.serial, content.sha256)
                         ahead += content.size
                     waiting.append((entry, kept, fetched))

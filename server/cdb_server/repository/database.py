@@ -44,7 +44,9 @@ BUSY = 5
 class Database:
     """Connections to one database of ours. Safe for use by many threads; make one a process."""
 
-    def __init__(self, engine: Engine, file: Path | None = None, fuse: Fuse | None = None) -> None:
+    def __init__(
+        self, engine: Engine, file: Path | None = None, fuse: Fuse | None = None, *, read_only: bool = False
+    ) -> None:
         self._engine = engine
         self._file = file
         self._fuse = fuse or Fuse()
@@ -59,7 +61,8 @@ class Database:
             else engine
         )
         self._writing = (
-            engine.execution_options(isolation_level="READ COMMITTED")
+            # The default of the session is not enough: a connection that comes back to the pool is made READ WRITE.
+            engine.execution_options(isolation_level="READ COMMITTED", postgresql_readonly=read_only)
             if postgresql
             else engine.execution_options(cdb_begin="BEGIN IMMEDIATE")
         )
@@ -98,7 +101,7 @@ class Database:
                 f"there is no database {parsed.database}: make it with 'cdb-server init', or correct CDB_DATABASE"
             )
         file = Path(str(parsed.database)).absolute() if parsed.get_backend_name() == "sqlite" else None
-        database = cls(_engine(parsed, threads, read_only=read_only), file, fuse)
+        database = cls(_engine(parsed, threads, read_only=read_only), file, fuse, read_only=read_only)
         with _for_operator(parsed):
             try:
                 database._check(parsed)
@@ -251,12 +254,13 @@ def _engine(url: URL, threads: int, *, read_only: bool = False) -> Engine:
         # mode=rw: opening never makes an empty database where one was expected.
         path = quote(os.path.abspath(str(url.database)))
         engine = create_engine(
-            URL.create("sqlite", database=f"file:{path}", query={"mode": "ro" if read_only else "rw", "uri": "true"}),
+            URL.create("sqlite", database=f"file:{path}", query={"mode": "rw", "uri": "true"}),
             connect_args={"timeout": BUSY, "isolation_level": None},
             **pool,
         )
-        if not read_only:
-            event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "connect", _prepare_sqlite)
+        if read_only:
+            event.listen(engine, "connect", _forbid_writing)
         event.listen(engine, "begin", _begin_sqlite)
     else:
         options = {"options": "-c default_transaction_read_only=on"} if read_only else {}
@@ -271,6 +275,11 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
         return
     for pragma in ("journal_mode=TRUNCATE", "synchronous=EXTRA", "foreign_keys=ON", "recursive_triggers=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _forbid_writing(connection: Any, _record: object) -> None:
+    # Not mode=ro: what a writer that was killed left half done, whoever reads next must undo, or nobody could read.
+    connection.execute("PRAGMA query_only=ON").close()
 
 
 def _begin_sqlite(connection: Connection) -> None:

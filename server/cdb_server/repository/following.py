@@ -4,6 +4,7 @@ Rule 12 is what a mirror rests on: an entry is added only if its digest is that 
 it, and a payload only if its bytes have the sha256 that the entry names.
 """
 
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +16,7 @@ from cdb_server.instants import spell
 from cdb_server.model import Clock, Entry, Followed, NewCalibration
 from cdb_server.repository.append import Head, append, has_payload, head
 from cdb_server.repository.database import Database
-from cdb_server.schema import following
+from cdb_server.schema import following, payload
 
 
 class Following:
@@ -51,26 +52,33 @@ class Following:
         with self._database.read() as connection:
             return head(connection)
 
-    def has_payload(self, sha256: str) -> bool:
-        """Whether a payload need not be fetched."""
+    def payloads(self, sha256s: Collection[str]) -> set[str]:
+        """Which of these payloads are here, and need not be fetched."""
         with self._database.read() as connection:
-            return has_payload(connection, sha256)
+            return set(connection.execute(select(payload.c.sha256).where(payload.c.sha256.in_(sha256s))).scalars())
 
-    def repeat(self, entry: Entry, digest: str, data: bytes | None) -> bool:
-        """Add the next entry, with its payload's bytes unless that is there. Raises Diverged, having added nothing.
+    def repeat(self, coming: Sequence[tuple[Entry, str, bytes | None]]) -> bool:
+        """Add the next entries in one transaction, each with its digest, and its payload's bytes unless they are here.
 
-        False when another entry has become the last meanwhile: nothing is added then either.
+        Raises Diverged at the first that is not right, when those before it are added. False when another entry has
+        become the last meanwhile: nothing is added then.
         """
+        wrong = None
         with self._database.write() as connection:
             last = head(connection)
-            if entry.serial != last.serial + 1:
+            if coming[0][0].serial != last.serial + 1:
                 return False
-            _check(last, entry, digest, data)
-            content = entry.content
-            if isinstance(content, NewCalibration) and data is None and not has_payload(connection, content.sha256):
-                raise Diverged(f"entry {entry.serial} came without its payload {content.sha256}")
-            append(connection, entry, digest, data)
-            return True
+            for entry, digest, data in coming:
+                try:
+                    _check(connection, last, entry, digest, data)
+                except Diverged as error:
+                    wrong = error
+                    break
+                append(connection, entry, digest, data)
+                last = Head(entry.serial, digest, entry.created)
+        if wrong is not None:
+            raise wrong
+        return True
 
     def heard(self, known_serial: int, complete_until: datetime | None, at: datetime) -> None:
         """Note what the master said at an instant: its serial and, once all up to that is here, what it is complete
@@ -93,7 +101,9 @@ def followed(connection: Connection) -> Followed | None:
     return None if row is None else Followed(*row)
 
 
-def _check(last: Head, entry: Entry, digest: str, data: bytes | None) -> None:
+def _check(connection: Connection, last: Head, entry: Entry, digest: str, data: bytes | None) -> None:
+    if entry.serial != last.serial + 1:
+        raise Diverged(f"entry {entry.serial} came where {last.serial + 1} comes next")
     if journal.digest(last.digest, entry) != digest:
         raise Diverged(
             f"entry {entry.serial} does not have the digest of its content and of entry {last.serial}: either it was "
@@ -102,5 +112,9 @@ def _check(last: Head, entry: Entry, digest: str, data: bytes | None) -> None:
     if last.created is not None and entry.created <= last.created:
         raise Diverged(f"entry {entry.serial} was created no later than the one before it")
     content = entry.content
-    if isinstance(content, NewCalibration) and data is not None and model.sha256_of(data) != content.sha256:
-        raise Diverged(f"the payload of entry {entry.serial} does not have its sha256 {content.sha256}")
+    if not isinstance(content, NewCalibration):
+        return
+    if data is None and not has_payload(connection, content.sha256):
+        raise Diverged(f"entry {entry.serial} came without its payload {content.sha256}")
+    if data is not None and (len(data), model.sha256_of(data)) != (content.size, content.sha256):
+        raise Diverged(f"the payload of entry {entry.serial} does not have its size and its sha256 {content.sha256}")
