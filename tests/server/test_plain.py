@@ -389,8 +389,8 @@ def test_a_body_where_none_is_looked_at_does_no_harm(path: str, past: Master) ->
         assert slow.recv(100).startswith(f"HTTP/1.1 {expected} ".encode())
 
 
-def test_a_copy_says_how_old_an_answer_is_unless_it_never_changes(past: Master, tmp_path: Path) -> None:
-    """CDB-Age on what may change: kept for a year, an age would be a wrong one."""
+def test_a_copy_says_how_old_an_answer_is_and_where_to_write(past: Master, tmp_path: Path) -> None:
+    """CDB-Age on what may change: kept for a year, an age would be a wrong one. Writing is refused at once."""
     with servers.mirror(past.url, f"sqlite:///{tmp_path}/mirror.sqlite", tmp_path) as mirror:
         serial = cdb.Calibration(past.url).get_status().serial
         servers.poll(lambda: cdb.Calibration(mirror.url).get_status().serial == serial, 20)
@@ -403,11 +403,7 @@ def test_a_copy_says_how_old_an_answer_is_unless_it_never_changes(past: Master, 
             assert (kept.content, kept.headers["Cache-Control"]) == (DATA, FOR_EVER)
             assert kept.headers["ETag"] == ask(past, path).headers["ETag"]
             assert not {"CDB-Age", "CDB-Serial"} & set(kept.headers)
-
-
-def test_where_nothing_can_be_written_says_so_at_once(past: Master, tmp_path: Path) -> None:
-    """The address of writing on a mirror: where to write instead, to an upload that has not come as well."""
-    with servers.mirror(past.url, f"sqlite:///{tmp_path}/mirror.sqlite", tmp_path) as mirror:
+        # The address of writing says where to write instead, to an upload that has not come as well.
         for method in ("GET", "POST"):
             answer = requests.request(method, mirror.url + wire.WRITING, data=bytes(2**22), timeout=10)
             assert refused(answer, 404) == f"this is a mirror, and takes no writes: write to {past.url}"
