@@ -388,8 +388,8 @@ def test_a_body_where_none_is_looked_at_does_no_harm(path: str, past: Master) ->
         assert slow.recv(100).startswith(f"HTTP/1.1 {expected} ".encode())
 
 
-def test_a_copy_says_how_old_its_knowledge_is(past: Master, tmp_path: Path) -> None:
-    """CDB-Age on every answer, those that never change too."""
+def test_a_copy_says_how_old_its_knowledge_is_and_where_to_write(past: Master, tmp_path: Path) -> None:
+    """CDB-Age on every answer, those that never change too. Writing is refused at once."""
     with servers.mirror(past.url, f"sqlite:///{tmp_path}/mirror.sqlite", tmp_path) as mirror:
         serial = cdb.Calibration(past.url).get_status().serial
         servers.poll(lambda: cdb.Calibration(mirror.url).get_status().serial == serial, 20)
@@ -404,11 +404,7 @@ def test_a_copy_says_how_old_its_knowledge_is(past: Master, tmp_path: Path) -> N
             assert answer.headers["ETag"] == ask(past, path).headers["ETag"]
             assert 0 <= int(answer.headers["CDB-Age"]) < 20
             assert int(answer.headers["CDB-Serial"]) == serial
-
-
-def test_where_nothing_can_be_written_says_so_at_once(past: Master, tmp_path: Path) -> None:
-    """The address of writing on a mirror: where to write instead, to an upload that has not come as well."""
-    with servers.mirror(past.url, f"sqlite:///{tmp_path}/mirror.sqlite", tmp_path) as mirror:
+        # The address of writing says where to write instead, to an upload that has not come as well.
         for method in ("GET", "POST"):
             answer = requests.request(method, mirror.url + wire.WRITING, data=bytes(2**22), timeout=10)
             assert refused(answer, 404) == f"this is a mirror, and takes no writes: write to {past.url}"

@@ -1,6 +1,5 @@
 """`cdb-server serve` on a hot standby of PostgreSQL: a mirror that never claims more than what was replayed."""
 
-import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -22,9 +21,6 @@ from tests.fuzz import wire
 QUOTE = "'"
 MARCH = datetime(2016, 3, 1, 8, tzinfo=UTC)
 
-# How often the standby falls behind, and by how many entries.
-TURNS = 4
-MANY = 100
 SLACK = timedelta(seconds=0.5)
 
 
@@ -153,36 +149,6 @@ def test_an_idle_primary_is_heard_by_a_role_that_may(
         servers.poll(advanced, 20)
     replica.say("ALTER SYSTEM RESET wal_receiver_timeout")
     replica.say("SELECT pg_reload_conf()")
-
-
-def test_what_is_complete_is_there_while_the_standby_catches_up(
-    postgresql_cluster: str, new_database_url: Callable[[str], str], replica: Standby
-) -> None:
-    """Asked without a pause while it replays: whatever it calls complete, it has all entries of."""
-    url = new_database_url("postgresql")
-    Database.create(url)
-    replica.say("ALTER SYSTEM SET wal_retrieve_retry_interval = '100ms'")
-    replica.say("SELECT pg_reload_conf()")
-    in_step(postgresql_cluster, replica)
-    with Database.open(url) as primary, Database.open(replica.of(url), read_only=True) as database:
-        # As if each write took nearly as long from its `created` to its commit as it may.
-        writer = Writer(primary, clock=lambda: datetime.now(UTC) - COMPLETE_AFTER + SLACK)
-        reader = Reader(database)
-        for turn in range(TURNS):
-            way = cut(replica) if turn % 2 else pause(replica)
-            written = [
-                writer.add_run(MANY * turn + number + 1, MARCH, None, author="alice").created for number in range(MANY)
-            ]
-            # From here on the primary's word that nothing is missing would be wrong without them.
-            servers.poll(lambda done=written[-1]: datetime.now(UTC) > done + COMPLETE_AFTER, 20)  # type: ignore[misc]
-            mend(replica, way) if turn % 2 else replica.say("SELECT pg_wal_replay_resume()")
-            deadline = time.monotonic() + 30
-            there = 0
-            while there < MANY:
-                status = reader.status()
-                there = status.serial - MANY * turn
-                assert sum(created <= status.complete_until for created in written) <= there
-                assert time.monotonic() < deadline
 
 
 def test_what_is_replayed_after_a_question_began_is_not_complete_for_it(
