@@ -3,7 +3,7 @@
 import logging.config
 import sys
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 
@@ -33,7 +33,7 @@ def mirror_command(settings: Settings, master: str, resume: bool) -> None:
     """Keep a copy of another server's journal in step, and serve it: questions from anywhere, no writes.
 
     The database is made when there is none. Each entry and payload is verified before it is stored. Where the two
-    histories part, the mirror goes on serving what it has, and follows again only with --resume.
+    histories part, the mirror goes on serving what it has, after a restart too, and follows again only with --resume.
     """
     with suppress(DatabaseRefused):
         Database.create(settings.database)
@@ -41,8 +41,14 @@ def mirror_command(settings: Settings, master: str, resume: bool) -> None:
     with Database.open(settings.database, threads=1) as opened:
         if opened.kind == "standby":
             raise DatabaseRefused("PostgreSQL keeps this hot standby in step: serve it with 'cdb-server serve'")
-        Following(opened).begin(master, resume=resume)
-    with kept_running(partial(follow, settings.database, master)):
+        stopped = Following(opened).begin(master, resume=resume)
+    if stopped is not None:
+        click.echo(
+            f"cdb-server: this mirror serves what it has, and does not follow: {stopped}. Look into it with "
+            "'cdb-server compare', then go on with --resume, or begin anew with an empty database",
+            err=True,
+        )
+    with nullcontext() if stopped else kept_running(partial(follow, settings.database, master)):
         serve_from(replace(settings, read_only=True), f"mirror of {master}")
 
 

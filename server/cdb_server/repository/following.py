@@ -26,10 +26,11 @@ class Following:
         self._database = database
         self._clock = clock
 
-    def begin(self, master: str, *, resume: bool = False) -> None:
+    def begin(self, master: str, *, resume: bool = False) -> str | None:
         """Follow a server from now on; with `resume` also after the following was stopped.
 
-        Raises DatabaseRefused for a master's database, and for one that stopped.
+        Without, such a mirror stays as it is, and why it stopped is returned. Raises DatabaseRefused for a master's
+        database.
         """
         with self._database.write() as connection:
             known = followed(connection)
@@ -40,12 +41,10 @@ class Following:
                     )
                 connection.execute(following.insert().values(master=master, known_serial=0))
             elif known.stopped is not None and not resume:
-                raise DatabaseRefused(
-                    f"this mirror stopped following at {spell(known.stopped)}: {known.reason}. Look into it "
-                    "('cdb-server compare'), then go on with --resume, or begin anew with an empty database"
-                )
+                return f"it stopped following at {spell(known.stopped)}: {known.reason}"
             else:
                 connection.execute(following.update().values(master=master, stopped=None, reason=None))
+        return None
 
     def head(self) -> Head:
         """The last entry that was repeated."""
