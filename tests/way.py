@@ -3,7 +3,7 @@
 import http.client
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -49,12 +49,13 @@ class _Passing(BaseHTTPRequestHandler):
             return
         master = urlsplit(self.server.to)
         connection = http.client.HTTPConnection(str(master.hostname), master.port, timeout=60)
-        with suppress(OSError, http.client.HTTPException):
+        with suppress(OSError, http.client.HTTPException), closing(connection):
             headers = {name: self.headers[name] for name in ("content-type", "soapaction")}
             connection.request("POST", self.path, request, headers)
-            response = connection.getresponse()
+            with connection.getresponse() as response:
+                content = response.read()
             operation = self.headers["soapaction"].strip('"').rpartition("#")[2]
-            answer = self.server.change(operation, response.read())
+            answer = self.server.change(operation, content)
             if self.server.is_cut:
                 return
             self.send_response(response.status)
@@ -67,7 +68,6 @@ class _Passing(BaseHTTPRequestHandler):
             self.wfile.write(answer)
             self.server.passed += 1
             self.close_connection = False
-        connection.close()
 
     def log_message(self, *_: object) -> None:
         """Nothing."""

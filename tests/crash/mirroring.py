@@ -56,10 +56,11 @@ class Report:
 class Trial:
     """A master and its mirror, on one database each, and the interruptions."""
 
-    def __init__(self, master_url: str, mirror_url: str, folder: Path, seed: int) -> None:
+    def __init__(self, master_url: str, mirror_url: str, folder: Path, seed: int, burst: int = BURST) -> None:
         self.report = Report()
         self._urls = master_url, mirror_url
         self._folder = folder
+        self._burst = burst
         self._chance = random.Random(seed)
         self._data: dict[int, bytes] = {}
         Database.create(master_url)
@@ -100,7 +101,7 @@ class Trial:
 
     def _write(self) -> None:
         client = cdb.CalibrationSuperMouse(self._running.url, user=servers.USER, token=self._token)
-        for _ in range(BURST):
+        for _ in range(self._burst):
             data = self._chance.randbytes(self._chance.choice([10, 1_000, 100_000]))
             id = client.add_calibration(f"DEVICE{self._chance.randrange(5)}", "t0", "2016-03-01", data).id
             self._data[id] = data
