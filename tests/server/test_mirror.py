@@ -23,7 +23,7 @@ import pytest
 
 import cdb
 from cdb_server import instants, maintenance
-from cdb_server.errors import DatabaseRefused, Unavailable
+from cdb_server.errors import Unavailable
 from cdb_server.mirror import Follower
 from cdb_server.repository import Database, Following, Reader, Tokens
 from tests import histories, mirrors, servers, way
@@ -392,9 +392,9 @@ def test_what_was_changed_on_its_way_is_not_applied(
         assert status.serial in (before[0], before[0] + 1)
         assert not maintenance.verify(database).problems
         leading.change = lambda operation, answer: answer
-        with pytest.raises(DatabaseRefused, match="--resume"):
-            following.begin(leading.url)
-        following.begin(leading.url, resume=True)
+        assert reason in str(following.begin(leading.url))
+        assert "stopped following at" in Reader(database).status().status
+        assert following.begin(leading.url, resume=True) is None
         Follower(leading.url, following).catch_up(threading.Event())
         assert Reader(database).status().status == "OK"
     assert kept(url) == head(filled.url)
@@ -437,9 +437,12 @@ def test_a_master_with_another_history_is_not_followed(tmp_path: Path) -> None:
             assert f"this mirror follows {leading.url} no longer, and serves what it has" in mirror.log.read_text()
             first = list(histories.answers(cdb.Calibration(master.url), None, before[0]))
             assert list(histories.answers(mirror.client, None, before[0])) == first
-        refused = cdb_server("mirror", "--of", leading.url, "--database", urls["mirror"])
-        assert refused.returncode == 1
-        assert "--resume" in refused.stderr
+        # Nor is it when it is started again, until somebody says so.
+        with mirrors.mirror(leading.url, urls["mirror"], tmp_path) as mirror:
+            assert "does not follow: it stopped following at" in mirror.log.read_text()
+            assert "--resume" in mirror.log.read_text()
+            assert head(mirror.url) == before
+            assert "it was restored from a backup, or is another server" in mirror.status().status
         # It goes on, and is not what it was any more.
         histories.write(urls["old"], 60, seed=3, ago=histories.DAY / 2)
         assert head(old.url)[0] > before[0]
