@@ -14,7 +14,6 @@ demo: $(READY)  ## Start a master, store sample calibrations, ask for them; leav
 	@$(BIN)/python -m demo demo-data
 
 test: lint  ## Check style and types, run all tests on SQLite and PostgreSQL
-	tests/crash/install
 	$(BIN)/python -m pytest
 
 lint: $(READY)  ## Check style (ruff) and types (mypy)
@@ -37,6 +36,7 @@ fuzz: $(READY)  ## Send generated requests and check every answer, for SECONDS=6
 CYCLES ?= 2000
 crash-test: $(READY)  ## Kill the server under load, CYCLES=2000 times, and check that nothing is lost
 	tests/crash/install
+	$(BIN)/python -m pytest tests/crash
 	$(BIN)/python -m tests.crash --cycles $(CYCLES) --seed $(SEED)
 
 clean:  ## Remove what the targets above made

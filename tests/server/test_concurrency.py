@@ -19,9 +19,8 @@ import pytest
 
 import cdb
 from cdb_server import instants
-from cdb_server.repository import Database, Reader, Writer
+from cdb_server.repository import Database, Reader
 from tests import servers
-from tests.crash import strace
 from tests.crash.ledger import whole
 from tests.crash.traffic import Acknowledged, Content, Write, microseconds, send, upload
 from tests.fuzz import wire
@@ -208,19 +207,3 @@ def test_a_process_that_has_written_lets_another_go_first(new_database_url: Call
             order.append("one")
         writing.result()
         assert order == ["one", "other", "one"]
-
-
-def test_a_process_sends_one_writer_at_a_time(new_database_url: Callable[[str], str], tmp_path: Path) -> None:
-    """Its threads wait for one another in a queue: none finds the database taken, and sleeps before it tries again."""
-    url = new_database_url("sqlite")
-    Database.create(url)
-    with Database.open(url) as database, ThreadPoolExecutor(8) as pool:
-
-        def write(number: int) -> None:
-            Writer(database).add_run(number, MARCH.replace(tzinfo=timezone.utc), None, "alice")
-
-        sleeps = "nanosleep,clock_nanosleep,select,pselect6"
-        with strace.attached([os.getpid()], tmp_path / "strace", calls=sleeps):
-            list(pool.map(write, range(1, 80)))
-        assert Reader(database).status().serial == 79
-    assert "sleep" not in (tmp_path / "strace").read_text()
