@@ -87,21 +87,6 @@ def test_the_settings_of_the_guide_are_taken(tmp_path: Path) -> None:
         assert re.search("there is no database|unable to open|/nowhere", done.stderr)
 
 
-def test_the_mirror_of_the_readme_follows(tmp_path: Path) -> None:
-    """Its two lines, at free ports."""
-    follow, compare = re.findall(r"^\$ (.* http://localhost:8080 .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
-    with servers.master(f"sqlite:///{tmp_path}/cdb.sqlite", tmp_path, "--workers", "1") as master:
-        client = cdb.CalibrationSuperMouse(master.url, user=master.user, token=master.token)
-        client.add_run(1, "2016-03-01")
-        line = follow.replace("http://localhost:8080", master.url).replace("127.0.0.1:8081", "127.0.0.1:0")
-        command = ("bash", "-c", f"cd {tmp_path} && exec {line}")
-        with servers.running(command, "", tmp_path, "", ENVIRONMENT, log="mirror.log") as mirror:
-            wait_for(mirror, 1)
-            both = compare.replace("http://localhost:8080", master.url).replace("http://localhost:8081", mirror.url)
-            done = run(both, tmp_path)
-            assert (done.returncode, "the first 1 are the same" in done.stdout) == (0, True), done.stderr
-
-
 def wait_for(mirror: Master, serial: int) -> None:
     servers.poll(lambda: cdb.Calibration(mirror.url).get_status().serial == serial, 30)
 

@@ -131,26 +131,6 @@ def test_the_server_commands_of_the_readme_run(tmp_path: Path) -> None:
             run(lines[4].replace("http://localhost:8080", master).replace("http://localhost:8081", mirror))
 
 
-def test_the_mirror_commands_of_the_readme_run(sample_master: Master, tmp_path: Path) -> None:
-    """What follows a master and what compares the two, with addresses that are free."""
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    blocks_of_both = [block for block in blocks("console") if "cdb-server mirror" in block]
-    mirroring, comparing = [line[2:] for line in blocks_of_both[0].splitlines()]
-    mirroring = mirroring.replace("http://localhost:8080", sample_master.url).replace("127.0.0.1:8081", "127.0.0.1:0")
-    with subprocess.Popen(
-        ["bash", "-c", f"exec {mirroring}"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
-    ) as mirror:
-        assert mirror.stdout is not None
-        url = mirror.stdout.readline().split()[-1]
-        comparing = comparing.replace("http://localhost:8080", sample_master.url).replace("http://localhost:8081", url)
-        done = subprocess.run(
-            ["bash", "-c", comparing], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
-        )
-        mirror.terminate()
-    assert done.returncode == 0, done.stderr
-    assert sample_master.url in done.stdout
-
-
 def test_the_readme_begins_with_the_two_commands() -> None:
     """`make demo` and `make test` are its first lines."""
     assert [line.split("#")[0].strip() for line in blocks("sh")[0].splitlines()] == ["make demo", "make test"]

@@ -1,6 +1,7 @@
 """The contract as a generator sees it: operations, arguments, types with their facets, and values that fit them."""
 
 import base64
+import hashlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -112,6 +113,8 @@ def value(chance: random.Random, argument: Argument) -> str:
         return _base64(chance)
     if kind.pattern is None:
         return _text(chance, kind)
+    if kind.name == "sha256" and chance.random() < 0.5:
+        return hashlib.sha256(chance.choice(PAYLOADS)).hexdigest()
     known = {"device_name": DEVICES, "calibration_type": TYPES}.get(kind.name)
     if known and chance.random() < 0.7:
         name = chance.choice(known)

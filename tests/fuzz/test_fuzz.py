@@ -26,8 +26,8 @@ def _assert_sound(report: Report, count: int) -> None:
 
 def test_nothing_that_is_generated_harms_the_service(tmp_path: Path) -> None:
     """Thousands of requests, mutated in structure, text and bytes, are each answered as an independent reading says."""
-    report = run(Plan(SEED, 6000, in_process=True, batch=1500, save=tmp_path))
-    _assert_sound(report, 6000)
+    report = run(Plan(SEED, 8000, in_process=True, batch=2000, save=tmp_path))
+    _assert_sound(report, 8000)
     done = {name.removeprefix("done ") for name in report.outcomes if name.startswith("done ")}
     assert done == {operation for side in schema.FILES for operation in schema.contract(side).operations}
 

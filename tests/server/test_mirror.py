@@ -27,11 +27,10 @@ from cdb_server.errors import Unavailable
 from cdb_server.mirror import Follower
 from cdb_server.repository import Database, Following, Reader, Tokens
 from tests import histories, mirrors, servers, way
-from tests.crash import mirroring
 from tests.mirrors import Mirror, until
 from tests.servers import Master
 
-LENGTH = 60
+LENGTH = 40
 
 
 def writer(master: Master) -> cdb.CalibrationSuperMouse:
@@ -298,18 +297,6 @@ def test_it_shows_how_far_it_is_on_a_terminal(filled: Master, tmp_path: Path) ->
         process.terminate()
     os.close(leader)
     assert b"catching up" in shown
-
-
-def test_whatever_interrupts_it_nothing_is_missing_twice_or_wrong(
-    new_database_url: Callable[[str], str], tmp_path: Path
-) -> None:
-    """Processes killed, the link down, answers cut: one of each; tests.crash.mirroring does it as often as wished."""
-    count = len(mirroring.KINDS)
-    urls = new_database_url("sqlite"), new_database_url("postgresql")
-    report = mirroring.Trial(*urls, tmp_path, seed=1, burst=15).run(count)
-    assert report.problems == []
-    assert report.interruptions.total() == count
-    assert report.entries > count * 15
 
 
 def test_compare_tells_where_two_part(filled: Master, mirror: Mirror, tmp_path: Path) -> None:
