@@ -11,7 +11,7 @@ from cdb_server.repository import Database, Reader, Writer
 from cdb_server.repository.standing import COMPLETE_AFTER
 from tests import clusters, servers
 from tests.clusters import Standby
-from tests.server.test_standby import MARCH, SLACK, cut, in_step, mend, pause
+from tests.interop.test_standby import MARCH, SLACK, cut, in_step, mend, pause
 
 # How often the standby falls behind, and by how many entries.
 TURNS = 4
