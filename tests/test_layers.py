@@ -20,7 +20,13 @@ SERVER_LAYERS = (
     ("schema",),
     ("model", "errors", "settings", "instants"),
 )
-CLIENT_LAYERS = (("cli",), ("calibration",), ("_soap",), ("records", "_instants"), ("_exceptions",))
+CLIENT_LAYERS = (
+    ("cli",),
+    ("calibration",),
+    ("_soap", "_answers", "_arguments"),
+    ("records", "_instants"),
+    ("_exceptions",),
+)
 
 
 def modules(package: Path) -> list[Path]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import operator
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, fields
-from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Literal
 
-from cdb._exceptions import Integrity, InvalidArgument, NotAuthorised, ServerUnreachable
+from cdb._answers import check_is_of, record_of
+from cdb._arguments import addresses, number, present, text, upload
+from cdb._exceptions import Integrity, InvalidArgument, NotAuthorised
 from cdb._instants import Instant, instant, spell
-from cdb.records import CalibrationRecord, CalibrationText, Device, JournalEntry, Preview, Run, RunRange, Status
+from cdb.records import CalibrationRecord, CalibrationText, Device, JournalEntry, Preview, Run, Status
 
 if TYPE_CHECKING:
     from cdb._soap import Service
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 AsOf = Instant | Literal["now"] | None
 
 DEFAULT_SERVER = "http://localhost:8080"
-
-Record = TypeVar("Record", CalibrationRecord, JournalEntry, Preview, Run, RunRange, Status)
 
 
 class Calibration:
@@ -46,7 +44,7 @@ class Calibration:
         `timeout` bounds each call, in seconds.
         """
         named = os.environ.get("CDB_SERVER") or DEFAULT_SERVER if servers is None else servers
-        self._servers = _addresses(named)
+        self._servers = addresses(named)
         if not isinstance(timeout, int | float) or timeout <= 0:
             raise InvalidArgument(f"timeout must be a number of seconds, not {timeout!r}", argument="timeout")
         self._timeout = timeout
@@ -62,9 +60,9 @@ class Calibration:
         """
         return self._content(
             "get_calibration_for_run",
-            device_name=_text("device_name", device_name),
-            calibration_type=_text("calibration_type", calibration_type),
-            run_number=_number("run_number", run_number),
+            device_name=text("device_name", device_name),
+            calibration_type=text("calibration_type", calibration_type),
+            run_number=number("run_number", run_number),
             as_of=self._as_of(as_of),
         )
 
@@ -74,8 +72,8 @@ class Calibration:
         """The calibration that applies at an instant. Raises CalibrationNotFound and Integrity."""
         return self._content(
             "get_calibration_for_date",
-            device_name=_text("device_name", device_name),
-            calibration_type=_text("calibration_type", calibration_type),
+            device_name=text("device_name", device_name),
+            calibration_type=text("calibration_type", calibration_type),
             date=spell(instant("date", date)),
             as_of=self._as_of(as_of),
         )
@@ -87,14 +85,14 @@ class Calibration:
         """
         return self._content(
             "get_current_calibration",
-            device_name=_text("device_name", device_name),
-            calibration_type=_text("calibration_type", calibration_type),
+            device_name=text("device_name", device_name),
+            calibration_type=text("calibration_type", calibration_type),
             as_of=self._as_of(as_of),
         )
 
     def get_calibration_for_id(self, id: int, as_of: AsOf = None) -> CalibrationText:
         """The calibration of an id, superseded and withdrawn ones too. Raises CalibrationNotFound and Integrity."""
-        return self._content("get_calibration_for_id", id=_number("id", id), as_of=self._as_of(as_of))
+        return self._content("get_calibration_for_id", id=number("id", id), as_of=self._as_of(as_of))
 
     def get_ids(
         self, start_time: Instant, stop_time: Instant | None = None, as_of: AsOf = None
@@ -107,7 +105,7 @@ class Calibration:
         answer = self._ask("get_ids", **self._period(start_time, stop_time), as_of=self._as_of(as_of))
         ids: dict[int, dict[str, Any]] = {}
         for found in answer or ():
-            record = asdict(_record(CalibrationRecord, found))
+            record = asdict(record_of(CalibrationRecord, found))
             id, valid_from = record.pop("id"), record.pop("valid_from")
             ids[id] = {"validFrom": valid_from, **record}
         return ids
@@ -115,15 +113,15 @@ class Calibration:
     def get_calibrations_for_run(self, run_number: int, as_of: AsOf = None) -> list[CalibrationRecord]:
         """Everything that applies to a run, one for each device and type, by id. Raises RunNotFound and TooLarge."""
         return self._records(
-            "get_calibrations_for_run", run_number=_number("run_number", run_number), as_of=self._as_of(as_of)
+            "get_calibrations_for_run", run_number=number("run_number", run_number), as_of=self._as_of(as_of)
         )
 
     def get_history(self, device_name: str, calibration_type: str, as_of: AsOf = None) -> list[CalibrationRecord]:
         """Everything ever stored for a device and type, by id; empty when nothing. Raises TooLarge."""
         return self._records(
             "get_history",
-            device_name=_text("device_name", device_name),
-            calibration_type=_text("calibration_type", calibration_type),
+            device_name=text("device_name", device_name),
+            calibration_type=text("calibration_type", calibration_type),
             as_of=self._as_of(as_of),
         )
 
@@ -134,14 +132,14 @@ class Calibration:
 
     def get_run(self, run_number: int, as_of: AsOf = None) -> Run:
         """A run's times. Raises RunNotFound."""
-        return _record(
-            Run, self._ask("get_run", run_number=_number("run_number", run_number), as_of=self._as_of(as_of))
+        return record_of(
+            Run, self._ask("get_run", run_number=number("run_number", run_number), as_of=self._as_of(as_of))
         )
 
     def get_runs(self, start_time: Instant, stop_time: Instant | None = None, as_of: AsOf = None) -> list[Run]:
         """The runs that start from start_time to stop_time, both included, by number. Raises TooLarge."""
         answer = self._ask("get_runs", **self._period(start_time, stop_time), as_of=self._as_of(as_of))
-        return [_record(Run, found) for found in answer or ()]
+        return [record_of(Run, found) for found in answer or ()]
 
     def get_journal(self, after_serial: int = 0, limit: int = 1000) -> list[JournalEntry]:
         """What the master accepted after a serial, in its order, `limit` entries at most.
@@ -149,16 +147,16 @@ class Calibration:
         Fewer than limit: there are no more yet. Raises TooLarge for a limit greater than the server's.
         """
         answer = self._ask(
-            "get_journal", after_serial=_number("after_serial", after_serial), limit=_number("limit", limit)
+            "get_journal", after_serial=number("after_serial", after_serial), limit=number("limit", limit)
         )
-        return [_record(JournalEntry, found) for found in answer or ()]
+        return [record_of(JournalEntry, found) for found in answer or ()]
 
     def get_payload(self, sha256: str) -> bytes:
         """The bytes of a payload, by the sha256 that every calibration names.
 
         Raises PayloadNotFound, and Integrity when other bytes came.
         """
-        data: bytes = self._ask("get_payload", sha256=_text("sha256", sha256)) or b""
+        data: bytes = self._ask("get_payload", sha256=text("sha256", sha256)) or b""
         if hashlib.sha256(data).hexdigest() != sha256.lower():
             raise Integrity(
                 f"the payload {sha256} arrived damaged, in {len(data)} bytes: ask again, or ask another server",
@@ -168,12 +166,12 @@ class Calibration:
 
     def get_status(self) -> Status:
         """What the server says of itself."""
-        return _record(Status, self._ask("get_status"))
+        return record_of(Status, self._ask("get_status"))
 
     def _content(self, operation: str, **arguments: Any) -> CalibrationText:
         answer = self._ask(operation, **arguments)
-        record = _record(CalibrationRecord, answer)
-        _check_is_of(record, arguments)
+        record = record_of(CalibrationRecord, answer)
+        check_is_of(record, arguments)
         data = answer.data or b""
         # "The sha256 travels with every calibration and is checked […] by the client. On mismatch: an error, never
         # the data."
@@ -186,12 +184,12 @@ class Calibration:
         return CalibrationText(record, data)
 
     def _records(self, operation: str, **arguments: Any) -> list[CalibrationRecord]:
-        return [_record(CalibrationRecord, found) for found in self._ask(operation, **arguments) or ()]
+        return [record_of(CalibrationRecord, found) for found in self._ask(operation, **arguments) or ()]
 
     def _ask(self, operation: str, **arguments: Any) -> Any:
         if self._reading is None:
             self._reading = self._service("calibration.wsdl", "/cdb/v2/calibration", None)
-        return self._reading.call(operation, **_given(arguments))
+        return self._reading.call(operation, **present(arguments))
 
     def _service(self, wsdl: str, path: str, auth: tuple[str, str] | None) -> Service:
         # Late, so that to import cdb and to make a client costs next to nothing.
@@ -247,9 +245,9 @@ class CalibrationSuperMouse(Calibration):
         `data` is bytes, or text that is stored as UTF-8. What is already stored, not withdrawn, under exactly this
         device, type and valid_from is found, not stored twice. Raises Integrity and TooLarge.
         """
-        upload = _upload(device_name, calibration_type, valid_from, data, comment)
-        stored = _record(CalibrationRecord, self._tell("add_calibration", **upload))
-        sha256 = upload["sha256"]
+        given = upload(device_name, calibration_type, valid_from, data, comment)
+        stored = record_of(CalibrationRecord, self._tell("add_calibration", **given))
+        sha256 = given["sha256"]
         if stored.sha256 != sha256:
             raise Integrity(f"the server stored {stored.sha256}, and {sha256} was sent", sha256=sha256)
         return stored
@@ -266,20 +264,20 @@ class CalibrationSuperMouse(Calibration):
 
         Raises all that add_calibration raises.
         """
-        upload = _upload(device_name, calibration_type, valid_from, data, comment)
-        return _record(Preview, self._tell("preview_calibration", **upload))
+        given = upload(device_name, calibration_type, valid_from, data, comment)
+        return record_of(Preview, self._tell("preview_calibration", **given))
 
     def withdraw_calibration(self, id: int, reason: str) -> CalibrationRecord:
         """Withdraw a calibration stored by mistake: the one before it applies again. Raises CalibrationNotFound."""
-        return _record(
-            CalibrationRecord, self._tell("withdraw_calibration", id=_number("id", id), reason=_text("reason", reason))
+        return record_of(
+            CalibrationRecord, self._tell("withdraw_calibration", id=number("id", id), reason=text("reason", reason))
         )
 
     def add_run(self, run_number: int, start_time: Instant, stop_time: Instant | None = None) -> Run:
         """Register the times of a run, or correct them."""
-        return _record(
+        return record_of(
             Run,
-            self._tell("add_run", run_number=_number("run_number", run_number), **self._period(start_time, stop_time)),
+            self._tell("add_run", run_number=number("run_number", run_number), **self._period(start_time, stop_time)),
         )
 
     def _tell(self, operation: str, **arguments: Any) -> Any:
@@ -289,96 +287,4 @@ class CalibrationSuperMouse(Calibration):
             self._writing = self._service(
                 "calibration_supermouse.wsdl", "/cdb/v2/calibrationSuperMouse", (self._user, self._token)
             )
-        return self._writing.call(operation, **_given(arguments))
-
-
-def _check_is_of(record: CalibrationRecord, asked: dict[str, Any]) -> None:
-    """Raise ServerUnreachable for the answer to another question, as a confused cache or connection could give it."""
-    right = {
-        "device_name": record.device_name,
-        "calibration_type": record.calibration_type,
-        "id": record.id,
-    }
-    for argument, answered in right.items():
-        if str(asked.get(argument, answered)).casefold() != str(answered).casefold():
-            raise ServerUnreachable(f"asked for {argument} {asked[argument]}, the server answered with {answered}")
-
-
-def _given(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in arguments.items() if value is not None}
-
-
-def _number(argument: str, value: int) -> int:
-    try:
-        if isinstance(value, bool):
-            raise TypeError(value)
-        return operator.index(value)
-    except TypeError:
-        raise InvalidArgument(f"{argument} must be an int, not {value!r}", argument=argument) from None
-
-
-def _text(argument: str, value: str) -> str:
-    if not isinstance(value, str):
-        raise InvalidArgument(f"{argument} must be a str, not {value!r}", argument=argument)
-    return value
-
-
-def _upload(
-    device_name: str, calibration_type: str, valid_from: Instant, data: bytes | str, comment: str | None
-) -> dict[str, Any]:
-    """The arguments of a calibration to be stored."""
-    payload = _payload(data)
-    return {
-        "device_name": _text("device_name", device_name),
-        "calibration_type": _text("calibration_type", calibration_type),
-        "valid_from": spell(instant("valid_from", valid_from)),
-        "data": payload,
-        "sha256": hashlib.sha256(payload).hexdigest(),
-        "comment": None if comment is None else _text("comment", comment),
-    }
-
-
-def _payload(data: bytes | str) -> bytes:
-    try:
-        payload = data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data
-    except UnicodeEncodeError:
-        raise InvalidArgument("data holds half a character, which is no text: give bytes", argument="data") from None
-    if not isinstance(payload, bytes):
-        raise InvalidArgument(f"data must be bytes or str, not {type(data).__name__}", argument="data")
-    return payload
-
-
-def _addresses(servers: str | Sequence[str]) -> list[str]:
-    named = servers.replace(",", " ").split() if isinstance(servers, str) else servers
-    try:
-        addresses = [_text("servers", server) for server in named]
-    except TypeError:
-        raise InvalidArgument(f"servers must be a str or a list of them, not {servers!r}", argument="servers") from None
-    for address in addresses:
-        if not address.startswith(("http://", "https://")):
-            raise InvalidArgument(f"{address!r} is no server: begin it with http:// or https://", argument="servers")
-    return addresses
-
-
-def _record(kind: type[Record], answer: Any) -> Record:
-    """A dataclass of an answer. Raises ServerUnreachable when the answer is not of its kind."""
-    values: dict[str, Any] = {}
-    try:
-        for field in fields(kind):
-            value = getattr(answer, field.name)
-            if value is None and "None" not in str(field.type):
-                raise AttributeError(field.name)
-            values[field.name] = _value(field.name, value)
-    except AttributeError:
-        raise ServerUnreachable("the answer is not one of a calibration database") from None
-    return kind(**values)
-
-
-def _value(name: str, value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.astimezone(timezone.utc)
-    if name == "run_range":
-        return tuple(_record(RunRange, found) for found in value)
-    if name == "takes_over_from" and value is not None:
-        return _record(CalibrationRecord, value)
-    return value
+        return self._writing.call(operation, **present(arguments))

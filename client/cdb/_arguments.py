@@ -1,0 +1,71 @@
+"""What callers give, checked and in the contract's spelling. All raise InvalidArgument, which names the argument."""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+from cdb._exceptions import InvalidArgument
+from cdb._instants import Instant, instant, spell
+
+
+def present(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments without those that are None: what is not given is not sent."""
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def number(argument: str, value: int) -> int:
+    """An int, or what stands for one, as NumPy's do."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError(value)
+        return operator.index(value)
+    except TypeError:
+        raise InvalidArgument(f"{argument} must be an int, not {value!r}", argument=argument) from None
+
+
+def text(argument: str, value: str) -> str:
+    """A str."""
+    if not isinstance(value, str):
+        raise InvalidArgument(f"{argument} must be a str, not {value!r}", argument=argument)
+    return value
+
+
+def upload(
+    device_name: str, calibration_type: str, valid_from: Instant, data: bytes | str, comment: str | None
+) -> dict[str, Any]:
+    """The arguments of a calibration to be stored."""
+    payload = _payload(data)
+    return {
+        "device_name": text("device_name", device_name),
+        "calibration_type": text("calibration_type", calibration_type),
+        "valid_from": spell(instant("valid_from", valid_from)),
+        "data": payload,
+        "sha256": hashlib.sha256(payload).hexdigest(),
+        "comment": None if comment is None else text("comment", comment),
+    }
+
+
+def _payload(data: bytes | str) -> bytes:
+    try:
+        payload = data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data
+    except UnicodeEncodeError:
+        raise InvalidArgument("data holds half a character, which is no text: give bytes", argument="data") from None
+    if not isinstance(payload, bytes):
+        raise InvalidArgument(f"data must be bytes or str, not {type(data).__name__}", argument="data")
+    return payload
+
+
+def addresses(servers: str | Sequence[str]) -> list[str]:
+    """Base URLs: a list of them, or one text with spaces or commas between."""
+    named = servers.replace(",", " ").split() if isinstance(servers, str) else servers
+    try:
+        addresses = [text("servers", server) for server in named]
+    except TypeError:
+        raise InvalidArgument(f"servers must be a str or a list of them, not {servers!r}", argument="servers") from None
+    for address in addresses:
+        if not address.startswith(("http://", "https://")):
+            raise InvalidArgument(f"{address!r} is no server: begin it with http:// or https://", argument="servers")
+    return addresses
