@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 import click
 
-from cdb.cli import log, reading, writing
+from cdb.cli import log, reading, why, writing
 from cdb.cli.shared import Cdb
 
 
@@ -18,6 +18,7 @@ def main() -> None:
     cdb get TOF1 t0 -o t0.txt            the current one, to a file
     cdb devices                          what there is
     cdb add TOF1 t0 t0.txt --valid-from 2016-10-01      shows what would change, and asks
+    cdb why TOF1 t0 --run 7662           why that one applies, and what changed the answer when
     cdb log --since 2016-10-01           who wrote what, when and why
 
     Times are UTC: 2016-03-01, "2016-03-01 08:00:00" or 2016-03-01T08:00:00.123456Z. Exit status: 0 done, 1 the
@@ -31,6 +32,7 @@ for command in (
     reading.devices,
     reading.status,
     log.log,
+    why.why,
     writing.add,
     writing.withdraw,
 ):

@@ -74,6 +74,11 @@ def log(
     shared.print_rows(("serial", "when", "who", "what", "why", "withdrawn"), rows)
 
 
+def written_at(client: Calibration, created: datetime) -> JournalEntry:
+    """The entry that was written at an instant."""
+    return _entry(client, _written_before(client, client.get_status().serial, created) + 1)
+
+
 def _written_before(client: Calibration, length: int, since: datetime | None) -> int:
     """How many of the first `length` entries were written before a time. They are in the order of their times."""
     if since is None:
