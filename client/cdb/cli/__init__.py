@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 import click
 
-from cdb.cli import log, reading, why, writing
+from cdb.cli import diff, log, reading, why, writing
 from cdb.cli.shared import Cdb
 
 
@@ -19,6 +19,7 @@ def main() -> None:
     cdb devices                          what there is
     cdb add TOF1 t0 t0.txt --valid-from 2016-10-01      shows what would change, and asks
     cdb why TOF1 t0 --run 7662           why that one applies, and what changed the answer when
+    cdb diff TOF1 t0 --run 7661 --run 7662              how what applies to one differs from what applies to the other
     cdb log --since 2016-10-01           who wrote what, when and why
 
     Times are UTC: 2016-03-01, "2016-03-01 08:00:00" or 2016-03-01T08:00:00.123456Z. Exit status: 0 done, 1 the
@@ -33,6 +34,7 @@ for command in (
     reading.status,
     log.log,
     why.why,
+    diff.diff,
     writing.add,
     writing.withdraw,
 ):
