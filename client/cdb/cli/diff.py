@@ -8,15 +8,15 @@ import click
 
 from cdb._instants import say
 from cdb.calibration import Calibration
-from cdb.cli import difference, shared
+from cdb.cli import completion, difference, shared
 from cdb.records import CalibrationText
 
 Asked = TypeVar("Asked")
 
 
 @click.command()
-@click.argument("first", metavar="{ID|DEVICE}")
-@click.argument("second", metavar="{ID|TYPE}")
+@click.argument("first", metavar="{ID|DEVICE}", shell_complete=completion.devices)
+@click.argument("second", metavar="{ID|TYPE}", shell_complete=completion.calibration_types)
 @click.option("--run", type=int, metavar="N", multiple=True, help="Compare what applies to two runs: give it twice.")
 @click.option("--date", type=shared.Time(), multiple=True, help="Compare what applies at two times: give it twice.")
 @click.option(

@@ -10,13 +10,13 @@ import click
 
 from cdb._instants import say
 from cdb.calibration import Calibration
-from cdb.cli import shared
+from cdb.cli import completion, shared
 from cdb.records import CalibrationText
 
 
 @click.command()
-@click.argument("device_name", metavar="[DEVICE]", required=False)
-@click.argument("calibration_type", metavar="[TYPE]", required=False)
+@click.argument("device_name", metavar="[DEVICE]", required=False, shell_complete=completion.devices)
+@click.argument("calibration_type", metavar="[TYPE]", required=False, shell_complete=completion.calibration_types)
 @click.option("--run", type=int, metavar="N", help="The calibration that applies to this run.")
 @click.option("--date", type=shared.Time(), help="The calibration that applies at this time.")
 @click.option("--id", type=int, metavar="N", help="The calibration of this id; without DEVICE and TYPE.")

@@ -10,15 +10,15 @@ import click
 from cdb._exceptions import AsOfNotReached, CalibrationNotFound
 from cdb._instants import say
 from cdb.calibration import Calibration
-from cdb.cli import shared
+from cdb.cli import completion, shared
 from cdb.cli.explanation import Explanation, Question, Step, explain, sentences
 from cdb.cli.log import written_at
 from cdb.records import CalibrationRecord, Run
 
 
 @click.command()
-@click.argument("device_name", metavar="DEVICE")
-@click.argument("calibration_type", metavar="TYPE")
+@click.argument("device_name", metavar="DEVICE", shell_complete=completion.devices)
+@click.argument("calibration_type", metavar="TYPE", shell_complete=completion.calibration_types)
 @click.option("--run", type=int, metavar="N", help="Explain what applies to this run.")
 @click.option("--date", type=shared.Time(), help="Explain what applies at this time.")
 @shared.as_of

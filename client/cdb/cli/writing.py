@@ -12,7 +12,7 @@ from rich.markup import escape
 from cdb._exceptions import CdbPermanentError, NotAuthorised
 from cdb._instants import instant
 from cdb.calibration import CalibrationSuperMouse
-from cdb.cli import impact, shared
+from cdb.cli import completion, impact, shared
 from cdb.records import CalibrationRecord
 
 Row = dict[str, str]
@@ -23,8 +23,8 @@ class RefusedRow(Exception):
 
 
 @click.command()
-@click.argument("device_name", metavar="[DEVICE]", required=False)
-@click.argument("calibration_type", metavar="[TYPE]", required=False)
+@click.argument("device_name", metavar="[DEVICE]", required=False, shell_complete=completion.devices)
+@click.argument("calibration_type", metavar="[TYPE]", required=False, shell_complete=completion.calibration_types)
 @click.argument("file", metavar="[FILE]", type=click.Path(path_type=Path), required=False)
 @click.option("--valid-from", type=shared.Time(), help="The instant from which it applies.")
 @click.option("--comment", help="What later readers should know.")
