@@ -22,6 +22,7 @@ from cdb.records import CalibrationText
 @click.option("--id", type=int, metavar="N", help="The calibration of this id; without DEVICE and TYPE.")
 @shared.as_of
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The file to write; else stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON what it is; its content only to a file, with -o.")
 @shared.reads
 def get(
     device_name: str | None,
@@ -31,6 +32,7 @@ def get(
     id: int | None,
     as_of: Any,
     output: Path | None,
+    as_json: bool,
     client: Calibration,
 ) -> None:
     """Get a calibration: the current one, or that of a run, a date or an id. Its exact bytes go to stdout or a file."""
@@ -51,12 +53,14 @@ def get(
     if text.withdrawn and text.withdrawn_at is not None:
         reason = shared.shown(text.withdrawn_reason or "")
         click.echo(f"cdb: {text.id} was withdrawn at {say(text.withdrawn_at)}: {reason}", err=True)
-    if output is None:
+    if output is None and not as_json:
         sys.stdout.buffer.write(text.data)
         sys.stdout.buffer.flush()
-    else:
+    if output is not None:
         _write(output, text)
         click.echo(f"{output}: {text.device_name} {text.calibration_type}, id {text.id}, {text.size} bytes", err=True)
+    if as_json:
+        shared.print_json(text.record)
 
 
 @click.command()
