@@ -110,7 +110,7 @@ def test_where_nothing_applies_it_tells_what_would(told: Master) -> None:
         assert first in done.stdout.decode().splitlines()
         assert done.stderr.startswith(b"cdb: no calibration of TOF")
         if "now" not in question:
-            assert done.stderr == got.stderr
+            assert done.stderr.splitlines()[0] == got.stderr.splitlines()[0]
     for question, words in (
         (["TOF9", "t0"], b"nothing is stored for this device"),
         (["TOF1", "t0", "--run", "1"], b"run 1 is not registered"),

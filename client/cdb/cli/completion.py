@@ -1,5 +1,8 @@
 """Names that the shell completes while one types: devices and calibration types, asked from the server."""
 
+# click's CompletionItem is generic only in its later versions.
+from __future__ import annotations
+
 import os
 import re
 from collections.abc import Sequence

@@ -14,7 +14,7 @@ from cdb.records import CalibrationText
 Asked = TypeVar("Asked")
 
 
-@click.command()
+@click.command(short_help="Compare the contents of two calibrations.")
 @click.argument("first", metavar="{ID|DEVICE}", shell_complete=completion.devices)
 @click.argument("second", metavar="{ID|TYPE}", shell_complete=completion.calibration_types)
 @click.option("--run", type=int, metavar="N", multiple=True, help="Compare what applies to two runs: give it twice.")

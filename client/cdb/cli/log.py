@@ -17,7 +17,7 @@ from cdb.records import JournalEntry
 AT_ONCE = 1000
 
 
-@click.command()
+@click.command(short_help="Show who wrote what, when and why.")
 @click.option(
     "--device", metavar="NAME", help="Only what was written about this device.", shell_complete=completion.devices
 )

@@ -14,7 +14,7 @@ from cdb.cli import completion, shared
 from cdb.records import CalibrationText
 
 
-@click.command()
+@click.command(short_help="Get the calibration that applies, its exact bytes.")
 @click.argument("device_name", metavar="[DEVICE]", required=False, shell_complete=completion.devices)
 @click.argument("calibration_type", metavar="[TYPE]", required=False, shell_complete=completion.calibration_types)
 @click.option("--run", type=int, metavar="N", help="The calibration that applies to this run.")
@@ -43,7 +43,9 @@ def get(
             raise click.UsageError("--id says all: leave DEVICE and TYPE out")
         text = client.get_calibration_for_id(id, as_of)
     elif device_name is None or calibration_type is None:
-        raise click.UsageError("name DEVICE and TYPE, or give --id")
+        if device_name is not None and device_name.isdecimal():
+            raise click.UsageError(f"name DEVICE and TYPE, or give --id {device_name} if that is an id")
+        raise click.UsageError("name DEVICE and TYPE, or give --id; cdb devices shows which there are")
     elif run is not None:
         text = client.get_calibration_for_run(device_name, calibration_type, run, as_of)
     elif date is not None:
@@ -63,7 +65,7 @@ def get(
         shared.print_json(text.record)
 
 
-@click.command()
+@click.command(short_help="List the calibrations in force in a period.")
 @click.argument("start", type=shared.Time())
 @click.argument("stop", type=shared.Time(), required=False)
 @shared.as_of
@@ -82,7 +84,7 @@ def ids(start: Any, stop: Any, as_of: Any, as_json: bool, client: Calibration) -
     )
 
 
-@click.command()
+@click.command(short_help="List the devices and their calibration types.")
 @shared.as_of
 @shared.as_json
 @shared.reads
@@ -96,7 +98,7 @@ def devices(as_of: Any, as_json: bool, client: Calibration) -> None:
     shared.print_rows(("device", "types"), rows)
 
 
-@click.command("show")
+@click.command("show", short_help="Show a run's times and what applies to it.")
 @click.argument("run_number", metavar="N", type=int)
 @shared.as_of
 @shared.as_json
@@ -115,7 +117,7 @@ def show_run(run_number: int, as_of: Any, as_json: bool, client: Calibration) ->
     )
 
 
-@click.command()
+@click.command(short_help="Show what the server says of itself.")
 @shared.as_json
 @shared.reads
 def status(as_json: bool, client: Calibration) -> None:

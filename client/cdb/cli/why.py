@@ -16,7 +16,7 @@ from cdb.cli.log import written_at
 from cdb.records import CalibrationRecord, Run
 
 
-@click.command()
+@click.command(short_help="Explain why a calibration applies, and since when.")
 @click.argument("device_name", metavar="DEVICE", shell_complete=completion.devices)
 @click.argument("calibration_type", metavar="TYPE", shell_complete=completion.calibration_types)
 @click.option("--run", type=int, metavar="N", help="Explain what applies to this run.")

@@ -32,7 +32,7 @@ class Loaded:
     refused: str | None
 
 
-@click.command()
+@click.command(short_help="Store a file as a calibration.")
 @click.argument("device_name", metavar="[DEVICE]", required=False, shell_complete=completion.devices)
 @click.argument("calibration_type", metavar="[TYPE]", required=False, shell_complete=completion.calibration_types)
 @click.argument("file", metavar="[FILE]", type=click.Path(path_type=Path), required=False)
@@ -110,7 +110,7 @@ def _add_table(client: CalibrationSuperMouse, table: Path, *, dry_run: bool, ask
 
     def upload(row: Row) -> tuple[str, str, str, bytes, str | None]:
         if not row["file"]:
-            raise RefusedRow("file is empty")
+            raise RefusedRow("the column file is empty")
         data = _content(table.parent / row["file"])
         return row["device_name"], row["calibration_type"], row["valid_from"], data, row.get("comment") or None
 
@@ -147,7 +147,7 @@ def _add_table(client: CalibrationSuperMouse, table: Path, *, dry_run: bool, ask
     _end(_load(table, columns, lambda row: client.add_calibration(*upload(row)), name), as_json=as_json)
 
 
-@click.command()
+@click.command(short_help="Withdraw a calibration stored by mistake.")
 @click.argument("id", type=int)
 @click.option("--reason", help="Why; kept for all later readers.")
 @click.option("--dry-run", is_flag=True, help="Show what would change; withdraw nothing.")
@@ -176,7 +176,7 @@ def withdraw(
         shared.print_json(withdrawn)
 
 
-@click.command("add")
+@click.command("add", short_help="Register a run's times, or correct them.")
 @click.argument("run_number", metavar="[N]", type=int, required=False)
 @click.option("--start", type=shared.Time(), help="When the run began.")
 @click.option("--stop", type=shared.Time(), help="When it ended, if that was recorded.")
@@ -264,7 +264,10 @@ def _rows(table: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, Row]]:
             reader = csv.DictReader(file)
             missing = [column for column in columns if column not in (reader.fieldnames or ())]
             if missing:
-                raise click.UsageError(f"{table}: there is no column {', '.join(missing)}")
+                raise click.UsageError(
+                    f"{table}: there is no column {', '.join(missing)}; its first line must name the columns, with "
+                    f"commas between: {','.join(columns)}"
+                )
             for row in reader:
                 yield reader.line_num, {key: (row[key] or "").strip() for key in row if key}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
