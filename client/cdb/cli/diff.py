@@ -62,14 +62,14 @@ def diff(
     if len(lines) > 1:
         click.echo("\n".join(difference.coloured(lines)))
         return
-    click.echo("\n".join(difference.coloured([f"--- {names[0]}", f"+++ {names[1]}"])))
+    click.echo(shared.shown(f"--- {names[0]}\n+++ {names[1]}"))
     if same:
         click.echo(f"the same: {_size_and_hash(old)}")
         return
     for line in (why_not, *lines):
         if line is not None:
             click.echo(line)
-    click.echo("\n".join(difference.coloured([f"-{_size_and_hash(old)}", f"+{_size_and_hash(new)}"])))
+    click.echo(f"-{_size_and_hash(old)}\n+{_size_and_hash(new)}")
 
 
 def _by_ids(

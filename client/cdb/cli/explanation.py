@@ -162,7 +162,7 @@ def sentences(explained: Explanation) -> list[str]:
 
 
 def _asked(question: Question) -> str:
-    name, registrations = f"{question.device_name.upper()} {question.calibration_type.lower()}", question.registrations
+    name, registrations = f"{question.device_name} {question.calibration_type}", question.registrations
     if question.present:
         return f"{name} now"
     if not registrations:

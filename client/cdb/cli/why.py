@@ -38,7 +38,7 @@ def why(
         raise click.UsageError("--run and --date exclude each other")
     if as_of == "now":
         as_of = client.get_status().complete_until
-    key = device_name, calibration_type
+    key = device_name.upper(), calibration_type.lower()
     registrations = () if run is None else _registrations(client, run, as_of)
     history = client.get_history(*key, as_of)
     if registrations:
@@ -74,6 +74,9 @@ def _print(explained: Explanation) -> None:
         ("", "id", "valid from", "valid until", "stored", "by", "why"),
         [(name, *_columns(record)) for name, record in named if record is not None],
     )
+    if not explained.timeline:
+        click.echo("nothing ever changed that")
+        return
     click.echo("what changed the answer:")
     shared.print_rows(
         ("when", "who", "what", "before", "after", "why"),
