@@ -75,7 +75,7 @@ def _print(explained: Explanation) -> None:
         [(name, *_columns(record)) for name, record in named if record is not None],
     )
     if not explained.timeline:
-        click.echo("nothing ever changed that")
+        click.echo("nothing ever applied")
         return
     click.echo("what changed the answer:")
     shared.print_rows(
