@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 import click
 
-from cdb.cli import log, reading, writing
+from cdb.cli import cache, lock, log, prefetch, reading, writing
 from cdb.cli.shared import Cdb
 
 
@@ -19,6 +19,7 @@ def main() -> None:
     cdb devices                          what there is
     cdb add TOF1 t0 t0.txt --valid-from 2016-10-01      shows what would change, and asks
     cdb log --since 2016-10-01           who wrote what, when and why
+    cdb prefetch --run 7661-7664         all that applies to runs into the cache, for work without a network
 
     Times are UTC: 2016-03-01, "2016-03-01 08:00:00" or 2016-03-01T08:00:00.123456Z. Exit status: 0 done, 1 the
     service said no, 2 wrong usage, 3 no server could be reached.
@@ -31,6 +32,9 @@ for command in (
     reading.devices,
     reading.status,
     log.log,
+    prefetch.prefetch,
+    cache.cache,
+    lock.lock,
     writing.add,
     writing.withdraw,
 ):
