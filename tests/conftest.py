@@ -75,3 +75,13 @@ def shared_master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Master]:
     folder = tmp_path_factory.mktemp("shared")
     with servers.master(f"sqlite:///{folder}/cdb.sqlite", folder) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def _cache_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory, _numbers: Iterator[int]
+) -> None:
+    """Each test begins with an empty cache, and with none of the user's settings for a job."""
+    monkeypatch.setenv("CDB_CACHE", str(tmp_path_factory.getbasetemp() / f"cache{next(_numbers)}"))
+    for setting in ("CDB_AS_OF", "CDB_LOCK", "CDB_OFFLINE"):
+        monkeypatch.delenv(setting, raising=False)

@@ -23,7 +23,10 @@ SERVER_LAYERS = (
 CLIENT_LAYERS = (
     ("cli",),
     ("calibration",),
-    ("_soap", "_answers", "_arguments"),
+    ("_asking",),
+    ("_soap", "_cache", "_lockfile", "_arguments", "_recording"),
+    ("_answers", "_store"),
+    ("_questions",),
     ("records", "_instants"),
     ("_exceptions",),
 )

@@ -38,7 +38,18 @@ With `as_of`, a question is about the database as it stood at that instant, and 
 
     c.get_calibration_for_run("TOF1", "t0", 7662, as_of="2017-01-01")
 
-`as_of="now"` stands for the latest instant that the server can answer so, some seconds ago.
+`as_of="now"` stands for the latest instant that the server can answer so, some seconds ago. `CDB_AS_OF` sets it for a
+whole job.
+
+Payloads, and answers to questions with as_of, are kept in a cache, which is checked whenever it is read. `CDB_CACHE`
+names its folder. With `CDB_OFFLINE=1` nothing else is asked; `cdb prefetch` on the shell fills the cache beforehand.
+
+What a job was answered can be noted in a lock file, and answered again, whatever was stored since:
+
+    with cdb.recording("run7662.lock"):                # or CDB_LOCK=run7662.lock for a whole job
+        text = c.get_calibration_for_run("TOF1", "t0", 7662)
+    with cdb.replaying("run7662.lock"):                # without any network
+        assert c.get_calibration_for_run("TOF1", "t0", 7662) == text
 
 Writing
 -------
@@ -72,24 +83,28 @@ All are `cdb.CdbError`: `cdb.CdbPermanentError` when asking again will not help,
     temporary   AsOfNotReached, Unavailable, ServerUnreachable
 """
 
-from cdb._exceptions import (
-    AsOfNotReached,
-    CalibrationNotFound,
-    CdbError,
-    CdbPermanentError,
-    CdbTemporaryError,
-    Integrity,
-    InvalidArgument,
-    MalformedRequest,
-    NotAuthorised,
-    PayloadNotFound,
-    RunNotFound,
-    ServerUnreachable,
-    TooLarge,
-    Unavailable,
-)
-from cdb.calibration import Calibration, CalibrationSuperMouse
-from cdb.records import CalibrationRecord, CalibrationText, Device, JournalEntry, Preview, Run, RunRange, Status
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cdb._exceptions import (
+        AsOfNotReached,
+        CalibrationNotFound,
+        CdbError,
+        CdbPermanentError,
+        CdbTemporaryError,
+        Integrity,
+        InvalidArgument,
+        MalformedRequest,
+        NotAuthorised,
+        PayloadNotFound,
+        RunNotFound,
+        ServerUnreachable,
+        TooLarge,
+        Unavailable,
+    )
+    from cdb._recording import recording, replaying
+    from cdb.calibration import Calibration, CalibrationSuperMouse
+    from cdb.records import CalibrationRecord, CalibrationText, Device, JournalEntry, Preview, Run, RunRange, Status
 
 __all__ = [
     "AsOfNotReached",
@@ -116,4 +131,25 @@ __all__ = [
     "Status",
     "TooLarge",
     "Unavailable",
+    "recording",
+    "replaying",
 ]
+
+_HOMES = ("_exceptions", "_recording", "records", "calibration")
+
+
+def __getattr__(name: str) -> object:
+    """A public name, from the module that has it. Late: `import cdb` costs a job next to nothing."""
+    if name in __all__:
+        from importlib import import_module
+
+        for home in _HOMES:
+            found = getattr(import_module(f"cdb.{home}"), name, None)
+            if found is not None:
+                globals()[name] = found
+                return found
+    raise AttributeError(f"module 'cdb' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,4 +1,4 @@
-"""From what zeep read to the dataclasses of `records`, checked on the way."""
+"""Answers as dataclasses of `records`: made of what zeep read or of JSON, checked on the way, and spelled as JSON."""
 
 from __future__ import annotations
 
@@ -6,24 +6,96 @@ from dataclasses import fields
 from datetime import datetime, timezone
 from typing import Any, TypeVar
 
-from cdb._exceptions import ServerUnreachable
-from cdb.records import CalibrationRecord, JournalEntry, Preview, Run, RunRange, Status
+from cdb._exceptions import InvalidArgument, ServerUnreachable
+from cdb._instants import instant, spell
+from cdb._questions import Question
+from cdb.records import CalibrationRecord, Device, JournalEntry, Preview, Run, RunRange, Status
 
-Record = TypeVar("Record", CalibrationRecord, JournalEntry, Preview, Run, RunRange, Status)
+Record = TypeVar("Record", CalibrationRecord, Device, JournalEntry, Preview, Run, RunRange, Status)
+# What a question is answered with: a record or a list of records, of the kind that its operation gives.
+Answer = Any
+
+_OF_ONE: dict[str, Any] = {"get_run": Run}
+_OF_MANY: dict[str, Any] = {
+    "get_ids": CalibrationRecord,
+    "get_calibrations_for_run": CalibrationRecord,
+    "get_history": CalibrationRecord,
+    "list_devices": Device,
+    "get_runs": Run,
+}
 
 
-def record_of(kind: type[Record], answer: Any) -> Record:
-    """A dataclass of an answer. Raises ServerUnreachable when the answer is not of its kind."""
+def answer_of(question: Question, answered: Any) -> Answer:
+    """The answer to a question as zeep read it. Raises ServerUnreachable when it is not one to this question."""
+    if question.operation in _OF_MANY:
+        return [record_of(_OF_MANY[question.operation], found) for found in answered or ()]
+    answer = record_of(_OF_ONE.get(question.operation, CalibrationRecord), answered)
+    _check_is_to(question, answer)
+    return answer
+
+
+def record_of(kind: type[Record], answered: Any) -> Record:
+    """A dataclass of what zeep read. Raises ServerUnreachable when that is not of its kind."""
     values: dict[str, Any] = {}
     try:
         for field in fields(kind):
-            value = getattr(answer, field.name)
+            value = getattr(answered, field.name)
             if value is None and "None" not in str(field.type):
                 raise AttributeError(field.name)
             values[field.name] = _value(field.name, value)
     except AttributeError:
         raise ServerUnreachable("the answer is not one of a calibration database") from None
     return kind(**values)
+
+
+def to_json(answer: Answer) -> Any:
+    """An answer as JSON has it: instants as the contract spells them, without what is None."""
+    if isinstance(answer, list):
+        return [_object(record) for record in answer]
+    return _object(answer)
+
+
+def from_json(question: Question, said: Any) -> Answer:
+    """The answer to a question of its JSON. Raises ValueError when it is none."""
+    if question.operation in _OF_MANY:
+        if not isinstance(said, list):
+            raise ValueError("not a list")
+        return [_record_from_json(_OF_MANY[question.operation], found) for found in said]
+    return _record_from_json(_OF_ONE.get(question.operation, CalibrationRecord), said)
+
+
+def _object(record: Any) -> dict[str, Any]:
+    said = {field.name: getattr(record, field.name) for field in fields(record)}
+    return {
+        name: spell(value) if isinstance(value, datetime) else value
+        for name, value in said.items()
+        if value is not None
+    }
+
+
+def _record_from_json(kind: Any, said: Any) -> Any:
+    if not isinstance(said, dict):
+        raise ValueError("not an object")
+    kinds = {"int": int, "str": str, "bool": bool, "datetime": str, "tuple[str, ...]": list}
+    values: dict[str, Any] = {}
+    for field in fields(kind):
+        type_name, _, optional = str(field.type).partition(" | ")
+        value = said.get(field.name)
+        if (value is not None or not optional) and type(value) is not kinds[type_name]:
+            raise ValueError(f"{field.name} is {value!r}")
+        values[field.name] = value
+        if value is not None and type_name == "datetime":
+            values[field.name] = _instant(field.name, str(value))
+        elif isinstance(value, list):
+            values[field.name] = tuple(value)
+    return kind(**values)
+
+
+def _instant(name: str, value: str) -> datetime:
+    try:
+        return instant(name, value)
+    except InvalidArgument as error:
+        raise ValueError(error.message) from None
 
 
 def _value(name: str, value: Any) -> Any:
@@ -33,16 +105,12 @@ def _value(name: str, value: Any) -> Any:
         return tuple(record_of(RunRange, found) for found in value)
     if name == "takes_over_from" and value is not None:
         return record_of(CalibrationRecord, value)
-    return value
+    return tuple(value) if isinstance(value, list) else value
 
 
-def check_is_of(record: CalibrationRecord, asked: dict[str, Any]) -> None:
+def _check_is_to(question: Question, answer: Any) -> None:
     """Raise ServerUnreachable for the answer to another question, as a confused cache or connection could give it."""
-    right = {
-        "device_name": record.device_name,
-        "calibration_type": record.calibration_type,
-        "id": record.id,
-    }
-    for argument, answered in right.items():
-        if str(asked.get(argument, answered)).casefold() != str(answered).casefold():
-            raise ServerUnreachable(f"asked for {argument} {asked[argument]}, the server answered with {answered}")
+    for argument, asked in question.arguments:
+        answered = getattr(answer, argument, asked)
+        if str(asked).casefold() != str(answered).casefold():
+            raise ServerUnreachable(f"asked for {argument} {asked}, the server answered with {answered}")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
-from cdb._answers import check_is_of, record_of
+from cdb._answers import record_of
 from cdb._arguments import addresses, number, present, text, upload
+from cdb._asking import Asking, check_online
 from cdb._exceptions import Integrity, InvalidArgument, NotAuthorised
 from cdb._instants import Instant, instant, spell
+from cdb._questions import Question
 from cdb.records import CalibrationRecord, CalibrationText, Device, JournalEntry, Preview, Run, Status
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Calibration:
         self._timeout = timeout
         self._client_cert = os.environ.get("CDB_CLIENT_CERT") or None if client_cert is None else client_cert
         self._reading: Service | None = None
+        self._asking = Asking(self._servers, timeout, self._read_service)
 
     def get_calibration_for_run(
         self, device_name: str, calibration_type: str, run_number: int, as_of: AsOf = None
@@ -58,24 +60,24 @@ class Calibration:
 
         Raises CalibrationNotFound, RunNotFound and Integrity.
         """
-        return self._content(
+        return self._text(
             "get_calibration_for_run",
+            as_of,
             device_name=text("device_name", device_name),
             calibration_type=text("calibration_type", calibration_type),
             run_number=number("run_number", run_number),
-            as_of=self._as_of(as_of),
         )
 
     def get_calibration_for_date(
         self, device_name: str, calibration_type: str, date: Instant, as_of: AsOf = None
     ) -> CalibrationText:
         """The calibration that applies at an instant. Raises CalibrationNotFound and Integrity."""
-        return self._content(
+        return self._text(
             "get_calibration_for_date",
+            as_of,
             device_name=text("device_name", device_name),
             calibration_type=text("calibration_type", calibration_type),
             date=spell(instant("date", date)),
-            as_of=self._as_of(as_of),
         )
 
     def get_current_calibration(self, device_name: str, calibration_type: str, as_of: AsOf = None) -> CalibrationText:
@@ -83,16 +85,16 @@ class Calibration:
 
         Raises CalibrationNotFound and Integrity.
         """
-        return self._content(
+        return self._text(
             "get_current_calibration",
+            as_of,
             device_name=text("device_name", device_name),
             calibration_type=text("calibration_type", calibration_type),
-            as_of=self._as_of(as_of),
         )
 
     def get_calibration_for_id(self, id: int, as_of: AsOf = None) -> CalibrationText:
         """The calibration of an id, superseded and withdrawn ones too. Raises CalibrationNotFound and Integrity."""
-        return self._content("get_calibration_for_id", id=number("id", id), as_of=self._as_of(as_of))
+        return self._text("get_calibration_for_id", as_of, id=number("id", id))
 
     def get_ids(
         self, start_time: Instant, stop_time: Instant | None = None, as_of: AsOf = None
@@ -102,51 +104,51 @@ class Calibration:
         Without stop_time: at start_time. By id, each a dict of `validFrom`, `created` and the contract's other fields
         under their names. Raises TooLarge.
         """
-        answer = self._ask("get_ids", **self._period(start_time, stop_time), as_of=self._as_of(as_of))
         ids: dict[int, dict[str, Any]] = {}
-        for found in answer or ():
-            record = asdict(record_of(CalibrationRecord, found))
+        for found in self._answer("get_ids", as_of, **_period(start_time, stop_time)):
+            record = asdict(found)
             id, valid_from = record.pop("id"), record.pop("valid_from")
             ids[id] = {"validFrom": valid_from, **record}
         return ids
 
     def get_calibrations_for_run(self, run_number: int, as_of: AsOf = None) -> list[CalibrationRecord]:
         """Everything that applies to a run, one for each device and type, by id. Raises RunNotFound and TooLarge."""
-        return self._records(
-            "get_calibrations_for_run", run_number=number("run_number", run_number), as_of=self._as_of(as_of)
+        found: list[CalibrationRecord] = self._answer(
+            "get_calibrations_for_run", as_of, run_number=number("run_number", run_number)
         )
+        return found
 
     def get_history(self, device_name: str, calibration_type: str, as_of: AsOf = None) -> list[CalibrationRecord]:
         """Everything ever stored for a device and type, by id; empty when nothing. Raises TooLarge."""
-        return self._records(
+        found: list[CalibrationRecord] = self._answer(
             "get_history",
+            as_of,
             device_name=text("device_name", device_name),
             calibration_type=text("calibration_type", calibration_type),
-            as_of=self._as_of(as_of),
         )
+        return found
 
     def list_devices(self, as_of: AsOf = None) -> list[Device]:
         """The devices, in alphabetical order, with their calibration types. Raises TooLarge."""
-        answer = self._ask("list_devices", as_of=self._as_of(as_of))
-        return [Device(found.device_name, tuple(found.calibration_type)) for found in answer or ()]
+        found: list[Device] = self._answer("list_devices", as_of)
+        return found
 
     def get_run(self, run_number: int, as_of: AsOf = None) -> Run:
         """A run's times. Raises RunNotFound."""
-        return record_of(
-            Run, self._ask("get_run", run_number=number("run_number", run_number), as_of=self._as_of(as_of))
-        )
+        found: Run = self._answer("get_run", as_of, run_number=number("run_number", run_number))
+        return found
 
     def get_runs(self, start_time: Instant, stop_time: Instant | None = None, as_of: AsOf = None) -> list[Run]:
         """The runs that start from start_time to stop_time, both included, by number. Raises TooLarge."""
-        answer = self._ask("get_runs", **self._period(start_time, stop_time), as_of=self._as_of(as_of))
-        return [record_of(Run, found) for found in answer or ()]
+        found: list[Run] = self._answer("get_runs", as_of, **_period(start_time, stop_time))
+        return found
 
     def get_journal(self, after_serial: int = 0, limit: int = 1000) -> list[JournalEntry]:
         """What the master accepted after a serial, in its order, `limit` entries at most.
 
         Fewer than limit: there are no more yet. Raises TooLarge for a limit greater than the server's.
         """
-        answer = self._ask(
+        answer = self._asking.served(
             "get_journal", after_serial=number("after_serial", after_serial), limit=number("limit", limit)
         )
         return [record_of(JournalEntry, found) for found in answer or ()]
@@ -156,57 +158,28 @@ class Calibration:
 
         Raises PayloadNotFound, and Integrity when other bytes came.
         """
-        data: bytes = self._ask("get_payload", sha256=text("sha256", sha256)) or b""
-        if hashlib.sha256(data).hexdigest() != sha256.lower():
-            raise Integrity(
-                f"the payload {sha256} arrived damaged, in {len(data)} bytes: ask again, or ask another server",
-                sha256=sha256,
-            )
-        return data
+        return self._asking.payload(text("sha256", sha256).lower())
 
     def get_status(self) -> Status:
         """What the server says of itself."""
-        return record_of(Status, self._ask("get_status"))
+        return record_of(Status, self._asking.served("get_status"))
 
-    def _content(self, operation: str, **arguments: Any) -> CalibrationText:
-        answer = self._ask(operation, **arguments)
-        record = record_of(CalibrationRecord, answer)
-        check_is_of(record, arguments)
-        data = answer.data or b""
-        # "The sha256 travels with every calibration and is checked […] by the client. On mismatch: an error, never
-        # the data."
-        if len(data) != record.size or hashlib.sha256(data).hexdigest() != record.sha256:
-            raise Integrity(
-                f"calibration {record.id} arrived damaged: {len(data)} bytes received, {record.size} of sha256 "
-                f"{record.sha256} expected; ask again, or ask another server",
-                sha256=record.sha256,
-            )
-        return CalibrationText(record, data)
+    def _text(self, operation: str, as_of: AsOf, **arguments: str | int) -> CalibrationText:
+        return self._asking.text(Question.of(operation, _as_of(as_of), **arguments))
 
-    def _records(self, operation: str, **arguments: Any) -> list[CalibrationRecord]:
-        return [record_of(CalibrationRecord, found) for found in self._ask(operation, **arguments) or ()]
+    def _answer(self, operation: str, as_of: AsOf, **arguments: str | int | None) -> Any:
+        return self._asking.records(Question.of(operation, _as_of(as_of), **arguments))
 
-    def _ask(self, operation: str, **arguments: Any) -> Any:
+    def _read_service(self) -> Service:
         if self._reading is None:
             self._reading = self._service("calibration.wsdl", "/cdb/v2/calibration", None)
-        return self._reading.call(operation, **present(arguments))
+        return self._reading
 
     def _service(self, wsdl: str, path: str, auth: tuple[str, str] | None) -> Service:
-        # Late, so that to import cdb and to make a client costs next to nothing.
+        # Late, so that to import cdb, to make a client and to ask what is in the cache costs next to nothing.
         from cdb._soap import Service
 
         return Service(wsdl, path, self._servers, auth, self._client_cert, self._timeout)
-
-    def _as_of(self, as_of: AsOf) -> str | None:
-        if as_of is None:
-            return None
-        return spell(self.get_status().complete_until if as_of == "now" else instant("as_of", as_of))
-
-    def _period(self, start_time: Instant, stop_time: Instant | None) -> dict[str, str | None]:
-        return {
-            "start_time": spell(instant("start_time", start_time)),
-            "stop_time": None if stop_time is None else spell(instant("stop_time", stop_time)),
-        }
 
 
 class CalibrationSuperMouse(Calibration):
@@ -277,14 +250,26 @@ class CalibrationSuperMouse(Calibration):
         """Register the times of a run, or correct them."""
         return record_of(
             Run,
-            self._tell("add_run", run_number=number("run_number", run_number), **self._period(start_time, stop_time)),
+            self._tell("add_run", run_number=number("run_number", run_number), **_period(start_time, stop_time)),
         )
 
     def _tell(self, operation: str, **arguments: Any) -> Any:
         if not self._user or not self._token:
             raise NotAuthorised("writing needs user and token: give them, or set CDB_USER and CDB_TOKEN")
+        check_online(operation)
         if self._writing is None:
             self._writing = self._service(
                 "calibration_supermouse.wsdl", "/cdb/v2/calibrationSuperMouse", (self._user, self._token)
             )
         return self._writing.call(operation, **present(arguments))
+
+
+def _as_of(as_of: AsOf) -> str | None:
+    return None if as_of is None else "now" if as_of == "now" else spell(instant("as_of", as_of))
+
+
+def _period(start_time: Instant, stop_time: Instant | None) -> dict[str, str | None]:
+    return {
+        "start_time": spell(instant("start_time", start_time)),
+        "stop_time": None if stop_time is None else spell(instant("stop_time", stop_time)),
+    }

@@ -36,6 +36,8 @@ def calibration_types(ctx: click.Context, param: click.Parameter, incomplete: st
 
 def _known(ctx: click.Context) -> Sequence[Device]:
     """All devices; none where the server cannot be asked: an error in the midst of a line helps nobody."""
+    # A job's lock file notes what the job asks, not what somebody types.
+    os.environ.pop("CDB_LOCK", None)
     try:
         client = Calibration(ctx.params.get("server"), client_cert=ctx.params.get("client_cert"), timeout=SECONDS)
         return client.list_devices()

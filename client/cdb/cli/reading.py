@@ -3,11 +3,15 @@
 import os
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
+from cdb._arguments import addresses
+from cdb._asking import as_of_job, is_offline
+from cdb._cache import Cache
 from cdb._instants import say
 from cdb.calibration import Calibration
 from cdb.cli import completion, shared
@@ -121,26 +125,26 @@ def show_run(run_number: int, as_of: Any, as_json: bool, client: Calibration) ->
 @shared.as_json
 @shared.reads
 def status(as_json: bool, client: Calibration) -> None:
-    """Show what the server says of itself."""
-    said = client.get_status()
+    """Show what the server says of itself, and what is set for this job."""
+    job: dict[str, Any] = {
+        "as_of": as_of_job(),
+        "lock": os.environ.get("CDB_LOCK") or None,
+        "offline": is_offline() or None,
+        "cache": str(Cache().store.folder),
+    }
+    server = click.get_current_context().params["server"]
+    if is_offline():
+        job["prefetched"] = Cache().prefetched(addresses(server)) or None
+        said: dict[str, Any] = {}
+    else:
+        said = asdict(client.get_status())
     if as_json:
-        shared.print_json(said)
+        shared.print_json({**said, "job": job})
         return
-    rows = [
-        ("status", said.status),
-        ("role", said.role),
-        ("serial", said.serial),
-        ("digest", said.digest),
-        ("complete until", said.complete_until),
-        ("version", said.version),
-        ("master", said.master),
-        ("entries behind", said.lag_entries),
-        ("seconds behind", said.lag_seconds),
-        ("restored from a backup", said.restored),
-    ]
-    shared.print_rows(
-        ("server", click.get_current_context().params["server"]), [row for row in rows if row[1] is not None]
-    )
+    names = {"lag_entries": "entries behind", "lag_seconds": "seconds behind", "restored": "restored from a backup"}
+    rows = [(names.get(name, name.replace("_", " ")), value) for name, value in said.items()]
+    rows += [(f"this job's {name.replace('_', ' ')}", value) for name, value in job.items()]
+    shared.print_rows(("server", server), [row for row in rows if row[1] is not None])
 
 
 def _write(output: Path, text: CalibrationText) -> None:

@@ -3,6 +3,7 @@
 import errno
 import functools
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -64,11 +65,51 @@ class AsOf(Time):
         return value if value == "now" else super().convert(value, param, ctx)
 
 
+def _set(_ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    """A setting of the job, as the client and all that it starts will see it."""
+    if value is not None:
+        os.environ[str(param.envvar)] = str(int(value) if isinstance(value, bool) else value)
+
+
 as_of = click.option(
-    "--as-of", type=AsOf(), help="Ask the database as it stood then; 'now': the latest that can be asked."
+    "--as-of",
+    type=AsOf(),
+    envvar="CDB_AS_OF",
+    show_envvar=True,
+    help="Ask the database as it stood then; 'now': the latest that can be asked.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+cache_folder = click.option(
+    "--cache",
+    envvar="CDB_CACHE",
+    show_envvar=True,
+    metavar="FOLDER",
+    expose_value=False,
+    callback=_set,
+    help="Where payloads and answers are kept; else one of your folders.",
+)
 
+_JOB = (
+    click.option(
+        "--offline",
+        envvar="CDB_OFFLINE",
+        show_envvar=True,
+        is_flag=True,
+        expose_value=False,
+        callback=_set,
+        help="Ask no server: answer from the lock file and the cache.",
+    ),
+    click.option(
+        "--lock",
+        envvar="CDB_LOCK",
+        show_envvar=True,
+        metavar="FILE",
+        expose_value=False,
+        callback=_set,
+        help="Note what is asked and answered; what is noted already is answered from it.",
+    ),
+    cache_folder,
+)
 
 _SERVICE = (
     click.option(
@@ -96,7 +137,7 @@ _WRITER = (
 
 def reads(command: Callable[..., Any]) -> Callable[..., Any]:
     """A command that asks: its options name the service, and it is given a `client`."""
-    return _with_client(command, Calibration, _SERVICE)
+    return _with_client(command, Calibration, (*_JOB, *_SERVICE))
 
 
 def writes(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -109,6 +150,10 @@ def _with_client(
 ) -> Callable[..., Any]:
     @functools.wraps(command)
     def run(**given: Any) -> Any:
+        if made is CalibrationSuperMouse:
+            # Who writes looks at what is now, not at what a job is answered.
+            for setting in ("CDB_AS_OF", "CDB_LOCK"):
+                os.environ.pop(setting, None)
         named = {name: given.pop(name) for name in ("client_cert", "user", "token") if name in given}
         return command(client=made(given.pop("server"), **named), **given)
 

@@ -1,0 +1,75 @@
+"""A question as data: an operation of the contract, its arguments in the contract's spelling, and what answers it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+# Those whose answer is one calibration with its content.
+_OF_CONTENT = (
+    "get_calibration_for_run",
+    "get_calibration_for_date",
+    "get_current_calibration",
+    "get_calibration_for_id",
+)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of the read service. `as_of` is the contract's text of an instant, `now`, or None."""
+
+    operation: str
+    arguments: tuple[tuple[str, str | int], ...]
+    as_of: str | None = None
+
+    @classmethod
+    def of(cls, operation: str, as_of: str | None = None, **arguments: str | int | None) -> Question:
+        """A question; arguments that are None are not given. Names are spelled as the database stores them."""
+        given = {name: value for name, value in arguments.items() if value is not None}
+        for name, stored in (("device_name", str.upper), ("calibration_type", str.lower)):
+            value = given.get(name)
+            # Others are for the server to refuse: in Unicode, names that are none become names by a change of case.
+            if isinstance(value, str) and value.isascii():
+                given[name] = stored(value)
+        return cls(operation, tuple(given.items()), as_of)
+
+    @property
+    def sent(self) -> dict[str, Any]:
+        """The arguments of the call."""
+        return dict(self.arguments) | ({} if self.as_of is None else {"as_of": self.as_of})
+
+    @property
+    def is_of_content(self) -> bool:
+        """Whether the answer is one calibration with its content."""
+        return self.operation in _OF_CONTENT
+
+    def at(self, as_of: str | None) -> Question:
+        """The same question with another as_of."""
+        return Question(self.operation, self.arguments, as_of)
+
+    def of_all(self) -> Question | None:
+        """The question about all devices and types of which the answer to this one is a part, if there is one.
+
+        "For every run r: for_run(d, c, r) == for_date(d, c, start of r)"; and a calibration applies to a run, or at a
+        date, just when it is in the list of those that do.
+        """
+        asked = dict(self.arguments)
+        if self.operation == "get_calibration_for_run":
+            return Question("get_calibrations_for_run", (("run_number", asked["run_number"]),), self.as_of)
+        if self.operation == "get_calibration_for_date":
+            return Question("get_ids", (("start_time", asked["date"]),), self.as_of)
+        return None
+
+    def key(self) -> str:
+        """The question's name among files: the sha256 of its spelling, in hexadecimal."""
+        return hashlib.sha256(self.spelling().encode()).hexdigest()
+
+    def spelling(self) -> str:
+        """The question as JSON, the same for the same question."""
+        return json.dumps({self.operation: self.sent}, sort_keys=True, ensure_ascii=False)
+
+    def __str__(self) -> str:
+        """The question as a call in Python."""
+        return f"{self.operation}({', '.join(f'{name}={value!r}' for name, value in self.sent.items())})"

@@ -1,0 +1,158 @@
+"""Files that many processes share: written whole or not at all, checked when read, the longest unused go first.
+
+Nothing here needs more of a file system than to rename a file within a folder at once, as NFS does; a lock that it does
+not give is done without.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+# Seconds. How exactly it is known when a file was last used; and how old what a killed process left behind must be.
+USE_KNOWN_TO = 3600
+ABANDONED = 86400
+# Seconds between two looks whether a lock is free, at first and at most.
+FIRST_LOOK, LAST_LOOK = 0.005, 0.25
+
+_CONTENT = ("payloads", "answers")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file of the store: its size in bytes and when it was last used, in seconds since the epoch."""
+
+    path: Path
+    size: int
+    used: float
+
+
+class Store:
+    """A folder with files by name, `limit` bytes in all. For any number of processes and threads at once."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.folder = folder
+        self.limit = limit
+
+    def read(self, name: str, is_right: Callable[[bytes], bool]) -> bytes | None:
+        """A file's bytes; None when there is none, or when it was wrong: then it is put aside. Raises OSError."""
+        path = self.folder / name
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        if not is_right(data):
+            self.put_aside(path)
+            return None
+        with suppress(OSError):
+            # A cache that may only be read serves all the same.
+            if time.time() - path.stat().st_mtime > USE_KNOWN_TO:
+                os.utime(path)
+        return data
+
+    def write(self, name: str, data: bytes) -> None:
+        """Have a file, whole, under a name. Raises OSError; then nothing of it is left."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Other machines may share the folder.
+        unfinished = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.{random.getrandbits(64):x}")
+        try:
+            with open(unfinished, "xb") as file:
+                file.write(data)
+            os.replace(unfinished, path)
+        except BaseException:
+            with suppress(OSError):
+                unfinished.unlink()
+            raise
+        # To look at every file costs time: it is done once for each fiftieth of what may be kept, on the average.
+        if random.random() * self.limit < 50 * len(data):  # noqa: S311  # no secret
+            self.trim()
+
+    def stored(self) -> list[Stored]:
+        """All files, the longest unused first."""
+        found = []
+        for path in self._files(*_CONTENT):
+            with suppress(OSError):
+                status = path.stat()
+                found.append(Stored(path, status.st_size, status.st_mtime))
+        return sorted(found, key=lambda file: file.used)
+
+    def quarantined(self) -> list[Path]:
+        """The files that were put aside as wrong."""
+        return sorted(self._files("quarantine"))
+
+    def trim(self) -> None:
+        """Remove the longest unused until the rest is within the limit, and what killed processes left unfinished."""
+        files = self.stored()
+        excess = sum(file.size for file in files) - self.limit
+        for file in files:
+            if excess <= 0:
+                break
+            with suppress(OSError):
+                file.path.unlink()
+            excess -= file.size
+        for path in self.folder.glob("*/*/.*"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > ABANDONED:
+                    path.unlink()
+
+    def remove_all(self) -> None:
+        """Remove every file. Raises OSError."""
+        for path in (*self._files(*_CONTENT, "quarantine"), *self.folder.glob("*/*/.*")):
+            with suppress(FileNotFoundError):
+                path.unlink()
+
+    @contextmanager
+    def alone(self, name: str, patience: float) -> Iterator[None]:
+        """Keep other processes and threads that name the same out of the block, for at most `patience` seconds.
+
+        What one fetches the others then find. Whoever lost patience goes on beside the one who holds the others up.
+        """
+        descriptor = self._lock(hashlib.sha256(name.encode()).hexdigest()[:3], time.monotonic() + patience)
+        try:
+            yield
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
+    def _lock(self, name: str, deadline: float) -> int | None:
+        # A bounded number of files, never removed: to remove a lock that others wait for would make two of it.
+        path = self.folder / "locks" / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError:
+            return None
+        pause = FIRST_LOOK
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return descriptor
+            except OSError as error:
+                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES) or time.monotonic() > deadline:
+                    os.close(descriptor)
+                    return None
+            # flock itself would wait without end.
+            time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  # no secret
+            pause = min(2 * pause, LAST_LOOK)
+
+    def put_aside(self, path: Path) -> None:
+        """Keep a wrong file for whoever wants to know what happened, where nobody reads it as right."""
+        aside = self.folder / "quarantine" / f"{path.name}.{random.getrandbits(32):08x}"
+        with suppress(OSError):
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, aside)
+
+    def _files(self, *folders: str) -> Iterator[Path]:
+        for folder in folders:
+            for path in (self.folder / folder).rglob("*"):
+                if path.is_file() and not path.name.startswith("."):
+                    yield path

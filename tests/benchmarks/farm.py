@@ -1,0 +1,188 @@
+"""`python -m tests.benchmarks.farm [--processes N]`: many jobs begin together, with one empty cache and one server.
+
+Counts, at the server's door, how often each operation was asked, and holds every answer against what was stored. Fails
+where a job failed, or got other bytes. With --restart the server is killed while the first answers are under way, and
+started again; with --not-pinned jobs ask without as_of.
+"""
+
+import asyncio
+import hashlib
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+import cdb
+from tests import servers
+from tests.client.pinned import as_of_after
+
+DEVICES, TYPES, SIZE, RUN = 5, 4, 100_000, 7662
+
+JOB = """
+import hashlib, random, sys, cdb
+keys = [(f"DEVICE{{device}}", f"type{{number}}") for device in range({devices}) for number in range({types})]
+random.shuffle(keys)
+client = cdb.Calibration()
+# All jobs begin when the pipe that they share is closed.
+sys.stdin.read()
+for device, kind in keys:
+    print(device, kind, hashlib.sha256(client.get_calibration_for_run(device, kind, {run}).data).hexdigest())
+"""
+
+
+class Door:
+    """A way to a server that counts the requests by operation."""
+
+    def __init__(self, port: int) -> None:
+        self.asked: Counter[str] = Counter()
+        self._to = port
+        self._loop = asyncio.new_event_loop()
+        ready = threading.Event()
+        threading.Thread(target=self._run, args=(ready,), daemon=True).start()
+        ready.wait()
+
+    def _run(self, ready: threading.Event) -> None:
+        server = self._loop.run_until_complete(asyncio.start_server(self._enter, "127.0.0.1", 0, backlog=4096))
+        self.port = server.sockets[0].getsockname()[1]
+        ready.set()
+        self._loop.run_forever()
+
+    async def _enter(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            inside = await asyncio.open_connection("127.0.0.1", self._to)
+        except OSError:
+            writer.close()
+            return
+        await asyncio.gather(self._pass(reader, inside[1], count=True), self._pass(inside[0], writer, count=False))
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, count: bool) -> None:
+        try:
+            while data := await reader.read(2**16):
+                if count:
+                    # A request's headers come in one piece from a client on this machine.
+                    self.asked.update(name.decode() for name in re.findall(rb"SOAPAction: \"[^#]*#(\w+)\"", data))
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            # One side went away: the other is told.
+            pass
+        finally:
+            writer.close()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a farm fared: jobs, those that failed, answers that were wrong, requests by operation, seconds."""
+
+    jobs: int
+    failed: list[str]
+    wrong: int
+    asked: Counter[str]
+    seconds: float
+
+
+def store(master: servers.Master) -> tuple[set[str], str]:
+    """Store what the jobs ask: the lines that each must print, and an as_of for them."""
+    writer = cdb.CalibrationSuperMouse(master.url, user=master.user, token=master.token)
+    last = writer.add_run(RUN, "2016-03-01 08:00:00").created
+    lines = set()
+    for device in range(DEVICES):
+        for number in range(TYPES):
+            data = hashlib.sha256(f"{device} {number}".encode()).hexdigest() * (SIZE // 64)
+            stored = writer.add_calibration(f"DEVICE{device}", f"type{number}", "2016-01-01", data)
+            lines.add(f"{stored.device_name} {stored.calibration_type} {stored.sha256}")
+            last = stored.created
+    return lines, as_of_after(writer, last)
+
+
+def run(folder: Path, processes: int, *, restart: bool = False, pinned: bool = True) -> Outcome:
+    """Start a master, store what the jobs ask, and let them all ask at once."""
+    database = f"sqlite:///{folder}/cdb.sqlite"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = ("--bind", f"127.0.0.1:{port}")
+    with ExitStack() as running:
+        master = running.enter_context(servers.master(database, folder, *address))
+        expected, as_of = store(master)
+        door = Door(port)
+        environment = {
+            **os.environ,
+            "CDB_SERVER": f"http://127.0.0.1:{door.port}",
+            "CDB_CACHE": str(folder / "cache"),
+            "CDB_AS_OF": as_of if pinned else "",
+        }
+        jobs, go = _begin(processes, environment)
+        begun = time.monotonic()
+        os.close(go)
+        if restart:
+            while door.asked.total() < 3:
+                # Until the first answers are under way.
+                time.sleep(0.001)
+            servers.kill(master.process)
+            running.enter_context(servers.serving(database, folder, master.token, *address))
+        failed, wrong = [], 0
+        for process in jobs:
+            output, error = process.communicate()
+            if process.returncode:
+                failed.append(error.strip().splitlines()[-1])
+            else:
+                wrong += set(output.splitlines()) != expected
+        return Outcome(processes, failed, wrong, door.asked, time.monotonic() - begun)
+
+
+def _begin(processes: int, environment: Mapping[str, str]) -> tuple[list[subprocess.Popen[str]], int]:
+    """The jobs, all waiting for the end of a pipe; and that end."""
+    barrier, go = os.pipe()
+    job = JOB.format(devices=DEVICES, types=TYPES, run=RUN)
+    jobs = []
+    with click.progressbar(range(processes), label="jobs that begin", file=sys.stderr) as bar:
+        for _ in bar:
+            jobs.append(
+                subprocess.Popen(
+                    [sys.executable, "-c", job],
+                    env=environment,
+                    stdin=barrier,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+    os.close(barrier)
+    # Those that were started last get to the barrier, too.
+    time.sleep(2)
+    return jobs, go
+
+
+@click.command()
+@click.option("--processes", type=click.IntRange(1), default=1000, show_default=True, help="How many jobs.")
+@click.option("--restart", is_flag=True, help="Kill the server in the middle, and start it again.")
+@click.option("--not-pinned", is_flag=True, help="Ask without as_of.")
+def main(processes: int, restart: bool, not_pinned: bool) -> None:
+    """Many jobs at once, with one empty cache: each asks for 20 calibrations of 100 kB, in an order of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = run(Path(folder), processes, restart=restart, pinned=not not_pinned)
+    click.echo(
+        f"jobs {outcome.jobs:,}, failed {len(outcome.failed)}, wrong {outcome.wrong}, "
+        f"payloads {DEVICES * TYPES}, {outcome.seconds:.0f} s"
+    )
+    for operation, times in sorted(outcome.asked.items()):
+        click.echo(f"{operation:28} asked {times:,} times")
+    for error, times in Counter(outcome.failed).most_common(5):
+        click.echo(f"{times} jobs: {error}")
+    sys.exit(bool(outcome.failed or outcome.wrong))
+
+
+if __name__ == "__main__":
+    main()

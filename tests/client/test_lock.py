@@ -1,0 +1,270 @@
+"""Lock files: what a job asked and was answered, and the same answers again."""
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import cdb
+from cdb._lockfile import LockFile
+from cdb._questions import Question
+from tests.client.shells import said, shell
+from tests.servers import Master
+
+RUN = 9201
+EVERY_BYTE = bytes(range(256))
+
+
+@pytest.fixture
+def writer(shared_master: Master) -> cdb.CalibrationSuperMouse:
+    return cdb.CalibrationSuperMouse(shared_master.url, user=shared_master.user, token=shared_master.token)
+
+
+def job(client: cdb.Calibration, device: str) -> list[object]:
+    """All that a job may ask about a device and a run."""
+    answers: list[object] = []
+    for text in (
+        client.get_calibration_for_run(device, "t0", RUN),
+        client.get_calibration_for_date(device, "t0", "2016-03-01"),
+        client.get_current_calibration(device, "t0"),
+    ):
+        answers += [text.data, text.record]
+    answers += [client.get_calibration_for_id(text.id).data, client.get_history(device, "t0"), client.get_run(RUN)]
+    for question in (
+        lambda: client.get_calibration_for_run(device, "none", RUN),
+        lambda: client.get_calibration_for_run(device, "t0", 999_999),
+    ):
+        with pytest.raises(LookupError) as missing:
+            question()
+        answers += [type(missing.value), str(missing.value), vars(missing.value)]
+    return answers
+
+
+@pytest.mark.parametrize("network", ["gone", "with newer uploads"])
+def test_a_lock_file_replays_byte_for_byte(
+    writer: cdb.CalibrationSuperMouse, tmp_path: Path, network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the network off, and against a server that has since got newer uploads, withdrawals and corrected runs."""
+    device = f"LOCKED {network}".upper()
+    first = writer.add_calibration(device, "t0", "2016-01-01", EVERY_BYTE)
+    writer.add_run(RUN, "2016-03-01")
+    lock = tmp_path / "run.lock"
+    with cdb.recording(lock):
+        answers = job(writer, device)
+    writer.add_calibration(device, "t0", "2016-02-01", b"newer")
+    writer.add_calibration(device, "none", "2016-02-01", b"there was none")
+    writer.withdraw_calibration(first.id, "wrong")
+    writer.add_run(RUN, "2016-04-01")
+    assert writer.get_calibration_for_run(device, "t0", RUN) == "newer"
+    before = lock.read_bytes()
+    monkeypatch.setenv("CDB_LOCK", str(lock))
+    if network == "gone":
+        assert job(cdb.Calibration("http://127.0.0.1:1"), device) == answers
+        with cdb.replaying(lock):
+            assert job(cdb.Calibration("http://127.0.0.1:1"), device) == answers
+    else:
+        monkeypatch.setenv("CDB_CACHE", str(tmp_path / "another cache"))
+        assert job(cdb.Calibration(writer._servers), device) == answers
+    assert lock.read_bytes() == before
+
+
+def test_what_is_not_noted_fails_loudly_when_replayed(writer: cdb.CalibrationSuperMouse, tmp_path: Path) -> None:
+    """No question is answered from elsewhere, and the error says where it was looked for."""
+    writer.add_calibration("LOUD", "t0", "2016-01-01", b"t0")
+    lock = tmp_path / "run.lock"
+    with cdb.recording(lock):
+        writer.get_current_calibration("LOUD", "t0")
+    with cdb.replaying(lock):
+        with pytest.raises(cdb.ServerUnreachable, match=r"not in the lock file .*run\.lock"):
+            writer.get_current_calibration("LOUD", "tw")
+        with pytest.raises(cdb.ServerUnreachable, match="CDB_OFFLINE"):
+            writer.get_status()
+    with pytest.raises(FileNotFoundError), cdb.replaying(tmp_path / "none.lock"):
+        pass
+
+
+def test_a_payload_that_is_not_in_the_cache_fails_loudly_until_it_is_fetched(
+    writer: cdb.CalibrationSuperMouse, shared_master: Master, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`cdb lock fetch` brings what a lock file needs to where there will be no network."""
+    writer.add_calibration("FETCHED", "t0", "2016-01-01", EVERY_BYTE)
+    lock = tmp_path / "run.lock"
+    with cdb.recording(lock):
+        writer.get_current_calibration("FETCHED", "t0")
+    monkeypatch.setenv("CDB_CACHE", str(tmp_path / "elsewhere"))
+    elsewhere = cdb.Calibration(shared_master.url)
+    with cdb.replaying(lock), pytest.raises(cdb.ServerUnreachable, match="cdb lock fetch"):
+        elsewhere.get_current_calibration("FETCHED", "t0")
+    assert shell(shared_master, "lock", "verify", str(lock)).returncode == 1
+    assert shell(shared_master, "lock", "fetch", str(lock)).returncode == 0
+    with cdb.replaying(lock):
+        assert elsewhere.get_current_calibration("FETCHED", "t0").data == EVERY_BYTE
+    assert said(shared_master, "lock", "verify", str(lock)).endswith("\tyes\tthe same\n")
+
+
+def test_a_lock_file_tells_what_became_of_its_calibrations(
+    writer: cdb.CalibrationSuperMouse, shared_master: Master, tmp_path: Path
+) -> None:
+    """Withdrawn since is told and is no error; another calibration under an id is one."""
+    stored = writer.add_calibration("VERIFIED", "t0", "2016-01-01", b"t0")
+    lock = tmp_path / "run.lock"
+    with cdb.recording(lock):
+        writer.get_current_calibration("VERIFIED", "t0")
+    writer.withdraw_calibration(stored.id, "measured with the wrong trigger")
+    assert "withdrawn since: measured with the wrong trigger" in said(shared_master, "lock", "verify", str(lock))
+    lock.write_text(lock.read_text().replace('"valid_from": "2016', '"valid_from": "2015'))
+    done = shell(shared_master, "lock", "verify", str(lock))
+    assert (done.returncode, b"another calibration" in done.stdout) == (1, True)
+    assert b"yes\tnot asked" in shell(shared_master, "lock", "verify", str(lock), CDB_OFFLINE="1").stdout
+
+
+def test_a_lock_file_can_be_read(writer: cdb.CalibrationSuperMouse, shared_master: Master, tmp_path: Path) -> None:
+    """One JSON object a line, in the order in which was asked, each question once; and as a table."""
+    stored = writer.add_calibration("READ", "t0", "2016-01-01", EVERY_BYTE, comment="µ\u2028line")
+    lock = tmp_path / "run.lock"
+    with cdb.recording(lock):
+        for _ in range(2):
+            writer.get_calibration_for_date("read", "T0", "2016-03-01")
+            writer.list_devices()
+    first, second = (json.loads(line) for line in lock.read_text().removesuffix("\n").split("\n"))
+    assert first["question"] == {
+        "get_calibration_for_date": {
+            "device_name": "READ",
+            "calibration_type": "t0",
+            "date": "2016-03-01T00:00:00.000000Z",
+        }
+    }
+    assert (first["answer"]["id"], first["answer"]["sha256"]) == (stored.id, stored.sha256)
+    assert first["answer"]["comment"] == "µ\u2028line"
+    assert list(second["question"]) == ["list_devices"]
+    rows = [row.split("\t") for row in said(shared_master, "lock", "show", str(lock)).splitlines()]
+    assert rows[0][1:] == [str(stored.id), "2016-01-01T00:00:00.000000Z", "256", stored.sha256]
+    assert json.loads(said(shared_master, "lock", "show", "--json", str(lock)))[0] == first
+
+
+def test_programs_started_by_a_job_are_noted_too(
+    writer: cdb.CalibrationSuperMouse, shared_master: Master, tmp_path: Path
+) -> None:
+    """What holds for a job holds for its threads and for the programs that it starts."""
+    writer.add_calibration("CHILDREN", "t0", "2016-01-01", b"t0")
+    writer.add_calibration("CHILDREN", "tw", "2016-01-01", b"tw")
+    lock = tmp_path / "run.lock"
+    with cdb.recording(lock), ThreadPoolExecutor(1) as thread:
+        command = [sys.executable, "-m", "cdb.cli", "get", "CHILDREN", "t0"]
+        subprocess.run(command, env={**os.environ, "CDB_SERVER": shared_master.url}, check=True, capture_output=True)
+        thread.submit(writer.get_current_calibration, "CHILDREN", "tw").result()
+    assert [dict(question.arguments)["calibration_type"] for question, _ in LockFile(lock).all()] == ["t0", "tw"]
+    assert "CDB_LOCK" not in os.environ
+
+
+def _ask(url: str, lock: Path, turn: int) -> list[bytes]:
+    os.environ["CDB_LOCK"] = str(lock)
+    client = cdb.CalibrationSuperMouse(url)
+    return [client.get_current_calibration("SHARED LOCK", f"t{number % 7}").data for number in range(turn, turn + 14)]
+
+
+def test_processes_that_share_a_lock_file_get_the_same_answers(
+    writer: cdb.CalibrationSuperMouse, tmp_path: Path
+) -> None:
+    """While calibrations are stored all the time, each question has one answer in all processes; the first stands."""
+    lock = tmp_path / "farm.lock"
+    for number in range(7):
+        writer.add_calibration("SHARED LOCK", f"t{number}", "2016-01-01", f"first {number}")
+    with multiprocessing.get_context("spawn").Pool(6) as processes:
+        jobs = [processes.apply_async(_ask, (writer._servers[0], lock, turn)) for turn in range(12)]
+        stored = 0
+        while not all(each.ready() for each in jobs):
+            writer.add_calibration("SHARED LOCK", f"t{stored % 7}", "2016-01-02", f"number {stored}")
+            stored += 1
+        answers = {
+            ((turn + place) % 7, data) for turn, each in enumerate(jobs) for place, data in enumerate(each.get())
+        }
+    assert len(answers) == 7
+    assert len(lock.read_text().splitlines()) == 7
+
+
+def test_a_line_that_a_killed_process_left_half_counts_for_nothing(
+    writer: cdb.CalibrationSuperMouse, tmp_path: Path
+) -> None:
+    """At whatever byte it was cut off: what stands before it holds, and the next answer is noted after that."""
+    writer.add_calibration("HALF", "t0", "2016-01-01", b"t0")
+    writer.add_calibration("HALF", "tw", "2016-01-01", b"tw")
+    lock = tmp_path / "run.lock"
+    with cdb.recording(lock):
+        writer.get_current_calibration("HALF", "t0")
+        one = len(lock.read_bytes())
+        writer.get_current_calibration("HALF", "tw")
+    whole = lock.read_bytes()
+    tw = Question.of("get_current_calibration", device_name="HALF", calibration_type="tw")
+    answer = LockFile(lock).find(tw)
+    assert answer is not None
+    for cut in range(one, len(whole)):
+        lock.write_bytes(whole[:cut])
+        again = LockFile(lock)
+        assert again.find(tw) is None
+        again.note(tw, answer)
+        assert lock.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x00" * 100 + b"\n",
+        b"not JSON\n",
+        b"[]\n",
+        b'{"question": {}}\n',
+        b'{"question": {"get_run": {}}, "answer": 3}\n',
+    ],
+)
+def test_another_file_is_refused_and_left_as_it_is(
+    writer: cdb.CalibrationSuperMouse, tmp_path: Path, content: bytes
+) -> None:
+    """A file that is no lock file is neither believed nor written to."""
+    lock = tmp_path / "results.txt"
+    lock.write_bytes(content)
+    with cdb.recording(lock), pytest.raises(cdb.InvalidArgument, match="is not a lock file"):
+        writer.list_devices()
+    assert lock.read_bytes() == content
+
+
+def test_an_answer_that_cannot_be_noted_is_not_given(writer: cdb.CalibrationSuperMouse, tmp_path: Path) -> None:
+    """A job whose lock file cannot be written would not be one that can be repeated."""
+    with cdb.recording(tmp_path / "no folder" / "run.lock"), pytest.raises(cdb.InvalidArgument, match="cannot be"):
+        writer.list_devices()
+
+
+def test_the_shells_flags_are_the_settings(
+    writer: cdb.CalibrationSuperMouse, shared_master: Master, tmp_path: Path
+) -> None:
+    """--lock, --offline, --cache and --as-of do what CDB_LOCK, CDB_OFFLINE, CDB_CACHE and CDB_AS_OF do."""
+    writer.add_calibration("FLAGS", "t0", "2016-01-01", EVERY_BYTE)
+    flags = ("--lock", str(tmp_path / "run.lock"), "--cache", str(tmp_path / "cache"))
+    assert shell(shared_master, "get", "FLAGS", "t0", *flags).stdout == EVERY_BYTE
+    nowhere = {"CDB_SERVER": "http://127.0.0.1:1"}
+    assert shell(shared_master, "get", "FLAGS", "t0", *flags, "--offline", **nowhere).stdout == EVERY_BYTE
+    done = shell(shared_master, "get", "FLAGS", "tw", *flags, "--offline", **nowhere)
+    assert (done.returncode, b"CDB_OFFLINE is set" in done.stderr) == (3, True)
+    done = shell(shared_master, "get", "FLAGS", "t0", CDB_AS_OF="2000-01-01")
+    assert (done.returncode, b"no calibration" in done.stderr) == (1, True)
+
+
+def test_who_writes_is_shown_what_is_now(
+    writer: cdb.CalibrationSuperMouse, shared_master: Master, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settings of a job do not reach what `cdb add` compares with; and offline nothing is written."""
+    lock = tmp_path / "run.lock"
+    writer.add_calibration("WRITTEN NOW", "t0", "2016-01-01", "first")
+    (tmp_path / "t0.txt").write_text("second")
+    arguments = ("add", "WRITTEN NOW", "t0", str(tmp_path / "t0.txt"), "--valid-from", "2016-01-02")
+    job = {"CDB_LOCK": str(lock), "CDB_AS_OF": "2000-01-01"}
+    assert b"new device" not in shell(shared_master, *arguments, "--dry-run", **job).stdout
+    assert not lock.exists()
+    assert shell(shared_master, *arguments, "--yes", CDB_OFFLINE="1").returncode == 3
+    monkeypatch.setenv("CDB_OFFLINE", "1")
+    with pytest.raises(cdb.ServerUnreachable, match="CDB_OFFLINE"):
+        writer.add_run(1, "2016-01-01")
