@@ -112,18 +112,15 @@ def test_names_are_completed_in_bash(master: Master, tmp_path: Path) -> None:
 def test_a_server_that_cannot_be_asked_is_passed_over_in_silence(master: Master, tmp_path: Path) -> None:
     """Nothing is completed and nothing shown, at once where there is none, in some two seconds where it is silent."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        for server, seconds in (
-            ("http://127.0.0.1:1", 5.0),
-            ("nonsense", 5.0),
-            (f"http://127.0.0.1:{silent.getsockname()[1]}", 8.0),
-        ):
+        for server in ("http://127.0.0.1:1", "nonsense", f"http://127.0.0.1:{silent.getsockname()[1]}"):
             command = [sys.executable, "-m", "cdb.cli"]
             words = {"COMP_WORDS": "cdb\nget\nT", "COMP_CWORD": "2", "_CDB_COMPLETE": "bash_complete"}
             began = time.monotonic()
             environment = {**master.environment, **words, "CDB_SERVER": server}
             done = subprocess.run(command, env=environment, capture_output=True, timeout=60)
             assert (done.returncode, done.stdout.strip(), done.stderr) == (0, b"", b"")
-            assert time.monotonic() - began < seconds
+            # The client's own patience is thirty; a busy machine takes some seconds to start.
+            assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize(
@@ -134,13 +131,14 @@ def test_a_server_that_cannot_be_asked_is_passed_over_in_silence(master: Master,
     ],
 )
 def test_zsh_and_fish_are_told_names_as_they_are(
-    master: Master, shell: str, words: dict[str, str], completed: str
+    master: Master, tmp_path: Path, shell: str, words: dict[str, str], completed: str
 ) -> None:
-    """They quote by themselves."""
+    """They quote by themselves. What is typed is not noted in the lock file of a job."""
     command = [sys.executable, "-m", "cdb.cli"]
-    environment = {**master.environment, **words, "_CDB_COMPLETE": f"{shell}_complete"}
+    lock = tmp_path / "lock"
+    environment = {**master.environment, **words, "_CDB_COMPLETE": f"{shell}_complete", "CDB_LOCK": str(lock)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-    assert (done.stdout, done.stderr) == (completed, "")
+    assert (done.stdout, done.stderr, lock.exists()) == (completed, "", False)
     assert f"_CDB_COMPLETE={shell}_source cdb" in README
 
 

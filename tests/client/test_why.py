@@ -97,6 +97,16 @@ def test_what_is_not_there_is_said(told: Master) -> None:
     ]
 
 
+def test_the_setting_of_a_job_is_explained(told: Master) -> None:
+    """CDB_AS_OF is as good as --as-of, also where it says now."""
+    for as_of in ("2016-03-01 08:02", "now"):
+        done = shell(told, "why", "TOF1", "t0", CDB_AS_OF=as_of)
+        assert (
+            done.stdout.decode().splitlines()[1:] == said(told, "why", "TOF1", "t0", "--as-of", as_of).splitlines()[1:]
+        )
+        assert done.returncode == 0
+
+
 def test_where_nothing_applies_it_tells_what_would(told: Master) -> None:
     """With the words of the error elsewhere, and exit status 1."""
     for question, first in (
