@@ -28,6 +28,7 @@ from tests.servers import Master
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
 JOURNAL = (ROOT / "docs" / "journal.md").read_text()
 
 
@@ -157,6 +158,21 @@ def test_the_readme_names_every_command_and_none_that_is_not(program: str, group
     named = set(re.findall(rf"(?<![\w/-]){program} ((?:run |token |cache |lock )?[a-z]+)", code))
     assert {name for name in named if name not in known} == set()
     assert {name for name in known if name not in named} - {"token list", "token revoke"} == set()
+
+
+def test_readme_changelog_and_help_keep_step() -> None:
+    """The README has a row for each command of `cdb` with its line of `cdb --help`; the changelog names each; and what
+    the help shows are commands that are."""
+    known = commands(cdb.cli.main)
+    rows = re.findall(r"^\| `cdb ([^`]+)` \| (.*) \|$", README, re.MULTILINE)
+    assert {re.split(" [A-Z]", call)[0]: told for call, told in rows} == {
+        name: command.short_help for name, command in known.items()
+    }
+    changes = {name.removeprefix("cdb ") for name in re.findall(r"`([a-z -]+)`", CHANGELOG)}
+    assert {name for name in known if name not in changes and name.split()[0] not in changes} == set()
+    shown = re.findall(r"^  cdb ((?:run )?[a-z]+) ", cdb.cli.main.get_help(click.Context(cdb.cli.main)), re.MULTILINE)
+    assert len(shown) > 5
+    assert set(shown) <= set(known)
 
 
 def test_the_readme_names_every_setting_and_none_that_is_not() -> None:

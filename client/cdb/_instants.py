@@ -11,7 +11,8 @@ from cdb._exceptions import InvalidArgument
 Instant = datetime | date | str
 
 _TEXT = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)(?:[T ]+(\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,6})0*)?)?)?\s*(?:(Z)|([+-])(\d\d):?(\d\d))?",
+    r"(\d{4})-(\d\d)-(\d\d)(?:[T ]+(\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,6})0*)?)?)?"
+    r"\s*(?:(Z|UTC)|([+-])(\d\d)(?::?(\d\d))?)?",
     re.ASCII | re.IGNORECASE,
 )
 
@@ -19,8 +20,8 @@ _TEXT = re.compile(
 def instant(argument: str, value: Instant) -> datetime:
     """The aware datetime, UTC, that a caller means; `argument` is its name for the error.
 
-    Text is ISO 8601 as people write it: `2016-03-01`, `2016-03-01 08:00`, `2016-03-01T08:00:00.123456Z`, `… +02:00`. A
-    time without offset is UTC. Raises InvalidArgument when it is none of these or finer than a microsecond.
+    Text is ISO 8601 as people write it: `2016-03-01`, `2016-03-01 08:00`, `2016-03-01T08:00:00.123456Z`, `… +02:00`,
+    `… UTC`. A time without offset is UTC. Raises InvalidArgument when it is none of these or finer than a microsecond.
     """
     try:
         if getattr(value, "nanosecond", 0):

@@ -175,6 +175,7 @@ def test_what_others_wrote_does_not_act_on_a_terminal(upload: Upload) -> None:
     writer = cdb.CalibrationSuperMouse(master.url, user=master.user, token=master.token)
     first = writer.add_calibration(upload.device, "t0", "1980-01-01", "old [bold red]A[/]\u202e\n", words)
     second = writer.add_calibration(upload.device, "t0", "1980-01-02", "2", words)
+    third = writer.add_calibration(upload.device, "t0", "2999-01-01", "new [bold red]A[/]\u2066\n")
     writer.withdraw_calibration(second.id, words)
     writer.add_run(711, "1980-01-01")
     upload.file.write_bytes("new [bold red]A[/]\u2066\n".encode())
@@ -187,6 +188,11 @@ def test_what_others_wrote_does_not_act_on_a_terminal(upload: Upload) -> None:
         (log, 3),
         ([*log, "--json"], 4),
         (["ids", "1980-01-01"], 1),
+        (["why", upload.device, "t0", "--run", "711"], 2),
+        (["why", upload.device, "t0", "--date", "1980-01-02"], 4),
+        (["why", upload.device, "t0", "--date", "1980-01-02", "--json"], 4),
+        (["diff", str(first.id), str(third.id)], 2),
+        (["diff", str(first.id), str(third.id), "--json"], 3),
         (["run", "show", "711", "--json"], 1),
         (["get", "--id", str(second.id), "-o", "/dev/null"], 1),
     ):
@@ -196,7 +202,7 @@ def test_what_others_wrote_does_not_act_on_a_terminal(upload: Upload) -> None:
         assert written.count("[bold red]A[/]") >= times, (command, written)
         assert not re.search("[\x7f-\x9f\u202e\u2066]", on_terminal), (command, on_terminal)
         assert not re.search("[\x7f-\x9f\u202e\u2066\r\x1b]", written), (command, written)
-    [entry, _, _] = json.loads(said(master, *log, "--json"))
+    [entry, *_] = json.loads(said(master, *log, "--json"))
     assert entry["comment"] == words
 
 

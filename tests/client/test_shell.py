@@ -4,13 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
 import cdb
+from cdb.cli import main
 from tests.client.shells import said, shell, under_a_terminal
 from tests.servers import Master
+from tests.test_documented import commands
 
 EVERY_BYTE = bytes(range(256))
 
@@ -115,6 +118,18 @@ def test_a_terminal_shows_how_far_a_table_is_loaded(shared_master: Master, tmp_p
         (["add", "TOF1", "t0", "/missing"], 2, "--valid-from"),
         (["add", "TOF1"], 2, "name DEVICE, TYPE and FILE"),
         (["add", "--from", "/missing.csv"], 2, "does not exist"),
+        (["add", "--from", "/dev/null"], 2, "with commas between: device_name,calibration_type,valid_from,file"),
+        (["get", "12"], 2, "give --id 12 if that is an id"),
+        (["get", "TOF1", "t0", "--date", "yesterday"], 2, "Invalid value for '--date': 'yesterday' is not a time"),
+        # What to type next.
+        (["get", "NOBODY", "t0"], 1, "what there is: cdb devices; what would apply when: cdb why NOBODY t0\n"),
+        (["get", "NO BODY", "t0", "--date", "2016-03-01"], 1, "cdb why 'NO BODY' t0 --date '2016-03-01 00:00:00'\n"),
+        (["get", "--id", "987654321"], 1, "which ids there are: cdb log"),
+        (["run", "show", "987654321"], 1, "cdb run add 987654321 --start TIME"),
+        (["get", "TOF1", "t0", "--as-of", "2999-01-01"], 1, "--as-of now"),
+        (["add", "TOF1", "t0", "/dev/null", "--valid-from", "2016-03-01", "--user", ""], 1, "--user and --token"),
+        (["status", "--server", "https://localhost:1"], 3, "(CDB_SERVER)\n"),
+        (["status", "--server", "localhost"], 1, "by its base URL alone, like http://localhost:8080"),
         (["withdraw", "1"], 2, "--reason"),
         (["run", "add", "7"], 2, "--start"),
         (["nonsense"], 2, "No such command"),
@@ -126,6 +141,30 @@ def test_the_exit_status_says_who_said_no(shared_master: Master, arguments: list
     assert (done.returncode, done.stdout) == (status, b"")
     assert text in done.stderr.decode()
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["2016-03-01", "2016-03-01 00:00", "2016-03-01T00:00:00Z", "2016-03-01 02:00+02:00", "2016-03-01 00:00:00 UTC"],
+)
+def test_a_time_is_read_as_people_write_it_everywhere(written: str) -> None:
+    """Every option and argument that is a time takes the same spellings."""
+    times = {
+        f"{name} {option.name}": option
+        for name, command in commands(main).items()
+        for option in command.params
+        if option.name in ("date", "start", "stop", "since", "until", "valid_from", "as_of")
+    }
+    assert len(times) > 12
+    for name, option in times.items():
+        assert option.type.convert(written, option, None) == datetime(2016, 3, 1, tzinfo=timezone.utc), name
+
+
+def test_an_address_that_is_none_of_a_database_is_told(shared_master: Master) -> None:
+    """The server is there; what was named is not its base."""
+    done = shell(shared_master, "status", CDB_SERVER=f"{shared_master.url}/cdb")
+    assert done.returncode == 3
+    assert b"by its base URL alone" in done.stderr
 
 
 def test_no_server_is_exit_status_3(shared_master: Master) -> None:

@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 import click
 
-from cdb.cli import cache, lock, log, prefetch, reading, writing
+from cdb.cli import cache, diff, lock, log, prefetch, reading, why, writing
 from cdb.cli.shared import Cdb
 
 
@@ -14,12 +14,15 @@ def main() -> None:
     """The calibration database of the MICE experiment.
 
     \b
-    cdb get TOF1 t0 --run 7662           the calibration that applies to a run
-    cdb get TOF1 t0 -o t0.txt            the current one, to a file
-    cdb devices                          what there is
-    cdb add TOF1 t0 t0.txt --valid-from 2016-10-01      shows what would change, and asks
-    cdb log --since 2016-10-01           who wrote what, when and why
-    cdb prefetch --run 7661-7664         all that applies to runs into the cache, for work without a network
+    cdb get TOF1 t0 --run 7662                  the calibration that applies to a run
+    cdb get TOF1 t0 -o t0.txt                   the current one, to a file
+    cdb devices                                 what there is
+    cdb add TOF1 t0 t0.txt --valid-from 2016-10-01
+                                                shows what would change, and asks
+    cdb why TOF1 t0 --run 7662                  why that one, and what changed it when
+    cdb diff TOF1 t0 --run 7661 --run 7662      what differs between two
+    cdb log --since 2016-10-01                  who wrote what, when and why
+    cdb prefetch --run 7661-7664                all that applies to runs, for work without a network
 
     Times are UTC: 2016-03-01, "2016-03-01 08:00:00" or 2016-03-01T08:00:00.123456Z. Exit status: 0 done, 1 the
     service said no, 2 wrong usage, 3 no server could be reached.
@@ -32,6 +35,8 @@ for command in (
     reading.devices,
     reading.status,
     log.log,
+    why.why,
+    diff.diff,
     prefetch.prefetch,
     cache.cache,
     lock.lock,

@@ -17,7 +17,7 @@ def cache() -> None:
     """
 
 
-@cache.command()
+@cache.command(short_help="Show where the cache is and how much it holds.")
 @shared.cache_folder
 @shared.as_json
 def show(as_json: bool) -> None:
@@ -41,7 +41,7 @@ def show(as_json: bool) -> None:
         shared.print_rows(("cache", ""), [(name.replace("_", " "), value) for name, value in said.items()])
 
 
-@cache.command()
+@cache.command(short_help="Read every file of the cache.")
 @shared.cache_folder
 def verify() -> None:
     """Read every file of the cache. Exit status 1 when one was wrong: it is put aside, and fetched anew when needed."""
@@ -57,7 +57,7 @@ def verify() -> None:
     sys.exit(1 if wrong else 0)
 
 
-@cache.command()
+@cache.command(short_help="Remove everything from the cache.")
 @shared.cache_folder
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def empty(yes: bool) -> None:

@@ -4,6 +4,8 @@ import difflib
 import hashlib
 import json
 import re
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 import click
 
@@ -11,10 +13,16 @@ from cdb.cli.shared import shown
 
 # Above so many lines in both together, to find what belongs together takes longer than anybody waits.
 MOST_LINES = 40_000
+# So many pairs of lines are looked at in a few seconds: lines that repeat, or every second one changed, make many.
+MOST_PAIRS = 10_000_000
 # A line longer than this is shown in pieces: files of one single line exist, a JSON list of all channels.
 LONGEST_LINE = 200
 
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
+
+
+class NotLineByLine(Exception):
+    """Two contents that are not compared by their lines, with the reason."""
 
 
 def told(old: bytes, new: bytes, names: tuple[str, str], *, line_by_line: bool, most: int) -> list[str]:
@@ -27,12 +35,34 @@ def told(old: bytes, new: bytes, names: tuple[str, str], *, line_by_line: bool, 
     ]
     if old and new.startswith(old):
         lines.append(f"it is {names[0]} with {len(new) - len(old)} bytes more at its end")
-    if line_by_line and (texts := (_lines(old), _lines(new))) and texts[0] is not None and texts[1] is not None:
-        if len(texts[0]) + len(texts[1]) <= MOST_LINES:
-            return lines + _compared(texts[0], texts[1], names, most)
-        lines.append("too many lines to compare here")
+    if line_by_line:
+        try:
+            compared = unified(old, new, names)
+        except NotLineByLine as reason:
+            if _lines(old) is not None and _lines(new) is not None:
+                lines.append(str(reason))
+        else:
+            left = len(compared) - most
+            cut = [f"… and {left} lines more"] if left > 0 else []
+            return lines + coloured(compared[:most]) + cut
     named = zip(names, (old, new), strict=True)
     return lines + [f"sha256 {hashlib.sha256(content).hexdigest()} {name}" for name, content in named]
+
+
+def unified(old: bytes, new: bytes, names: tuple[str, str]) -> list[str]:
+    """The lines of a unified diff, all of them, as they may be printed. Raises NotLineByLine."""
+    texts = _lines(old), _lines(new)
+    if texts[0] is None or texts[1] is None:
+        raise NotLineByLine("not both are text")
+    if len(texts[0]) + len(texts[1]) > MOST_LINES:
+        raise NotLineByLine("too many lines to compare here")
+    compared = [shown(line) for line in _unified(texts[0], texts[1], names)]
+    return compared or ["no line differs but in white space at its end"]
+
+
+def coloured(lines: Sequence[str]) -> list[str]:
+    """The lines of a unified diff in colours, which `click.echo` leaves out where there is no terminal."""
+    return [click.style(line, fg=_COLOURS[line[0]]) if line[:1] in _COLOURS else line for line in lines]
 
 
 def doubts(new: bytes, old: bytes | None = None, name: str = "") -> list[str]:
@@ -88,13 +118,44 @@ def _is_json(content: bytes) -> bool:
     return True
 
 
-def _compared(old: list[str], new: list[str], names: tuple[str, str], most: int) -> list[str]:
-    compared = [shown(line) for line in difflib.unified_diff(old, new, *names, lineterm="", n=2)]
-    if not compared:
-        return ["no line differs but in white space at its end"]
-    lines = [click.style(line, fg=_COLOURS[line[0]]) if line[:1] in _COLOURS else line for line in compared[:most]]
-    left = len(compared) - len(lines)
-    return [*lines, f"… and {left} lines more"] if left else lines
+class _Bounded(difflib.SequenceMatcher[str]):
+    """A matcher that gives up: what it may have to look at grows with the square of the lines."""
+
+    def __init__(self, old: list[str], new: list[str]) -> None:
+        super().__init__(None, old, new)
+        places = self.b2j  # type: ignore[attr-defined]  # documented, and not in the stubs
+        self._pairs = [0, *accumulate(1 + len(places.get(line, ())) for line in old)]
+        self._left = MOST_PAIRS
+
+    def find_longest_match(
+        self, alo: int = 0, ahi: int | None = None, blo: int = 0, bhi: int | None = None
+    ) -> difflib.Match:
+        self._left -= self._pairs[-1 if ahi is None else ahi] - self._pairs[alo]
+        if self._left < 0:
+            raise NotLineByLine("too much differs to compare it here line by line")
+        return super().find_longest_match(alo, ahi, blo, bhi)
+
+
+def _unified(old: list[str], new: list[str], names: tuple[str, str]) -> Iterator[str]:
+    # What difflib.unified_diff does, which takes no matcher.
+    headings = [f"--- {names[0]}", f"+++ {names[1]}"]
+    for group in _Bounded(old, new).get_grouped_opcodes(2):
+        yield from headings
+        headings = []
+        yield f"@@ -{_range(group[0][1], group[-1][2])} +{_range(group[0][3], group[-1][4])} @@"
+        for tag, first, last, new_first, new_last in group:
+            if tag == "equal":
+                yield from (f" {line}" for line in old[first:last])
+            else:
+                yield from (f"-{line}" for line in old[first:last])
+                yield from (f"+{line}" for line in new[new_first:new_last])
+
+
+def _range(first: int, last: int) -> str:
+    """Lines as a unified diff counts them: from 1, and the one before where there are none."""
+    if last - first == 1:
+        return str(first + 1)
+    return f"{first + (last > first)},{last - first}"
 
 
 def _lines(content: bytes) -> list[str] | None:

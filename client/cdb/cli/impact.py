@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from cdb._instants import say
@@ -74,9 +75,37 @@ def doubts(client: Calibration, data: bytes, before: CalibrationRecord | None) -
     return [f"the same bytes as {before.id}"] if data == old else difference.doubts(data, old, str(before.id))
 
 
-def of_withdrawal(client: Calibration, id: int) -> list[str]:
-    """The lines that tell what withdrawing a calibration would change: by rule 3 the one before it applies again."""
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """What withdrawing a calibration would change: for `run_count` registered runs, those of `run_range`, `instead`
+    would apply; None is no calibration."""
+
+    calibration: CalibrationRecord
+    instead: CalibrationRecord | None
+    run_count: int
+    run_range: tuple[RunRange, ...]
+
+
+def withdrawal(client: Calibration, id: int) -> Withdrawal:
+    """What withdrawing a calibration would change: by rule 3 the one before it applies again."""
     meant = client.get_calibration_for_id(id).record
+    if meant.withdrawn or meant.valid_until == meant.valid_from:
+        return Withdrawal(meant, None, 0, ())
+    history = client.get_history(meant.device_name, meant.calibration_type)
+    earlier = [
+        record
+        for record in history
+        if not record.withdrawn and (record.valid_from, record.id) < (meant.valid_from, meant.id)
+    ]
+    instead = max(earlier, key=lambda record: (record.valid_from, record.id), default=None)
+    stop = "9999-12-31T23:59:59.999999Z" if meant.valid_until is None else meant.valid_until
+    changed = [run.run_number for run in client.get_runs(meant.valid_from, stop) if run.start_time != meant.valid_until]
+    return Withdrawal(meant, instead, len(changed), tuple(_ranges(changed)))
+
+
+def of_withdrawal(change: Withdrawal) -> list[str]:
+    """The lines that tell what withdrawing a calibration would change."""
+    meant, again = change.calibration, change.instead
     name = f"{meant.id}: {meant.device_name} {meant.calibration_type} from {say(meant.valid_from)}"
     lines = [f"{name}, {_origin(meant)}"]
     if meant.withdrawn and meant.withdrawn_at is not None:
@@ -87,21 +116,11 @@ def of_withdrawal(client: Calibration, id: int) -> list[str]:
         return [*lines, "it is not in force at any time: what applies would not change"]
     until = "with no end" if meant.valid_until is None else f"until {say(meant.valid_until)}"
     lines.append(f"in force from {say(meant.valid_from)}, {until}")
-    history = client.get_history(meant.device_name, meant.calibration_type)
-    earlier = [
-        (record.valid_from, record.id, record)
-        for record in history
-        if not record.withdrawn and (record.valid_from, record.id) < (meant.valid_from, meant.id)
-    ]
-    if earlier:
-        again = max(earlier)[2]
+    if again is not None:
         lines.append(f"instead would apply {again.id}, from {say(again.valid_from)}: {_origin(again)}")
     else:
         lines.append("! nothing would apply in its place")
-    stop = "9999-12-31T23:59:59.999999Z" if meant.valid_until is None else meant.valid_until
-    changed = [run.run_number for run in client.get_runs(meant.valid_from, stop) if run.start_time != meant.valid_until]
-    lines.append(f"runs that get another answer: {runs(len(changed), _ranges(changed))}")
-    return lines
+    return [*lines, f"runs that get another answer: {runs(change.run_count, change.run_range)}"]
 
 
 def runs(count: int, ranges: Sequence[RunRange]) -> str:

@@ -30,7 +30,7 @@ def lock() -> None:
     """
 
 
-@lock.command()
+@lock.command(short_help="Show what a lock file notes.")
 @file_argument
 @shared.as_json
 def show(file: Path, as_json: bool) -> None:
@@ -50,7 +50,7 @@ def show(file: Path, as_json: bool) -> None:
     shared.print_rows(("question", "id", "valid from", "bytes", "sha256"), rows)
 
 
-@lock.command()
+@lock.command(short_help="Bring what it names into the cache.")
 @file_argument
 @shared.reads
 def fetch(file: Path, client: Calibration) -> None:
@@ -60,7 +60,7 @@ def fetch(file: Path, client: Calibration) -> None:
     click.echo(f"{len(sizes)} payloads, {sum(sizes.values()):,} bytes, are in the cache", err=True)
 
 
-@lock.command()
+@lock.command(short_help="Compare it with the cache and the servers.")
 @file_argument
 @shared.as_json
 @shared.reads

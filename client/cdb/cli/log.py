@@ -11,15 +11,23 @@ import click
 from cdb._exceptions import Unavailable
 from cdb._instants import say
 from cdb.calibration import Calibration
-from cdb.cli import shared
+from cdb.cli import completion, shared
 from cdb.records import JournalEntry
 
 AT_ONCE = 1000
 
 
-@click.command()
-@click.option("--device", metavar="NAME", help="Only what was written about this device.")
-@click.option("--type", "calibration_type", metavar="NAME", help="Only what was written about this calibration type.")
+@click.command(short_help="Show who wrote what, when and why.")
+@click.option(
+    "--device", metavar="NAME", help="Only what was written about this device.", shell_complete=completion.devices
+)
+@click.option(
+    "--type",
+    "calibration_type",
+    metavar="NAME",
+    help="Only what was written about this calibration type.",
+    shell_complete=completion.calibration_types,
+)
 @click.option("--author", metavar="NAME", help="Only what this user wrote.")
 @click.option("--since", type=shared.Time(), help="Only what was written at this time or later.")
 @click.option("--until", type=shared.Time(), help="Only what was written at this time or earlier.")
@@ -72,6 +80,11 @@ def log(
         what, why = _what(entry, about(entry)), entry.comment or entry.reason
         rows.append([entry.serial, entry.created, entry.author, what, why, _withdrawn(withdrawals.get(entry.serial))])
     shared.print_rows(("serial", "when", "who", "what", "why", "withdrawn"), rows)
+
+
+def written_at(client: Calibration, created: datetime) -> JournalEntry:
+    """The entry that was written at an instant."""
+    return _entry(client, _written_before(client, client.get_status().serial, created) + 1)
 
 
 def _written_before(client: Calibration, length: int, since: datetime | None) -> int:

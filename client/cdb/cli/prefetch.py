@@ -40,7 +40,7 @@ class Runs(click.ParamType[Any]):
         return runs
 
 
-@click.command()
+@click.command(short_help="Bring what jobs will ask for into the cache.")
 @click.option("--run", "runs", type=Runs(), multiple=True, metavar="RUNS", help="Runs: 7662, 7661-7664 or 7661,7664.")
 @click.option("--date", "dates", type=shared.Time(), multiple=True, help="What applies at this time.")
 @shared.as_of

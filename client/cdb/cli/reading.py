@@ -14,18 +14,19 @@ from cdb._asking import as_of_job, is_offline
 from cdb._cache import Cache
 from cdb._instants import say
 from cdb.calibration import Calibration
-from cdb.cli import shared
+from cdb.cli import completion, shared
 from cdb.records import CalibrationText
 
 
-@click.command()
-@click.argument("device_name", metavar="[DEVICE]", required=False)
-@click.argument("calibration_type", metavar="[TYPE]", required=False)
+@click.command(short_help="Get the calibration that applies, its exact bytes.")
+@click.argument("device_name", metavar="[DEVICE]", required=False, shell_complete=completion.devices)
+@click.argument("calibration_type", metavar="[TYPE]", required=False, shell_complete=completion.calibration_types)
 @click.option("--run", type=int, metavar="N", help="The calibration that applies to this run.")
 @click.option("--date", type=shared.Time(), help="The calibration that applies at this time.")
 @click.option("--id", type=int, metavar="N", help="The calibration of this id; without DEVICE and TYPE.")
 @shared.as_of
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The file to write; else stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON what it is; its content only to a file, with -o.")
 @shared.reads
 def get(
     device_name: str | None,
@@ -35,6 +36,7 @@ def get(
     id: int | None,
     as_of: Any,
     output: Path | None,
+    as_json: bool,
     client: Calibration,
 ) -> None:
     """Get a calibration: the current one, or that of a run, a date or an id. Its exact bytes go to stdout or a file."""
@@ -45,7 +47,9 @@ def get(
             raise click.UsageError("--id says all: leave DEVICE and TYPE out")
         text = client.get_calibration_for_id(id, as_of)
     elif device_name is None or calibration_type is None:
-        raise click.UsageError("name DEVICE and TYPE, or give --id")
+        if device_name is not None and device_name.isdecimal():
+            raise click.UsageError(f"name DEVICE and TYPE, or give --id {device_name} if that is an id")
+        raise click.UsageError("name DEVICE and TYPE, or give --id; cdb devices shows which there are")
     elif run is not None:
         text = client.get_calibration_for_run(device_name, calibration_type, run, as_of)
     elif date is not None:
@@ -55,15 +59,17 @@ def get(
     if text.withdrawn and text.withdrawn_at is not None:
         reason = shared.shown(text.withdrawn_reason or "")
         click.echo(f"cdb: {text.id} was withdrawn at {say(text.withdrawn_at)}: {reason}", err=True)
-    if output is None:
+    if output is None and not as_json:
         sys.stdout.buffer.write(text.data)
         sys.stdout.buffer.flush()
-    else:
+    if output is not None:
         _write(output, text)
         click.echo(f"{output}: {text.device_name} {text.calibration_type}, id {text.id}, {text.size} bytes", err=True)
+    if as_json:
+        shared.print_json(text.record)
 
 
-@click.command()
+@click.command(short_help="List the calibrations in force in a period.")
 @click.argument("start", type=shared.Time())
 @click.argument("stop", type=shared.Time(), required=False)
 @shared.as_of
@@ -82,7 +88,7 @@ def ids(start: Any, stop: Any, as_of: Any, as_json: bool, client: Calibration) -
     )
 
 
-@click.command()
+@click.command(short_help="List the devices and their calibration types.")
 @shared.as_of
 @shared.as_json
 @shared.reads
@@ -96,7 +102,7 @@ def devices(as_of: Any, as_json: bool, client: Calibration) -> None:
     shared.print_rows(("device", "types"), rows)
 
 
-@click.command("show")
+@click.command("show", short_help="Show a run's times and what applies to it.")
 @click.argument("run_number", metavar="N", type=int)
 @shared.as_of
 @shared.as_json
@@ -115,7 +121,7 @@ def show_run(run_number: int, as_of: Any, as_json: bool, client: Calibration) ->
     )
 
 
-@click.command()
+@click.command(short_help="Show what the server says of itself.")
 @shared.as_json
 @shared.reads
 def status(as_json: bool, client: Calibration) -> None:

@@ -21,6 +21,7 @@ from rich.text import Text
 from cdb._exceptions import CdbError, InvalidArgument, ServerUnreachable
 from cdb._instants import instant, say, spell
 from cdb.calibration import DEFAULT_SERVER, Calibration, CalibrationSuperMouse
+from cdb.cli import advice
 
 
 class Cdb(click.Group):
@@ -31,6 +32,8 @@ class Cdb(click.Group):
             return super().invoke(ctx)
         except CdbError as error:
             click.echo(f"cdb: {shown(error.message)}", err=True)
+            if (told := advice.after(error, ctx.invoked_subcommand)) is not None:
+                click.echo(f"cdb: {shown(told)}", err=True)
             sys.exit(3 if isinstance(error, ServerUnreachable) else 1)
         except OSError as error:
             if error.errno == errno.EPIPE:
@@ -51,7 +54,8 @@ class Time(click.ParamType[Any]):
         try:
             return instant(param.human_readable_name if param else "time", value)
         except InvalidArgument as error:
-            self.fail(error.message, param, ctx)
+            # click names the option itself.
+            self.fail(error.message.partition(": ")[2], param, ctx)
 
 
 class AsOf(Time):

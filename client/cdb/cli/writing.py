@@ -3,8 +3,9 @@
 import csv
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from rich.markup import escape
@@ -12,8 +13,8 @@ from rich.markup import escape
 from cdb._exceptions import CdbPermanentError, NotAuthorised
 from cdb._instants import instant
 from cdb.calibration import CalibrationSuperMouse
-from cdb.cli import impact, shared
-from cdb.records import CalibrationRecord
+from cdb.cli import completion, impact, shared
+from cdb.records import CalibrationRecord, Preview, Run
 
 Row = dict[str, str]
 
@@ -22,9 +23,18 @@ class RefusedRow(Exception):
     """A row that cannot be sent."""
 
 
-@click.command()
-@click.argument("device_name", metavar="[DEVICE]", required=False)
-@click.argument("calibration_type", metavar="[TYPE]", required=False)
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What became of the row in a line of a table: what the service answered, or why it was refused."""
+
+    line: int
+    answer: object | None
+    refused: str | None
+
+
+@click.command(short_help="Store a file as a calibration.")
+@click.argument("device_name", metavar="[DEVICE]", required=False, shell_complete=completion.devices)
+@click.argument("calibration_type", metavar="[TYPE]", required=False, shell_complete=completion.calibration_types)
 @click.argument("file", metavar="[FILE]", type=click.Path(path_type=Path), required=False)
 @click.option("--valid-from", type=shared.Time(), help="The instant from which it applies.")
 @click.option("--comment", help="What later readers should know.")
@@ -38,6 +48,7 @@ class RefusedRow(Exception):
 )
 @click.option("--dry-run", is_flag=True, help="Show what would change; store nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask. Only on a terminal is it asked at all.")
+@shared.as_json
 @shared.writes
 def add(
     device_name: str | None,
@@ -48,6 +59,7 @@ def add(
     table: Path | None,
     dry_run: bool,
     yes: bool,
+    as_json: bool,
     client: CalibrationSuperMouse,
 ) -> None:
     """Store FILE as a calibration and print its id; or, with --from, every row of a table.
@@ -61,7 +73,7 @@ def add(
     if table is not None:
         if any(value is not None for value in (device_name, valid_from, comment)):
             raise click.UsageError("--from says all: leave the rest out")
-        _add_table(client, table, dry_run=dry_run, ask=ask)
+        _add_table(client, table, dry_run=dry_run, ask=ask, as_json=as_json)
         return
     if device_name is None or calibration_type is None or file is None:
         raise click.UsageError("name DEVICE, TYPE and FILE, or give --from")
@@ -74,6 +86,9 @@ def add(
     if dry_run or ask:
         key = device_name, calibration_type
         preview = client.preview_calibration(*key, valid_from, data, comment)
+        if dry_run and as_json:
+            shared.print_json(preview)
+            return
         on_terminal = sys.stdout.isatty() if dry_run else ask
         told = impact.of_upload(client, key, valid_from, data, preview, line_by_line=on_terminal)
         click.echo("\n".join(told), err=not dry_run)
@@ -82,17 +97,20 @@ def add(
         if preview.stored_id is None:
             _ask("store it?")
     stored = client.add_calibration(device_name, calibration_type, valid_from, data, comment)
-    click.echo(stored.id)
+    if as_json:
+        shared.print_json(stored)
+    else:
+        click.echo(stored.id)
     _say_what_is_in_force(client, stored)
 
 
-def _add_table(client: CalibrationSuperMouse, table: Path, *, dry_run: bool, ask: bool) -> None:
+def _add_table(client: CalibrationSuperMouse, table: Path, *, dry_run: bool, ask: bool, as_json: bool) -> None:
     columns = ("device_name", "calibration_type", "valid_from", "file")
     name = "{device_name} {calibration_type} {valid_from}"
 
     def upload(row: Row) -> tuple[str, str, str, bytes, str | None]:
         if not row["file"]:
-            raise RefusedRow("file is empty")
+            raise RefusedRow("the column file is empty")
         data = _content(table.parent / row["file"])
         return row["device_name"], row["calibration_type"], row["valid_from"], data, row.get("comment") or None
 
@@ -100,7 +118,7 @@ def _add_table(client: CalibrationSuperMouse, table: Path, *, dry_run: bool, ask
         previews: list[tuple[Any, ...]] = []
         new: list[Row] = []
 
-        def preview(row: Row) -> None:
+        def preview(row: Row) -> Preview:
             uploaded = upload(row)
             found, data = client.preview_calibration(*uploaded), uploaded[3]
             before = found.takes_over_from
@@ -114,41 +132,51 @@ def _add_table(client: CalibrationSuperMouse, table: Path, *, dry_run: bool, ask
             instead = (before.id, before.size) if before else (None, None)
             told = impact.runs(found.run_count, found.run_range), len(data), instead[1], "; ".join(notes)
             previews.append((row["device_name"], row["calibration_type"], *applies, instead[0], *told))
+            return found
 
-        refused = _load(table, columns, preview, name, done="previewed")
+        loaded = _load(table, columns, preview, name, done="previewed")
+        if dry_run and as_json:
+            _end(loaded, as_json=True)
         heading = ("device", "type", "valid from", "valid until", "takes over from", "runs", "bytes", "now", "note")
         shared.print_rows(heading, previews, err=not dry_run)
         click.echo("each row as things stand now, without the rows before it", err=True)
         if dry_run:
-            sys.exit(1 if refused else 0)
+            _end(loaded, as_json=False)
         if new:
             _ask(f"store {len(new)} calibrations?")
-    if _load(table, columns, lambda row: client.add_calibration(*upload(row)), name):
-        sys.exit(1)
+    _end(_load(table, columns, lambda row: client.add_calibration(*upload(row)), name), as_json=as_json)
 
 
-@click.command()
+@click.command(short_help="Withdraw a calibration stored by mistake.")
 @click.argument("id", type=int)
 @click.option("--reason", help="Why; kept for all later readers.")
 @click.option("--dry-run", is_flag=True, help="Show what would change; withdraw nothing.")
+@shared.as_json
 @shared.writes
 def withdraw(
     id: int,
     reason: str | None,
     dry_run: bool,
+    as_json: bool,
     client: CalibrationSuperMouse,
 ) -> None:
     """Withdraw the calibration ID, stored by mistake: the one before it applies again."""
     if dry_run:
-        click.echo("\n".join(impact.of_withdrawal(client, id)))
+        change = impact.withdrawal(client, id)
+        if as_json:
+            shared.print_json(change)
+        else:
+            click.echo("\n".join(impact.of_withdrawal(change)))
         return
     if reason is None:
         raise click.UsageError("say with --reason why")
     withdrawn = client.withdraw_calibration(id, reason)
     click.echo(f"{id} is withdrawn: {shared.shown(withdrawn.withdrawn_reason or '')}", err=True)
+    if as_json:
+        shared.print_json(withdrawn)
 
 
-@click.command("add")
+@click.command("add", short_help="Register a run's times, or correct them.")
 @click.argument("run_number", metavar="[N]", type=int, required=False)
 @click.option("--start", type=shared.Time(), help="When the run began.")
 @click.option("--stop", type=shared.Time(), help="When it ended, if that was recorded.")
@@ -159,12 +187,14 @@ def withdraw(
     metavar="CSV",
     help="Register every row of a table with the columns run_number, start_time and stop_time, which may be empty.",
 )
+@shared.as_json
 @shared.writes
 def add_run(
     run_number: int | None,
     start: Any,
     stop: Any,
     table: Path | None,
+    as_json: bool,
     client: CalibrationSuperMouse,
 ) -> None:
     """Register the times of run N, or correct them; or, with --from, every row of a table."""
@@ -172,50 +202,59 @@ def add_run(
         if any(value is not None for value in (run_number, start, stop)):
             raise click.UsageError("--from says all: leave the rest out")
 
-        def register(row: Row) -> None:
+        def register(row: Row) -> Run:
             if not row["run_number"].isascii() or not row["run_number"].isdigit():
                 raise RefusedRow(f"run_number {row['run_number']!r} is not a whole number")
             if not row["start_time"]:
                 raise RefusedRow(f"run {row['run_number']} has no start_time")
-            client.add_run(int(row["run_number"]), row["start_time"], row["stop_time"] or None)
+            return client.add_run(int(row["run_number"]), row["start_time"], row["stop_time"] or None)
 
-        if _load(table, ("run_number", "start_time", "stop_time"), register, "run {run_number}"):
-            sys.exit(1)
-        return
+        _end(_load(table, ("run_number", "start_time", "stop_time"), register, "run {run_number}"), as_json=as_json)
     if run_number is None or start is None:
         raise click.UsageError("name the run N and its --start, or give --from")
     run = client.add_run(run_number, start, stop)
     click.echo(f"run {run.run_number} is registered", err=True)
+    if as_json:
+        shared.print_json(run)
 
 
 def _load(
     table: Path, columns: tuple[str, ...], write: Callable[[Row], object], name: str, *, done: str = "accepted"
-) -> int:
+) -> list[Loaded]:
     """Write the rows of a table in their order. A row that is refused is told with its reason, and the rest goes on.
 
     What no row is to blame for, such as a server that does not answer, ends it: it can be repeated from the start.
-    `name` makes the name of a row out of its cells, `done` says what was done with those not refused. Returns how many
-    were refused.
+    `name` makes the name of a row out of its cells, `done` says what was done with those not refused.
     """
     rows, file = list(_rows(table, columns)), shared.shown(table.name)
-    accepted = refused = 0
+    loaded: list[Loaded] = []
     try:
         with shared.progress("rows") as progress:
             for line, row in progress.track(rows, description=escape(file)):
                 try:
-                    write(row)
-                    accepted += 1
+                    loaded.append(Loaded(line, write(row), None))
                 except NotAuthorised:
                     raise
                 except (CdbPermanentError, RefusedRow) as error:
-                    refused += 1
+                    loaded.append(Loaded(line, None, str(error)))
                     told = shared.shown(f"{file}:{line}: {name.format(**row)}: refused: {error}")
                     progress.console.print(told, markup=False, soft_wrap=True)
     finally:
-        left = len(rows) - accepted - refused
+        left, refused = len(rows) - len(loaded), _refused(loaded)
         undone = f", {left} not tried: repeat the command" if left else ""
-        click.echo(f"{file}: {len(rows)} rows, {accepted} {done}, {refused} refused{undone}", err=True)
-    return refused
+        click.echo(f"{file}: {len(rows)} rows, {len(loaded) - refused} {done}, {refused} refused{undone}", err=True)
+    return loaded
+
+
+def _refused(loaded: list[Loaded]) -> int:
+    return sum(row.refused is not None for row in loaded)
+
+
+def _end(loaded: list[Loaded], *, as_json: bool) -> NoReturn:
+    """End after a table: with exit status 1 when rows were refused."""
+    if as_json:
+        shared.print_json(loaded)
+    sys.exit(1 if _refused(loaded) else 0)
 
 
 def _rows(table: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, Row]]:
@@ -225,7 +264,10 @@ def _rows(table: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, Row]]:
             reader = csv.DictReader(file)
             missing = [column for column in columns if column not in (reader.fieldnames or ())]
             if missing:
-                raise click.UsageError(f"{table}: there is no column {', '.join(missing)}")
+                raise click.UsageError(
+                    f"{table}: there is no column {', '.join(missing)}; its first line must name the columns, with "
+                    f"commas between: {','.join(columns)}"
+                )
             for row in reader:
                 yield reader.line_num, {key: (row[key] or "").strip() for key in row if key}
     except (OSError, UnicodeDecodeError, csv.Error) as error:

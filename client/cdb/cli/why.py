@@ -1,0 +1,140 @@
+"""`cdb why`: what applies, by which rule, beside what, and what made it so."""
+
+import sys
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import click
+
+from cdb._exceptions import AsOfNotReached, CalibrationNotFound
+from cdb._instants import say
+from cdb.calibration import Calibration
+from cdb.cli import completion, shared
+from cdb.cli.explanation import Explanation, Question, Step, explain, sentences
+from cdb.cli.log import written_at
+from cdb.records import CalibrationRecord, Run
+
+
+@click.command(short_help="Explain why a calibration applies, and since when.")
+@click.argument("device_name", metavar="DEVICE", shell_complete=completion.devices)
+@click.argument("calibration_type", metavar="TYPE", shell_complete=completion.calibration_types)
+@click.option("--run", type=int, metavar="N", help="Explain what applies to this run.")
+@click.option("--date", type=shared.Time(), help="Explain what applies at this time.")
+@shared.as_of
+@shared.as_json
+@shared.reads
+def why(
+    device_name: str,
+    calibration_type: str,
+    run: int | None,
+    date: datetime | None,
+    as_of: Any,
+    as_json: bool,
+    client: Calibration,
+) -> None:
+    """Explain an answer: why this calibration applies to a run, at a time or now, and what changed the answer when."""
+    if run is not None and date is not None:
+        raise click.UsageError("--run and --date exclude each other")
+    if as_of == "now":
+        as_of = client.get_status().complete_until
+    key = device_name.upper(), calibration_type.lower()
+    registrations = () if run is None else _registrations(client, run, as_of)
+    history = client.get_history(*key, as_of)
+    if registrations:
+        question = Question(*key, registrations[-1].start_time, registrations)
+    elif date is not None or as_of is not None:
+        question = Question(*key, as_of if date is None else date)
+    else:
+        question = Question(*key, _now(client, history), present=True)
+    explained = explain(question, history)
+    explained = replace(explained, timeline=tuple(_signed(client, step) for step in explained.timeline))
+    if as_json:
+        shared.print_json({"as_of": as_of, **asdict(explained), "sentences": sentences(explained)})
+    elif history:
+        _print(explained)
+    if explained.winner is None:
+        # Raises what the service says of it, in its words.
+        if run is not None:
+            client.get_calibration_for_run(*key, run, as_of)
+        elif date is not None:
+            client.get_calibration_for_date(*key, date, as_of)
+        else:
+            client.get_current_calibration(*key, as_of)
+        sys.exit(1)
+
+
+def _print(explained: Explanation) -> None:
+    for sentence in sentences(explained):
+        click.echo(shared.shown(sentence))
+    named = [("applies", explained.winner), *(("superseded", record) for record in explained.superseded)]
+    named += [("before", explained.took_over_from), ("next", explained.next)]
+    named += [("withdrawn", record) for record in explained.withdrawn]
+    shared.print_rows(
+        ("", "id", "valid from", "valid until", "stored", "by", "why"),
+        [(name, *_columns(record)) for name, record in named if record is not None],
+    )
+    if not explained.timeline:
+        click.echo("nothing ever applied")
+        return
+    click.echo("what changed the answer:")
+    shared.print_rows(
+        ("when", "who", "what", "before", "after", "why"),
+        [
+            (step.at, step.author, _what(explained.question, step), *map(_answer, (step.before, step.after)), step.why)
+            for step in explained.timeline
+        ],
+    )
+
+
+def _columns(record: CalibrationRecord) -> tuple[Any, ...]:
+    until, noted = record.valid_until, record.comment
+    if record.withdrawn_at is not None:
+        until, noted = None, f"withdrawn {say(record.withdrawn_at)}: {record.withdrawn_reason}"
+    return record.id, record.valid_from, until, record.created, record.author, noted
+
+
+def _what(question: Question, step: Step) -> str:
+    if step.start_time is not None:
+        return f"run {question.registrations[-1].run_number} registered with start {say(step.start_time)}"
+    return f"{step.id} {'withdrawn' if step.kind == 'withdrawal' else 'stored'}"
+
+
+def _answer(id: int | None) -> str:
+    return "nothing" if id is None else str(id)
+
+
+def _registrations(client: Calibration, run_number: int, as_of: datetime | None) -> tuple[Run, ...]:
+    """Every entry of a run, the earliest first: what it was just before each.
+
+    Where as_of reaches that only at the last instant that the server can answer, some seconds ago, those between are
+    left out.
+    """
+    found = [client.get_run(run_number, as_of)]
+    while True:
+        try:
+            before = client.get_run(run_number, found[0].created - timedelta(microseconds=1))
+        except AsOfNotReached as error:
+            before = client.get_run(run_number, error.complete_until)
+        # Before it was first registered, a run is what it was registered as first.
+        if before.created >= found[0].created:
+            return tuple(found)
+        found.insert(0, before)
+
+
+def _now(client: Calibration, history: list[CalibrationRecord]) -> datetime:
+    """The present instant, as far as it matters here, by the server's clock: it says only what it was at least."""
+    reached = client.get_status().complete_until
+    if any(record.valid_from > reached for record in history if not record.withdrawn):
+        try:
+            # Whether one of these has begun, its answer tells.
+            text = client.get_current_calibration(history[0].device_name, history[0].calibration_type)
+            return max(reached, text.valid_from)
+        except CalibrationNotFound:
+            pass
+    return reached
+
+
+def _signed(client: Calibration, step: Step) -> Step:
+    """A step with who made it."""
+    return step if step.author is not None else replace(step, author=written_at(client, step.at).author)
