@@ -11,9 +11,9 @@ from typing import Protocol
 from cdb_server import instants
 from cdb_server.errors import DatabaseRefused
 from cdb_server.maintenance import postgresql, sqlite
-from cdb_server.maintenance.durable import new_file
 from cdb_server.maintenance.verification import Progress, Verification, verify
 from cdb_server.repository import Database, Inspection, parse_url
+from cdb_server.repository.durable import new_file
 
 
 class _Kind(Protocol):
@@ -41,8 +41,13 @@ def back_up(url: str, file: Path, progress: Progress = lambda done, of: None) ->
         raise DatabaseRefused(f"{file} already exists: name a new file")
     # Whatever is served under this name is one of ours, or there is no backup of it.
     Database.open(url, threads=1).close()
-    with new_file(file) as unfinished:
-        _kind(url).back_up(unfinished, progress)
+    try:
+        with new_file(file, 0o600) as unfinished:
+            _kind(url).back_up(unfinished, progress)
+    except FileExistsError:
+        raise DatabaseRefused(f"{file} already exists: name a new file") from None
+    except OSError as error:
+        raise DatabaseRefused(f"{file} cannot be written: {error.strerror}") from error
 
 
 def restore(
