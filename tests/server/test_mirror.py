@@ -409,7 +409,7 @@ def test_a_master_with_another_history_is_not_followed(tmp_path: Path) -> None:
     backup = tmp_path / "backup"
     maintenance.back_up(urls["master"], backup)
     histories.write(urls["master"], 20, seed=2, ago=histories.DAY / 2)
-    maintenance.restore(urls["old"], backup, told=lambda _: None)
+    maintenance.restore(urls["old"], backup)
     with (
         servers.serving(urls["master"], tmp_path, "") as master,
         servers.serving(urls["old"], tmp_path, "") as old,
