@@ -48,6 +48,7 @@ def main(seconds: float, rate: float) -> None:
             mirrors.until(lambda: first in seen)
             begun = time.monotonic()
             for number in range(int(seconds * rate)):
+                # An even rate, however long each upload took.
                 time.sleep(max(0.0, begun + number / rate - time.monotonic()))
                 id = client.add_calibration("TOF1", "t0", "2016-03-01", f"{number} {begun}".encode()).id
                 stored[id] = time.monotonic()

@@ -11,7 +11,6 @@ import random
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from contextlib import ExitStack, suppress
@@ -79,6 +78,7 @@ class Trial:
                 kind = KINDS[number % len(KINDS)] if number < len(KINDS) else self._chance.choice(KINDS)
                 self.report.interruptions[kind] += 1
                 self._write()
+                # Interrupted at whatever point it then is.
                 time.sleep(self._chance.uniform(0, 0.6))
                 self._interrupt(kind)
                 begun = time.monotonic()
@@ -120,9 +120,9 @@ class Trial:
             mirrors.kill(self._running.process)
             self._start_master()
         else:
-            ended = threading.Event()
             setattr(self._way, {"link down": "is_cut", "answers truncated": "truncates"}[kind], True)
-            ended.wait(self._chance.uniform(0.1, 1.5))
+            # So long it stays: there is nothing to wait for.
+            time.sleep(self._chance.uniform(0.1, 1.5))
             self._way.is_cut = self._way.truncates = False
 
     def _check(self) -> None:

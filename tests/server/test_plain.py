@@ -384,7 +384,7 @@ def test_a_body_where_none_is_looked_at_does_no_harm(path: str, past: Master) ->
     for body in ("Content-Length: 3\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"):
         with wire.Peer(past.url) as peer:
             assert peer.ask(f"{asked}{body}".encode()).status == expected
-    with socket.create_connection(tuple(past.url.removeprefix("http://").split(":")), 5) as slow:  # type: ignore[arg-type]
+    with socket.create_connection(tuple(past.url.removeprefix("http://").split(":")), 5) as slow:
         slow.sendall(f"{asked}Content-Length: 10\r\n\r\n".encode())
         assert slow.recv(100).startswith(f"HTTP/1.1 {expected} ".encode())
 

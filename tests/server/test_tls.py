@@ -239,7 +239,7 @@ def test_slow_peers_are_cut_off_as_without_tls(impatient: Impatient, ours: Certi
         # None of them says farewell, and the reader has read nothing: the server does not wait for long.
         while connections(impatient):
             assert time.monotonic() - start < 2 * DEADLINE + GRACE
-            # The kernel tells nobody.
+            # The kernel tells nobody when a connection is gone: it is asked again.
             time.sleep(0.02)
         assert impatient.ask(STATUS).status == 200
 
