@@ -126,7 +126,7 @@ class _Lane:
         if check_first:
             self._check(report)
             timer.lap("checking")
-        process = servers.spawn(servers.serve_command(self._url), self._folder / "server.log")
+        process = servers.spawn(servers.command("serve", self._url), self._folder / "server.log")
         if early:
             # Nobody waits for the check here: the server is killed while it starts, at whatever point that is.
             killer = threading.Timer(moment * START, servers.kill, (process,))

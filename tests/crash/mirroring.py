@@ -110,14 +110,14 @@ class Trial:
     def _interrupt(self, kind: str) -> None:
         assert self._way is not None
         if kind == "mirror killed":
-            mirrors.kill(self._copy.process)
+            servers.kill(self._copy.process)
             self._start_mirror()
         elif kind in ("follower killed", "worker killed"):
             victim = self._copy.follower() if kind == "follower killed" else min(self._copy.workers())
             with suppress(ProcessLookupError):
                 os.kill(victim, signal.SIGKILL)
         elif kind == "master killed":
-            mirrors.kill(self._running.process)
+            servers.kill(self._running.process)
             self._start_master()
         else:
             setattr(self._way, {"link down": "is_cut", "answers truncated": "truncates"}[kind], True)
@@ -146,7 +146,7 @@ class Trial:
             return status.serial >= wanted.serial
 
         try:
-            mirrors.until(caught_up, 120)
+            servers.until(caught_up, 120)
         except AssertionError as error:
             self.report.problems.append(f"not caught up: {error}; {self._copy.log.read_text()[-500:]}")
 

@@ -27,8 +27,8 @@ from cdb_server.errors import Unavailable
 from cdb_server.mirror import Follower
 from cdb_server.repository import Database, Following, Reader, Tokens
 from tests import histories, mirrors, servers, way
-from tests.mirrors import Mirror, until
-from tests.servers import Master
+from tests.mirrors import Mirror
+from tests.servers import Master, until
 
 LENGTH = 40
 
@@ -94,7 +94,7 @@ def test_a_mirror_answers_as_its_master(
     with servers.serving(urls[0], folders[0], "") as master:
         with mirrors.mirror(master.url, urls[1], folders[1]) as first:
             until(lambda: head(first.url) == head(master.url))
-            mirrors.kill(first.process)
+            servers.kill(first.process)
         with (
             mirrors.mirror(master.url, urls[1], folders[1]) as first,
             mirrors.mirror(first.url, urls[2], folders[2]) as second,
@@ -368,7 +368,7 @@ def test_what_was_changed_on_its_way_is_not_applied(
     leading.change = change
     with Database.open(url) as database:
         following, ended = Following(database), threading.Event()
-        patience = threading.Timer(mirrors.PATIENCE, ended.set)
+        patience = threading.Timer(servers.PATIENCE, ended.set)
         patience.start()
         Follower(leading.url, following).follow(ended)
         patience.cancel()
@@ -454,7 +454,7 @@ def test_a_lost_master_is_rebuilt_from_a_mirror(tmp_path: Path) -> None:
         mirrors.mirror(leading.url, copy, tmp_path) as mirror,
     ):
         before = until(lambda: head(mirror.url) == head(lost.url) and head(lost.url))
-        mirrors.kill(lost.process)
+        servers.kill(lost.process)
         assert cdb_server("backup", str(tmp_path / "backup"), "--database", copy).returncode == 0
         restored = cdb_server("restore", str(tmp_path / "backup"), "--database", new)
         assert restored.returncode == 0, restored.stderr

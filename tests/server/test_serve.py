@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,17 +16,6 @@ STATUS = (
     '<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><get_status xmlns="urn:mice:cdb:2"/>'
     "</s:Body></s:Envelope>"
 )
-
-
-def workers(master: Master) -> set[int]:
-    """The process numbers of the workers: the children that have the listening socket's application."""
-    found = set()
-    for pid in Path(f"/proc/{master.process.pid}/task/{master.process.pid}/children").read_text().split():
-        # A child may end while it is looked at.
-        with suppress(FileNotFoundError, ProcessLookupError):
-            if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                found.add(int(pid))
-    return found
 
 
 @pytest.mark.parametrize("query", ["wsdl", "WSDL", "Wsdl", "wsdl="])
@@ -59,7 +47,7 @@ def test_a_worker_that_dies_is_replaced_and_others_answer_meanwhile(master: Mast
     """kill -9 of one worker: questions go on being answered, and soon there are two again."""
     client = cdb.Calibration(master.url)
     assert client.get_status().status == "OK"
-    before = workers(master)
+    before = master.workers()
     assert len(before) == 2
     victim = before.pop()
     os.kill(victim, signal.SIGKILL)
@@ -70,7 +58,7 @@ def test_a_worker_that_dies_is_replaced_and_others_answer_meanwhile(master: Mast
             f"{master.url}/cdb/v2/calibration", data=STATUS, headers={"Content-Type": "text/xml"}, timeout=20
         )
         assert answer.status_code == 200
-        now = workers(master)
+        now = master.workers()
         replaced = victim not in now and len(now) == 2
 
 
