@@ -104,7 +104,7 @@ def test_a_mirror_answers_as_its_master(
             created = [entry.created for entry in cdb.Calibration(master.url).get_journal()]
             # Both are caught up, and say so: what is as of an hour ago they know to be complete.
             until(lambda: second.status().complete_until > instants.now() - timedelta(hours=1))
-            asked = [None, created[0] - timedelta(microseconds=1), *created[:: len(created) // 3], created[-1]]
+            asked = [None, created[0] - timedelta(microseconds=1), created[len(created) // 2], created[-1]]
             for as_of in asked:
                 expected = list(histories.answers(cdb.Calibration(master.url), as_of, last[0]))
                 assert list(histories.answers(first.client, as_of, last[0])) == expected
@@ -252,7 +252,7 @@ def test_following_and_serving_do_not_take_each_other_down(filled: Master, mirro
 def test_an_upload_is_soon_on_the_mirror(filled: Master, mirror: Mirror) -> None:
     """Half of all uploads are readable there within two seconds."""
     client, seconds = writer(filled), []
-    for number in range(10):
+    for number in range(5):
         id = client.add_calibration("SOON", "t0", "2016-03-01", f"{number}".encode()).id
         stored = time.monotonic()
         until(lambda: head(mirror.url) == head(filled.url))
