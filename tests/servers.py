@@ -1,4 +1,4 @@
-"""Real servers for tests: `cdb-server serve` and `mirror` in processes of their own, on a free port."""
+"""Real servers for tests: `cdb-server serve` in processes of its own, on a free port; and how to wait for them."""
 
 import os
 import signal
@@ -9,22 +9,38 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+import cdb
 from cdb_server.repository import Database, Tokens
 
 USER = "alice"
+# Seconds after which what should have happened will not.
+PATIENCE = 30.0
+
+Reached = TypeVar("Reached")
 
 
 @dataclass(frozen=True)
-class Master:
-    """A running master: its base URL, a user who may write, and where its log goes."""
+class Server:
+    """A running server: its base URL, its database, where its log goes, and its first process."""
 
     url: str
-    user: str
-    token: str
     database: str
     log: Path
     process: subprocess.Popen[bytes]
+
+    def workers(self) -> set[int]:
+        """The processes that answer: begun by the first thread of the server."""
+        return spawned(Path(f"/proc/{self.process.pid}/task/{self.process.pid}"))
+
+
+@dataclass(frozen=True)
+class Master(Server):
+    """A running master, and a user who may write."""
+
+    user: str
+    token: str
 
     @property
     def environment(self) -> dict[str, str]:
@@ -44,10 +60,10 @@ def master(
         yield running
 
 
-def serve_command(database_url: str, *options: str) -> tuple[str, ...]:
-    """`cdb-server serve` at a free port."""
-    command = (sys.executable, "-m", "cdb_server", "serve", "--database", database_url, "--bind", "127.0.0.1:0")
-    return (*command, *options)
+def command(name: str, database_url: str, *options: str) -> tuple[str, ...]:
+    """`cdb-server serve` or `mirror` at a free port."""
+    program = (sys.executable, "-m", "cdb_server", name, "--database", database_url, "--bind", "127.0.0.1:0")
+    return (*program, *options)
 
 
 @contextmanager
@@ -55,41 +71,26 @@ def serving(
     database_url: str, folder: Path, token: str, *options: str, environment: Mapping[str, str] | None = None
 ) -> Iterator[Master]:
     """Serve an existing database until the block ends."""
-    with running(serve_command(database_url, *options), database_url, folder, token, environment) as started:
-        yield started
-
-
-@contextmanager
-def mirror(
-    of: str, database_url: str, folder: Path, *options: str, environment: Mapping[str, str] | None = None
-) -> Iterator[Master]:
-    """Mirror a server until the block ends, with one worker unless `options` say otherwise."""
-    command = (sys.executable, "-m", "cdb_server", "mirror", "--of", of, "--database", database_url)
-    arguments = ("--bind", "127.0.0.1:0", "--workers", "1", *options)
-    with running((*command, *arguments), database_url, folder, "", environment, log="mirror.log") as started:
-        yield started
+    serve = command("serve", database_url, *options)
+    with running(serve, database_url, folder / "server.log", environment) as started:
+        yield Master(**vars(started), user=USER, token=token)
 
 
 @contextmanager
 def running(
-    command: Sequence[str],
-    database_url: str,
-    folder: Path,
-    token: str,
-    environment: Mapping[str, str] | None = None,
-    log: str = "server.log",
-) -> Iterator[Master]:
+    command: Sequence[str], database_url: str, log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[Server]:
     """Run a command that serves, and says so, until the block ends."""
-    path = folder / log
-    process = spawn(command, path, environment)
+    process = spawn(command, log, environment)
     try:
         url = announced(process)
         if url is None:
-            raise RuntimeError(f"the server ended with status {process.wait()}: {path.read_text()}")
-        yield Master(url, USER, token, database_url, path, process)
+            raise RuntimeError(f"the server ended with status {process.wait()}: {log.read_text()}")
+        yield Server(url, database_url, log, process)
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        # Longer than it lets questions under way take, and a mirror its following process.
+        process.wait(25)
     finally:
         kill(process)
 
@@ -115,7 +116,7 @@ def announced(process: subprocess.Popen[bytes]) -> str | None:
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """End a server and all its workers at once, without a word."""
+    """End a server and all its processes at once, without a word, as a power cut would."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -123,9 +124,25 @@ def kill(process: subprocess.Popen[bytes]) -> None:
         process.stdout.close()
 
 
-def poll(reached: Callable[[], bool], seconds: float) -> None:
-    """Wait until something is so. Fails when it is not in time."""
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline, "not reached in time"
-        time.sleep(0.05)
+def spawned(thread: Path) -> set[int]:
+    """The processes that a thread has begun to run our code, and not Python's own; `thread` is its folder in /proc."""
+    found = set()
+    for number in (thread / "children").read_text().split():
+        # A child may end while it is looked at.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if b"spawn_main" in Path(f"/proc/{number}/cmdline").read_bytes():
+                found.add(int(number))
+    return found
+
+
+def until(reached: Callable[[], Reached], patience: float = PATIENCE) -> Reached:
+    """Ask until the answer is true, and give it. A temporary error is none."""
+    deadline = time.monotonic() + patience
+    answer: object = None
+    while time.monotonic() < deadline:
+        with suppress(cdb.CdbTemporaryError, OSError):
+            if answer := reached():
+                return answer
+        # What other processes do is no event here.
+        time.sleep(0.02)
+    raise AssertionError(f"not reached within {patience:g} s; last was {answer!r}")

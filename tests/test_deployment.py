@@ -20,7 +20,7 @@ import cdb_server.cli
 from cdb_server.instants import UTC
 from cdb_server.repository import Database, Upload, Writer
 from tests import clusters, servers
-from tests.servers import Master
+from tests.servers import Master, Server
 from tests.test_documented import ROOT, commands, settings
 
 GUIDE = (ROOT / "docs" / "deployment.md").read_text()
@@ -87,8 +87,8 @@ def test_the_settings_of_the_guide_are_taken(tmp_path: Path) -> None:
         assert re.search("there is no database|unable to open|/nowhere", done.stderr)
 
 
-def wait_for(mirror: Master, serial: int) -> None:
-    servers.poll(lambda: cdb.Calibration(mirror.url).get_status().serial == serial, 30)
+def wait_for(mirror: Server, serial: int) -> None:
+    servers.until(lambda: cdb.Calibration(mirror.url).get_status().serial == serial, 30)
 
 
 @pytest.fixture

@@ -5,14 +5,23 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 import cdb
 from tests import samples, servers
+from tests.crash.traffic import send, upload
+from tests.fuzz import wire
 from tests.servers import Master
+
+CURRENT = (
+    b'<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body>'
+    b'<get_current_calibration xmlns="urn:mice:cdb:2"><device_name>TOF1</device_name>'
+    b"<calibration_type>t0</calibration_type></get_current_calibration></s:Body></s:Envelope>"
+)
 
 
 def shell(master: Master, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -150,11 +159,15 @@ def test_an_acknowledged_upload_is_seen_by_the_next_read_of_the_other_worker(dat
     with (
         servers.master(database_url, tmp_path, "--workers", "1") as one,
         servers.serving(database_url, tmp_path, one.token, "--workers", "1") as other,
+        ExitStack() as entered,
     ):
-        clients = [cdb.CalibrationSuperMouse(m.url, user=m.user, token=m.token) for m in (one, other)]
+        # On open connections, without a client's own time between an answer and the next question.
+        peers = [entered.enter_context(wire.Peer(server.url)) for server in (one, other)]
+        question = wire.request(wire.READING, CURRENT)
         seen = 0
         for number in range(1000):
-            writer, reader = clients if number % 2 else reversed(clients)
-            stored = writer.add_calibration("TOF1", "t0", "2016-10-01", b"upload %d" % number)
-            seen += reader.get_current_calibration("TOF1", "t0").id == stored.id
+            writer, reader = peers if number % 2 else reversed(peers)
+            write = upload("TOF1", "t0", datetime(2016, 10, 1), b"upload %d" % number)
+            stored = send(writer, write, (one.user, one.token))
+            seen += b":id>%d<" % stored.id in reader.ask(question).body
         assert seen == 1000

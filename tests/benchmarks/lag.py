@@ -45,14 +45,15 @@ def main(seconds: float, rate: float) -> None:
             client = cdb.CalibrationSuperMouse(master.url, user=master.user, token=master.token)
             # The following process takes a while to start.
             first = client.add_calibration("TOF1", "t0", "2016-03-01", b"first").id
-            mirrors.until(lambda: first in seen)
+            servers.until(lambda: first in seen)
             begun = time.monotonic()
             for number in range(int(seconds * rate)):
+                # An even rate, however long each upload took.
                 time.sleep(max(0.0, begun + number / rate - time.monotonic()))
                 id = client.add_calibration("TOF1", "t0", "2016-03-01", f"{number} {begun}".encode()).id
                 stored[id] = time.monotonic()
             took = time.monotonic() - begun
-            mirrors.until(lambda: max(seen, default=0) >= max(stored))
+            servers.until(lambda: max(seen, default=0) >= max(stored))
             ended.set()
             looking.join()
     lags = sorted(max(0.0, seen[id] - at) for id, at in stored.items())

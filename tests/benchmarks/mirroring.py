@@ -76,6 +76,7 @@ def followed(name: str, of: str, url: str, folder: Path, count: int) -> None:
         while (serial := mirror.status().serial) < count:
             seen.append((serial, resident(process)))
             click.echo(f"\r{name}: {serial:,} of {count:,}, {seen[-1][1]:.0f} MiB", nl=False, err=True)
+            # Each look costs the mirror an answer.
             time.sleep(2)
         seconds = time.monotonic() - since
         seen.append((serial, resident(process)))

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -154,9 +154,9 @@ def test_an_empty_journal_is_no_line(tmp_path: Path) -> None:
             assert serials(master, *filters) == []
 
 
-def test_thousands_of_entries_are_shown(backend: str, new_database_url: object, tmp_path: Path) -> None:
+def test_thousands_of_entries_are_shown(backend: str, new_database_url: Callable[[str], str], tmp_path: Path) -> None:
     """In parts, each once and in order; and --since asks for little more than what it shows."""
-    with servers.master(new_database_url(backend), tmp_path) as master:  # type: ignore[operator]
+    with servers.master(new_database_url(backend), tmp_path) as master:
         with Database.open(master.database) as database, database.write() as connection:
             first = int(START.timestamp()) * 1_000_000
             numbers = "WITH RECURSIVE n(n) AS (SELECT CAST(1 AS BIGINT) UNION ALL SELECT n + 1 FROM n WHERE n < 2501)"

@@ -1,30 +1,14 @@
 """The client over TLS: which servers it believes, what it shows them, and what it says when that fails."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import cdb
-from tests import certificates, servers
+from tests import certificates
 from tests.certificates import Certificates
 from tests.client.test_shell import shell
 from tests.servers import Master
-
-
-@pytest.fixture(scope="module")
-def ours(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """An authority and its certificates."""
-    return certificates.make(tmp_path_factory.mktemp("certificates"))
-
-
-@pytest.fixture(scope="module")
-def closed(ours: Certificates, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Master]:
-    """A running master that takes only callers with a certificate of the authority."""
-    folder = tmp_path_factory.mktemp("closed")
-    flags = (*ours.flags, "--tls-client-ca", ours.ca, "--workers", "1")
-    with servers.master(f"sqlite:///{folder}/cdb.sqlite", folder, *flags) as running:
-        yield running
 
 
 @pytest.fixture(autouse=True)

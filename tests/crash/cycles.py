@@ -126,7 +126,7 @@ class _Lane:
         if check_first:
             self._check(report)
             timer.lap("checking")
-        process = servers.spawn(servers.serve_command(self._url), self._folder / "server.log")
+        process = servers.spawn(servers.command("serve", self._url), self._folder / "server.log")
         if early:
             # Nobody waits for the check here: the server is killed while it starts, at whatever point that is.
             killer = threading.Timer(moment * START, servers.kill, (process,))
@@ -140,21 +140,22 @@ class _Lane:
         if not check_first:
             self._check(report)
             timer.lap("checking during start")
-        first, over, threads = threading.Event(), threading.Event(), list[threading.Thread]()
+        answered, over, threads = threading.Event(), threading.Event(), list[threading.Thread]()
         try:
             url = servers.announced(process)
             if url is None:
                 report.findings.other.append(f"no start: {(self._folder / 'server.log').read_text()[-2000:]}")
                 return report
             timer.lap("start to listening")
-            threads = self._traffic.run(url, number, first, over)
-            if not first.wait(30):
+            threads = self._traffic.run(url, number, answered, over)
+            if not answered.wait(30):
                 log = (self._folder / "server.log").read_text()
                 report.findings.other.append(f"{self._url}: no write was acknowledged within 30 s: {log[-3000:]}")
             timer.lap("to the first acknowledgement")
+            # A moment by chance is what is tried: there is nothing to wait for.
             time.sleep(moment * LOAD)
             if self._postgresql is not None and chance.random() < 0.1:
-                self._kill_both(process, self._postgresql, chance, report)
+                self._kill_both(process, self._postgresql, chance, answered, report)
             else:
                 report.kills["under load"] += 1
         finally:
@@ -185,7 +186,12 @@ class _Lane:
         return report
 
     def _kill_both(
-        self, server: "subprocess.Popen[bytes]", postgresql: Cluster, chance: random.Random, report: Report
+        self,
+        server: "subprocess.Popen[bytes]",
+        postgresql: Cluster,
+        chance: random.Random,
+        answered: threading.Event,
+        report: Report,
     ) -> None:
         """Kill PostgreSQL under the server, and the server before that, after it, or after it has found back."""
         postmaster = chance.random() < 0.5
@@ -195,16 +201,14 @@ class _Lane:
             servers.kill(server)
         postgresql.kill(postmaster=postmaster)
         if order == "after":
+            # By chance, as above.
             time.sleep(chance.random() * LOAD)
             servers.kill(server)
         postgresql.start()
         if order == "recovered":
             # The clients go on asking: the server must find its database again by itself.
-            before = len(self._traffic.acknowledged)
-            deadline = time.monotonic() + 30
-            while len(self._traffic.acknowledged) == before and time.monotonic() < deadline:
-                time.sleep(0.01)
-            if len(self._traffic.acknowledged) == before:
+            answered.clear()
+            if not answered.wait(30):
                 report.findings.other.append("PostgreSQL is back, and the server does not write")
         report.kills[f"PostgreSQL {how}, server {order}"] += 1
 

@@ -11,7 +11,6 @@ import random
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from contextlib import ExitStack, suppress
@@ -79,6 +78,7 @@ class Trial:
                 kind = KINDS[number % len(KINDS)] if number < len(KINDS) else self._chance.choice(KINDS)
                 self.report.interruptions[kind] += 1
                 self._write()
+                # Interrupted at whatever point it then is.
                 time.sleep(self._chance.uniform(0, 0.6))
                 self._interrupt(kind)
                 begun = time.monotonic()
@@ -110,19 +110,19 @@ class Trial:
     def _interrupt(self, kind: str) -> None:
         assert self._way is not None
         if kind == "mirror killed":
-            mirrors.kill(self._copy.process)
+            servers.kill(self._copy.process)
             self._start_mirror()
         elif kind in ("follower killed", "worker killed"):
             victim = self._copy.follower() if kind == "follower killed" else min(self._copy.workers())
             with suppress(ProcessLookupError):
                 os.kill(victim, signal.SIGKILL)
         elif kind == "master killed":
-            mirrors.kill(self._running.process)
+            servers.kill(self._running.process)
             self._start_master()
         else:
-            ended = threading.Event()
             setattr(self._way, {"link down": "is_cut", "answers truncated": "truncates"}[kind], True)
-            ended.wait(self._chance.uniform(0.1, 1.5))
+            # So long it stays: there is nothing to wait for.
+            time.sleep(self._chance.uniform(0.1, 1.5))
             self._way.is_cut = self._way.truncates = False
 
     def _check(self) -> None:
@@ -146,7 +146,7 @@ class Trial:
             return status.serial >= wanted.serial
 
         try:
-            mirrors.until(caught_up, 120)
+            servers.until(caught_up, 120)
         except AssertionError as error:
             self.report.problems.append(f"not caught up: {error}; {self._copy.log.read_text()[-500:]}")
 

@@ -1,4 +1,4 @@
-"""The worker processes of a server, and which of them holds a connection."""
+"""Which worker process of a server holds a connection."""
 
 import os
 from collections.abc import Iterator
@@ -17,17 +17,6 @@ STATUS = wire.request(
 )
 
 
-def workers(master: Master) -> set[int]:
-    """The process numbers of the workers: those children that a server has spawned to answer."""
-    found = set()
-    for number in Path(f"/proc/{master.process.pid}/task/{master.process.pid}/children").read_text().split():
-        # A child may end while it is looked at.
-        with suppress(FileNotFoundError, ProcessLookupError):
-            if b"spawn_main" in Path(f"/proc/{number}/cmdline").read_bytes():
-                found.add(int(number))
-    return found
-
-
 @contextmanager
 def peers(master: Master, count: int = 2) -> Iterator[dict[int, wire.Peer]]:
     """A connection to each of the workers, of which there are `count`, once each has answered."""
@@ -37,7 +26,7 @@ def peers(master: Master, count: int = 2) -> Iterator[dict[int, wire.Peer]]:
             # A connection goes to whichever worker takes it first: now and then to one that has many already.
             peer = stack.enter_context(wire.Peer(master.url))
             assert peer.ask(STATUS).status == 200
-            found.setdefault(_holder(peer, workers(master)), peer)
+            found.setdefault(_holder(peer, master.workers()), peer)
         yield found
 
 

@@ -6,17 +6,19 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from cdb_server.errors import Unavailable
+from cdb_server.model import Run
 from cdb_server.repository import Database, Fuse, Reader, Upload, Writer
 from tests import servers
 from tests.crash import strace
 from tests.crash.ledger import whole
-from tests.crash.processes import STATUS, peers, workers
+from tests.crash.processes import STATUS, peers
 from tests.crash.strace import Injection
 from tests.crash.traffic import Acknowledged, Content, Refused, Write, send, spelled, upload
 from tests.fuzz import wire
@@ -25,14 +27,17 @@ from tests.servers import Master
 SYNCS = "fsync,fdatasync"
 
 
+def failing_here(calls: str, error: str, when: str, written: Path) -> AbstractContextManager[object]:
+    """This thread's calls to the disk fail until the block ends."""
+    return strace.attached([os.getpid()], written, Injection(calls, f"error={error}", when), threads=False)
+
+
 def a_write(number: int) -> Write:
     return upload("TOF1", "t0", datetime(2016, 3, 1, number // 60 % 24, number % 60), b"%d " % number * 2000)
 
 
-def repeatedly_failing(file: Path, calls: str, what: str, when: str, folder: Path) -> int:
+def repeatedly_failing(url: str, calls: str, error: str, when: str, folder: Path) -> int:
     """Upload while the n-th call fails, for all n until none is left to fail. The number of failures."""
-    url = f"sqlite:///{file}"
-    Database.create(url)
     sent: set[Content] = set()
     acknowledged: list[Acknowledged] = []
     failures = 0
@@ -59,7 +64,7 @@ def repeatedly_failing(file: Path, calls: str, what: str, when: str, folder: Pat
         # Each with a fuse of its own, as after a restart.
         with Database.open(url) as database:
             assert store(database, a_write(2 * number))
-            with strace.attached([os.getpid()], written, Injection(calls, what, when.format(number)), threads=False):
+            with failing_here(calls, error, when.format(number), written):
                 done = store(database, a_write(2 * number + 1))
             met = strace.injected(written) > 0
             failures += met
@@ -82,18 +87,30 @@ def _unacknowledged(url: str, acknowledged: list[Acknowledged]) -> int:
     return len(others)
 
 
-@pytest.mark.parametrize("when", ["{}", "{}+"], ids=["once", "from then on"])
-@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
-@pytest.mark.parametrize(("call", "least"), [("pwrite64", 20), ("fdatasync", 4), ("fsync", 0), ("ftruncate", 1)])
-def test_a_call_to_the_disk_fails(call: str, least: int, error: str, when: str, tmp_path: Path) -> None:
-    """Each of an upload's calls in turn: it is refused or acknowledged, nothing acknowledged is lost, reads go on."""
-    assert repeatedly_failing(tmp_path / "cdb.sqlite", call, f"error={error}", when, tmp_path) >= least
+@pytest.fixture
+def backend() -> str:
+    """SQLite alone: the disk of PostgreSQL is PostgreSQL's."""
+    return "sqlite"
 
 
 @pytest.fixture
-def on_sqlite(tmp_path: Path) -> Iterator[Master]:
-    with servers.master(f"sqlite:///{tmp_path}/cdb.sqlite", tmp_path) as master:
-        yield master
+def fused(database_url: str) -> Iterator[tuple[Database, Fuse]]:
+    """A new database, open, and the fuse that stops its writes."""
+    Database.create(database_url)
+    fuse = Fuse()
+    with Database.open(database_url, fuse=fuse) as database:
+        yield database, fuse
+
+
+@pytest.mark.parametrize("when", ["{}", "{}+"], ids=["once", "from then on"])
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
+@pytest.mark.parametrize(("call", "least"), [("pwrite64", 20), ("fdatasync", 4), ("fsync", 0), ("ftruncate", 1)])
+def test_a_call_to_the_disk_fails(
+    call: str, least: int, error: str, when: str, database_url: str, tmp_path: Path
+) -> None:
+    """Each of an upload's calls in turn: it is refused or acknowledged, nothing acknowledged is lost, reads go on."""
+    Database.create(database_url)
+    assert repeatedly_failing(database_url, call, error, when, tmp_path) >= least
 
 
 def refusal(peer: wire.Peer, write: Write, master: Master) -> str:
@@ -106,14 +123,14 @@ def refusal(peer: wire.Peer, write: Write, master: Master) -> str:
 
 @pytest.mark.parametrize("number", [1, 2, 3], ids=["journal", "its length", "after the commit"])
 def test_after_a_failed_fsync_no_worker_writes_until_the_server_is_restarted(
-    number: int, on_sqlite: Master, tmp_path: Path
+    number: int, master: Master, tmp_path: Path
 ) -> None:
     """The kernel may have dropped what it could not write: every worker refuses, a new one too, and reads go on."""
-    master = on_sqlite
+    journal = Path(f"{master.database.removeprefix('sqlite:///')}-journal")
     with peers(master) as connections:
         (process, peer), (_, other) = connections.items()
         kept = send(peer, a_write(0), (master.user, master.token))
-        failing = Injection(SYNCS, "error=EIO", str(number), tmp_path / "cdb.sqlite-journal")
+        failing = Injection(SYNCS, "error=EIO", str(number), journal)
         with strace.attached([process], tmp_path / "strace", failing):
             assert "the database cannot be reached" in refusal(peer, a_write(1), master)
         assert strace.injected(tmp_path / "strace") == 1
@@ -121,7 +138,7 @@ def test_after_a_failed_fsync_no_worker_writes_until_the_server_is_restarted(
             assert "restarted" in refusal(each, a_write(2), master)
             assert each.ask(STATUS).status == 200
         os.kill(process, signal.SIGKILL)
-        while process in workers(master) or len(workers(master)) < 2:
+        while process in master.workers() or len(master.workers()) < 2:
             assert other.ask(STATUS).status == 200
     with peers(master) as connections:
         for each in connections.values():
@@ -135,49 +152,45 @@ def test_after_a_failed_fsync_no_worker_writes_until_the_server_is_restarted(
     assert not findings, findings
 
 
-def test_a_full_disk_does_not_blow_the_fuse(tmp_path: Path) -> None:
+def test_a_full_disk_does_not_blow_the_fuse(fused: tuple[Database, Fuse], tmp_path: Path) -> None:
     """What did not fit was given back, and the kernel has dropped nothing: the next write is taken."""
-    url = f"sqlite:///{tmp_path}/cdb.sqlite"
-    Database.create(url)
-    fuse = Fuse()
-    with Database.open(url, fuse=fuse) as database:
-        full = Injection("pwrite64", "error=ENOSPC", "1")
-        with (
-            strace.attached([os.getpid()], tmp_path / "strace", full, threads=False),
-            pytest.raises(Unavailable, match="cannot be reached"),
-        ):
-            Writer(database).add_run(1, datetime(2016, 3, 1).astimezone(), None, "alice")
-        assert not fuse.blown
-        assert Writer(database).add_run(1, datetime(2016, 3, 1).astimezone(), None, "alice").author == "alice"
+    database, fuse = fused
+
+    def add_run() -> Run:
+        return Writer(database).add_run(1, datetime(2016, 3, 1).astimezone(), None, "alice")
+
+    with (
+        failing_here("pwrite64", "ENOSPC", "1", tmp_path / "strace"),
+        pytest.raises(Unavailable, match="cannot be reached"),
+    ):
+        add_run()
+    assert not fuse.blown
+    assert add_run().author == "alice"
 
 
-def test_a_failing_rollback_blows_the_fuse(tmp_path: Path) -> None:
+def test_a_failing_rollback_blows_the_fuse(fused: tuple[Database, Fuse], tmp_path: Path) -> None:
     """A write that is given up for another reason may meet the failing disk only when it is taken back."""
-    url = f"sqlite:///{tmp_path}/cdb.sqlite"
-    Database.create(url)
-    fuse = Fuse()
-    with Database.open(url, fuse=fuse) as database:
-        failing = Injection("ftruncate,fdatasync,fsync", "error=EIO", "1+")
+    database, fuse = fused
 
-        def give_up() -> None:
-            with database.write() as connection:
-                connection.exec_driver_sql("PRAGMA cache_spill = 1")
-                connection.exec_driver_sql("PRAGMA cache_size = 1")
-                connection.exec_driver_sql(
-                    "INSERT INTO payload WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50) "
-                    "SELECT i, randomblob(5000) FROM n"
-                )
-                raise KeyError("given up")
+    def give_up() -> None:
+        with database.write() as connection:
+            connection.exec_driver_sql("PRAGMA cache_spill = 1")
+            connection.exec_driver_sql("PRAGMA cache_size = 1")
+            connection.exec_driver_sql(
+                "INSERT INTO payload WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50) "
+                "SELECT i, randomblob(5000) FROM n"
+            )
+            raise KeyError("given up")
 
-        with (
-            strace.attached([os.getpid()], tmp_path / "strace", failing, threads=False),
-            contextlib.suppress(KeyError, Unavailable),
-        ):
-            give_up()
-        assert strace.injected(tmp_path / "strace")
-        assert fuse.blown
-        with pytest.raises(Unavailable, match="restarted"), database.write():
-            raise AssertionError("the disk has failed")
+    with (
+        failing_here(f"ftruncate,{SYNCS}", "EIO", "1+", tmp_path / "strace"),
+        contextlib.suppress(KeyError, Unavailable),
+    ):
+        give_up()
+    assert strace.injected(tmp_path / "strace")
+    assert fuse.blown
+    with pytest.raises(Unavailable, match="restarted"), database.write():
+        raise AssertionError("the disk has failed")
 
 
 def test_a_new_database_has_its_name_on_disk_before_init_ends(tmp_path: Path) -> None:

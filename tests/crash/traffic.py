@@ -125,10 +125,10 @@ class Traffic:
     _stored: list[tuple[int, Write]] = field(default_factory=list)
     _made: Counter[int] = field(default_factory=Counter)
 
-    def run(self, url: str, cycle: int, first: threading.Event, over: threading.Event) -> list[threading.Thread]:
-        """Start the clients of a cycle, which go on until `over` is set. `first` is set at the first answer."""
+    def run(self, url: str, cycle: int, answered: threading.Event, over: threading.Event) -> list[threading.Thread]:
+        """Start the clients of a cycle, which go on until `over` is set. `answered` is set whenever a write is done."""
         threads = [
-            threading.Thread(target=self._client, args=(url, client, cycle, first, over))
+            threading.Thread(target=self._client, args=(url, client, cycle, answered, over))
             for client in range(self.clients)
         ]
         for thread in threads:
@@ -140,7 +140,7 @@ class Traffic:
         taken, self.acknowledged = self.acknowledged, []
         return taken
 
-    def _client(self, url: str, client: int, cycle: int, first: threading.Event, over: threading.Event) -> None:
+    def _client(self, url: str, client: int, cycle: int, answered: threading.Event, over: threading.Event) -> None:
         chance = random.Random(f"{self.seed} {cycle} {client}")
         try:
             while not over.is_set():
@@ -148,8 +148,9 @@ class Traffic:
                 with contextlib.suppress(wire.Broken, OSError), wire.Peer(url) as peer:
                     while not over.is_set():
                         self._write(peer, client, chance)
-                        first.set()
+                        answered.set()
         except Exception as error:
+            # Whatever else ends a client would be lost with its thread.
             self.unexpected.append(repr(error))
 
     def _write(self, peer: wire.Peer, client: int, chance: random.Random) -> None:

@@ -229,6 +229,7 @@ def _in_process() -> Iterator[Service]:
             except Refused as refused:
                 return judge.judge_refused(made, refused.status), 0.0
             except Exception as error:
+                # Rule 14: what is no answer and no refusal is a finding, whatever it is.
                 raise Failure(f"uncaught: {error!r}") from error
             seconds = time.perf_counter() - start
             outcome = judge.judge_soap(made, answer.fault, answer.body, since, ask)

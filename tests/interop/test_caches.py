@@ -82,7 +82,7 @@ def cache(kind: str, master: Master) -> Iterator[Cache]:
                         return True
                     return False
 
-                servers.poll(listens, 30)
+                servers.until(listens, 30)
                 yield Cache(kind, f"http://127.0.0.1:{port}")
             finally:
                 process.send_signal(signal.SIGTERM)
@@ -116,7 +116,7 @@ def came_from_the_cache(answer: requests.Response) -> bool:
 def complete(master: Master, stored: cdb.CalibrationRecord) -> str:
     """The instant after a calibration was stored, once it can be asked as of it."""
     as_of = stored.created + timedelta(microseconds=1)
-    servers.poll(lambda: cdb.Calibration(master.url).get_status().complete_until >= as_of, 20)
+    servers.until(lambda: cdb.Calibration(master.url).get_status().complete_until >= as_of, 20)
     return spell(as_of)
 
 

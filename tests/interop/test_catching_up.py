@@ -44,7 +44,7 @@ def test_what_is_complete_is_there_while_the_standby_catches_up(
                 writer.add_run(MANY * turn + number + 1, MARCH, None, author="alice").created for number in range(MANY)
             ]
             # From here on the primary's word that nothing is missing would be wrong without them.
-            servers.poll(lambda done=written[-1]: datetime.now(UTC) > done + COMPLETE_AFTER, 20)  # type: ignore[misc]
+            servers.until(lambda done=written[-1]: datetime.now(UTC) > done + COMPLETE_AFTER, 20)
             mend(replica, way) if turn % 2 else replica.say("SELECT pg_wal_replay_resume()")
             deadline = time.monotonic() + 30
             there = 0

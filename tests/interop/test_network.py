@@ -17,7 +17,7 @@ import pytest
 
 from cdb_server.repository import Database, Tokens
 from tests import servers
-from tests.servers import Master
+from tests.servers import Server
 
 PROGRAMS = Path(sys.executable).parent
 MASTER, MIRROR, OUTSIDE = "10.71.1.1", "10.71.1.2", "10.71.2.2"
@@ -78,13 +78,10 @@ class Site:
     """A master and its mirror, each in its network."""
 
     network: Network
-    master: Master
-    mirror: Master
-
-    @property
-    def token(self) -> dict[str, str]:
-        """Of one who may write."""
-        return {"CDB_USER": self.master.user, "CDB_TOKEN": self.master.token}
+    master: Server
+    mirror: Server
+    # Of one who may write.
+    token: dict[str, str]
 
     def add(self, role: str, server: str, file: Path) -> subprocess.CompletedProcess[str]:
         """`cdb add` by one who may write, from somewhere."""
@@ -113,12 +110,12 @@ def site(tmp_path: Path) -> Iterator[Site]:
         copy = f"sqlite:///{tmp_path}/mirror.sqlite"
         inside = ("--write-networks", f"{MASTER}/32")
         with (
-            servers.running((*made.within("master"), *serve, *inside), url, tmp_path, token) as master,
+            servers.running((*made.within("master"), *serve, *inside), url, tmp_path / "server.log") as master,
             servers.running(
-                (*made.within("mirror"), *follow, "--database", copy), copy, tmp_path, "", log="mirror.log"
+                (*made.within("mirror"), *follow, "--database", copy), copy, tmp_path / "mirror.log"
             ) as mirror,
         ):
-            yield Site(made, master, mirror)
+            yield Site(made, master, mirror, {"CDB_USER": servers.USER, "CDB_TOKEN": token})
 
 
 def test_the_outside_reads_from_the_mirror_and_cannot_write(site: Site, tmp_path: Path) -> None:
@@ -126,7 +123,7 @@ def test_the_outside_reads_from_the_mirror_and_cannot_write(site: Site, tmp_path
     way; and where there is one, the master refuses."""
     (tmp_path / "t0.txt").write_text("1\n")
     assert site.add("master", MASTER_URL, tmp_path / "t0.txt").returncode == 0
-    servers.poll(lambda: site.get("outside", MIRROR_URL) == "1\n", 30)
+    servers.until(lambda: site.get("outside", MIRROR_URL) == "1\n", 30)
 
     refused = site.add("outside", MIRROR_URL, tmp_path / "t0.txt")
     assert (refused.returncode, refused.stdout) == (1, "")
@@ -158,7 +155,7 @@ def test_a_mirror_goes_on_while_its_link_is_down_and_catches_up(device: str, sit
     file = tmp_path / "t0.txt"
     file.write_text("1\n")
     assert site.add("master", MASTER_URL, file).returncode == 0
-    servers.poll(lambda: site.get("outside", MIRROR_URL) == "1\n", 30)
+    servers.until(lambda: site.get("outside", MIRROR_URL) == "1\n", 30)
 
     site.network.run(device, "ip", "link", "set", "inner", "down")
     file.write_text("2\n")
@@ -166,7 +163,7 @@ def test_a_mirror_goes_on_while_its_link_is_down_and_catches_up(device: str, sit
     if device == "master":
         site.network.run("master", "ip", "address", "add", f"{MASTER}/32", "dev", "lo")
     assert site.add("master", MASTER_URL, file).returncode == 0
-    servers.poll(lambda: f"following {MASTER_URL} failed" in site.mirror.log.read_text(), 90)
+    servers.until(lambda: f"following {MASTER_URL} failed" in site.mirror.log.read_text(), 90)
     assert site.get("outside", MIRROR_URL) == "1\n"
     shown = site.network.cdb("outside", MIRROR_URL, "status", "--json").stdout
     assert '"role": "mirror"' in shown
@@ -177,5 +174,5 @@ def test_a_mirror_goes_on_while_its_link_is_down_and_catches_up(device: str, sit
     if device == "master":
         site.network.run("master", "ip", "address", "delete", f"{MASTER}/32", "dev", "lo")
     site.network.run(device, "ip", "link", "set", "inner", "up")
-    servers.poll(lambda: site.get("outside", MIRROR_URL) == "2\n", 120)
-    servers.poll(lambda: f"{MASTER_URL} answers again" in site.mirror.log.read_text(), 10)
+    servers.until(lambda: site.get("outside", MIRROR_URL) == "2\n", 120)
+    servers.until(lambda: f"{MASTER_URL} answers again" in site.mirror.log.read_text(), 10)

@@ -125,7 +125,7 @@ def proxy(master: Master, ours: Certificates, tmp_path_factory: pytest.TempPathF
 
 def writer(proxy: Nginx, master: Master, **options: str) -> cdb.CalibrationSuperMouse:
     """The Python client of one who may write."""
-    return cdb.CalibrationSuperMouse(proxy.url, user=master.user, token=master.token, **options)  # type: ignore[arg-type]
+    return cdb.CalibrationSuperMouse(proxy.url, user=master.user, token=master.token, **options)
 
 
 def test_the_largest_payload_goes_through_and_back(proxy: Nginx, master: Master) -> None:

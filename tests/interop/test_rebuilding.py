@@ -4,7 +4,7 @@ from pathlib import Path
 
 import cdb
 from cdb_server.repository import Database, Tokens
-from tests import servers
+from tests import mirrors, servers
 from tests.test_deployment import run, section, typed, wait_for
 
 
@@ -25,7 +25,7 @@ def test_a_mirror_that_parted_is_compared_begun_anew_or_resumed(tmp_path: Path) 
         writer = cdb.CalibrationSuperMouse(master.url, user=master.user, token=master.token)
         writer.add_calibration("TOF1", "t0", "2016-03-01", b"1")
         given = {"MASTER": master.url, "CDB_DATABASE": copy, "CDB_BIND": "127.0.0.1:0"}
-        with servers.mirror(master.url, copy, tmp_path) as mirror:
+        with mirrors.mirror(master.url, copy, tmp_path) as mirror:
             wait_for(mirror, 1)
             shown = run(status.replace("http://127.0.0.1:8080", mirror.url), tmp_path)
             assert (shown.returncode, "seconds behind" in shown.stdout) == (0, True)
@@ -33,8 +33,8 @@ def test_a_mirror_that_parted_is_compared_begun_anew_or_resumed(tmp_path: Path) 
         # Another history.
         with servers.master(f"sqlite:///{other}/cdb.sqlite", other, "--workers", "1") as foreign:
             cdb.CalibrationSuperMouse(foreign.url, user=foreign.user, token=foreign.token).add_run(1, "2016-03-01")
-            with servers.mirror(foreign.url, copy, tmp_path) as mirror:
-                servers.poll(lambda: "stopped following" in cdb.Calibration(mirror.url).get_status().status, 30)
+            with mirrors.mirror(foreign.url, copy, tmp_path) as mirror:
+                servers.until(lambda: "stopped following" in cdb.Calibration(mirror.url).get_status().status, 30)
                 assert cdb.Calibration(mirror.url).get_current_calibration("TOF1", "t0").data == b"1"
                 assert run(compare, tmp_path, **{**given, "MASTER": foreign.url}).returncode == 1
         # Its master is back, and they do not part: it goes on.
@@ -42,13 +42,13 @@ def test_a_mirror_that_parted_is_compared_begun_anew_or_resumed(tmp_path: Path) 
         assert "timeout --preserve-status 20" in resume
         resumed = run(resume.replace(" 20 ", " 5 "), tmp_path, **given)
         assert (resumed.returncode, "mirror of" in resumed.stdout) == (0, True), resumed.stderr
-        with servers.mirror(master.url, copy, tmp_path) as mirror:
+        with mirrors.mirror(master.url, copy, tmp_path) as mirror:
             writer.add_calibration("TOF1", "t0", "2016-03-01", b"2")
             wait_for(mirror, 2)
             assert cdb.Calibration(mirror.url).get_status().status == "OK"
         # Begun anew.
         assert run(move, tmp_path).returncode == 0
-        with servers.mirror(master.url, copy, tmp_path) as mirror:
+        with mirrors.mirror(master.url, copy, tmp_path) as mirror:
             wait_for(mirror, 2)
         assert (tmp_path / "parted.sqlite").is_file()
 
@@ -63,7 +63,7 @@ def test_a_lost_master_is_rebuilt_from_a_mirror_and_the_others_follow(tmp_path: 
         stored = writer.add_calibration("TOF1", "t0", "2016-03-01", b"1")
         port = master.url.rpartition(":")[2]
         for copy in copies:
-            with servers.mirror(master.url, copy, tmp_path) as mirror:
+            with mirrors.mirror(master.url, copy, tmp_path) as mirror:
                 wait_for(mirror, 1)
                 assert run(status.replace("http://127.0.0.1:8080", mirror.url), tmp_path).returncode == 0
     (tmp_path / "cdb.sqlite").unlink()
@@ -76,7 +76,7 @@ def test_a_lost_master_is_rebuilt_from_a_mirror_and_the_others_follow(tmp_path: 
         fresh = Tokens(database).add("bob")
     with (
         servers.serving(url, tmp_path, fresh, "--workers", "1", "--bind", f"127.0.0.1:{port}") as master,
-        servers.mirror(master.url, copies[1], tmp_path) as mirror,
+        mirrors.mirror(master.url, copies[1], tmp_path) as mirror,
     ):
         assert cdb.Calibration(master.url).get_status().role == "master"
         assert cdb.Calibration(master.url).get_calibration_for_id(stored.id).record == stored

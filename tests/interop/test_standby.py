@@ -34,7 +34,7 @@ def replica(postgresql_cluster: str) -> Iterator[Standby]:
 def in_step(cluster: str, replica: Standby) -> None:
     """Wait until all that the primary has is replayed."""
     position = clusters.said(cluster, "SELECT pg_current_wal_lsn()")
-    servers.poll(lambda: bool(replica.say(f"SELECT pg_last_wal_replay_lsn() >= '{position}'")), 20)
+    servers.until(lambda: bool(replica.say(f"SELECT pg_last_wal_replay_lsn() >= '{position}'")), 20)
 
 
 def cut(replica: Standby) -> object:
@@ -42,14 +42,14 @@ def cut(replica: Standby) -> object:
     way = replica.say("SHOW primary_conninfo")
     replica.say("ALTER SYSTEM SET primary_conninfo = 'host=/nowhere'")
     replica.say("SELECT pg_reload_conf()")
-    servers.poll(lambda: replica.say("SELECT count(*) FROM pg_stat_wal_receiver") == 0, 20)
+    servers.until(lambda: replica.say("SELECT count(*) FROM pg_stat_wal_receiver") == 0, 20)
     return way
 
 
 def pause(replica: Standby) -> None:
     """What arrives is not replayed."""
     replica.say("SELECT pg_wal_replay_pause()")
-    servers.poll(lambda: replica.say("SELECT pg_get_wal_replay_pause_state()") == "paused", 20)
+    servers.until(lambda: replica.say("SELECT pg_get_wal_replay_pause_state()") == "paused", 20)
 
 
 def mend(replica: Standby, way: object) -> None:
@@ -90,7 +90,7 @@ def test_a_standby_is_served_as_a_mirror(
             pause(replica)
             try:
                 second = writer.add_calibration("STANDBY", "t0", "2016-03-01", b"2")
-                servers.poll(lambda: (reader.get_status().lag_seconds or 0) >= 1, 20)
+                servers.until(lambda: (reader.get_status().lag_seconds or 0) >= 1, 20)
                 status = reader.get_status()
                 assert status.serial == 1
                 assert status.complete_until < second.created
@@ -101,7 +101,7 @@ def test_a_standby_is_served_as_a_mirror(
                 assert reader.get_current_calibration("STANDBY", "t0", as_of=first.created).data == b"1"
             finally:
                 replica.say("SELECT pg_wal_replay_resume()")
-            servers.poll(lambda: reader.get_status().serial == 2, 20)
+            servers.until(lambda: reader.get_status().serial == 2, 20)
             assert reader.get_current_calibration("STANDBY", "t0").data == b"2"
             # Without waiting for the clock: what was committed before the last entry is all there.
             assert reader.get_current_calibration("STANDBY", "t0", as_of=second.created).data == b"2"
@@ -131,22 +131,22 @@ def test_an_idle_primary_is_heard_by_a_role_that_may(
         assert database.kind == "standby"
         assert before > MARCH
         clusters.said(postgresql_cluster, "SELECT pg_current_xact_id()")
-        servers.poll(advanced, 20)
+        servers.until(advanced, 20)
         assert reader.status().complete_until < datetime.now(UTC) - COMPLETE_AFTER
         clusters.said(postgresql_cluster, f"GRANT pg_read_all_stats TO {role}")
         in_step(postgresql_cluster, replica)
         for _ in range(3):
             before = reader.status().complete_until
-            servers.poll(advanced, 20)
+            servers.until(advanced, 20)
             assert reader.status().complete_until < datetime.now(UTC) - COMPLETE_AFTER
         # Cut off, it does not go on.
         way = cut(replica)
         stood = reader.status()
-        servers.poll(lambda: (reader.status().lag_seconds or 0) > (stood.lag_seconds or 0) + 1, 20)
+        servers.until(lambda: (reader.status().lag_seconds or 0) > (stood.lag_seconds or 0) + 1, 20)
         assert reader.status().complete_until == stood.complete_until
         mend(replica, way)
         before = stood.complete_until
-        servers.poll(advanced, 20)
+        servers.until(advanced, 20)
     replica.say("ALTER SYSTEM RESET wal_receiver_timeout")
     replica.say("SELECT pg_reload_conf()")
 
@@ -163,7 +163,7 @@ def test_what_is_replayed_after_a_question_began_is_not_complete_for_it(
         with database.read() as connection:
             assert head(connection).serial == 0
             written = writer.add_run(1, MARCH, None, author="alice").created
-            servers.poll(lambda: datetime.now(UTC) > written + COMPLETE_AFTER, 20)
+            servers.until(lambda: datetime.now(UTC) > written + COMPLETE_AFTER, 20)
             clusters.said(postgresql_cluster, "SELECT pg_current_xact_id()")
             in_step(postgresql_cluster, replica)
             assert head(connection).serial == 0

@@ -45,7 +45,7 @@ def test_what_was_counted_is_told_though_the_attempts_stop(caplog: pytest.LogCap
     """At the end of the period, without another attempt; then all begins anew."""
     told = asyncio.Event()
     watching = logging.Handler()
-    watching.emit = lambda record: told.set() if " more attempts " in record.getMessage() else None  # type: ignore[method-assign]
+    watching.emit = lambda record: told.set() if " more attempts " in record.getMessage() else None
 
     async def twice() -> None:
         attempts = Attempts(in_full=2, seconds=0.1)

@@ -80,7 +80,7 @@ class Side:
     def request(self, body: bytes, master: Master, **how: object) -> bytes:
         """The bytes of a request to this endpoint, with credentials where they are needed."""
         credentials = (master.user, master.token) if self.path == wire.WRITING else None
-        return wire.request(self.path, body, **{"credentials": credentials, **how})  # type: ignore[arg-type]
+        return wire.request(self.path, body, **{"credentials": credentials, **how})
 
 
 READ = Side(

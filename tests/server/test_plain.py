@@ -15,10 +15,10 @@ import cdb
 from cdb_server.http.plain import ASK_AGAIN, FOR_EVER
 from cdb_server.instants import UTC, spell
 from cdb_server.repository import Database, Tokens, Upload, Writer
-from tests import servers
+from tests import mirrors, servers
 from tests.fuzz import wire
 from tests.server.oracle import Clock
-from tests.servers import Master
+from tests.servers import Master, Server
 
 HOUR = timedelta(hours=1)
 START = datetime(2016, 3, 1, 8, tzinfo=UTC)
@@ -66,8 +66,8 @@ def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Master]:
         yield running
 
 
-def ask(master: Master, path: str, method: str = "GET", **headers: str) -> requests.Response:
-    return requests.request(method, master.url + path, headers=headers, timeout=10)
+def ask(server: Server, path: str, method: str = "GET", **headers: str) -> requests.Response:
+    return requests.request(method, server.url + path, headers=headers, timeout=10)
 
 
 def refused(answer: requests.Response, status: int) -> str:
@@ -169,7 +169,7 @@ def test_an_answer_that_may_be_kept_for_ever_is_given_for_ever(shared_master: Ma
 
 def wait_until_complete(master: Master, instant: datetime) -> None:
     """Until an as_of can be answered, some ten seconds after it."""
-    servers.poll(lambda: cdb.Calibration(master.url).get_status().complete_until >= instant, 20)
+    servers.until(lambda: cdb.Calibration(master.url).get_status().complete_until >= instant, 20)
 
 
 def test_an_answer_that_may_change_is_asked_for_again(shared_master: Master) -> None:
@@ -384,16 +384,16 @@ def test_a_body_where_none_is_looked_at_does_no_harm(path: str, past: Master) ->
     for body in ("Content-Length: 3\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"):
         with wire.Peer(past.url) as peer:
             assert peer.ask(f"{asked}{body}".encode()).status == expected
-    with socket.create_connection(tuple(past.url.removeprefix("http://").split(":")), 5) as slow:  # type: ignore[arg-type]
+    with socket.create_connection(tuple(past.url.removeprefix("http://").split(":")), 5) as slow:
         slow.sendall(f"{asked}Content-Length: 10\r\n\r\n".encode())
         assert slow.recv(100).startswith(f"HTTP/1.1 {expected} ".encode())
 
 
 def test_a_copy_says_how_old_its_knowledge_is_and_where_to_write(past: Master, tmp_path: Path) -> None:
     """CDB-Age on every answer, those that never change too. Writing is refused at once."""
-    with servers.mirror(past.url, f"sqlite:///{tmp_path}/mirror.sqlite", tmp_path) as mirror:
+    with mirrors.mirror(past.url, f"sqlite:///{tmp_path}/mirror.sqlite", tmp_path, "--workers", "1") as mirror:
         serial = cdb.Calibration(past.url).get_status().serial
-        servers.poll(lambda: cdb.Calibration(mirror.url).get_status().serial == serial, 20)
+        servers.until(lambda: cdb.Calibration(mirror.url).get_status().serial == serial, 20)
         as_of = spell(START + 100 * HOUR)
         for path, may_be_kept in (
             ("/cdb/v2/calibration/BYTES/t0", ASK_AGAIN),

@@ -54,9 +54,10 @@ def restore_command(file: Path, database: str) -> None:
     The database that stood there is kept under another name.
     """
     with shared.progress("verifying") as progress:
-        kept = restore(database, file, progress, lambda verification: click.echo(_told_of(verification)))
-    if kept:
-        click.echo(f"what was there is kept as {kept}", err=True)
+        restored = restore(database, file, progress)
+    click.echo(_told_of(restored.verification))
+    if restored.kept:
+        click.echo(f"what was there is kept as {restored.kept}", err=True)
     click.echo(
         f"{file} is in place as {database}. What was written after the backup is missing, and may be on mirrors. "
         "Tokens are those of the backup: see 'cdb-server token list'. Next: cdb-server serve",

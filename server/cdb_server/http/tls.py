@@ -80,7 +80,8 @@ class _Loop(uvloop.Loop):
         super().__init__()
         self._settings = settings
 
-    async def create_server(self, *args: Any, **kwargs: Any) -> asyncio.AbstractServer:  # type: ignore[override]  # as it comes
+    # uvloop's own has many more parameters, by name; whatever they are, all are passed on.
+    async def create_server(self, *args: Any, **kwargs: Any) -> asyncio.AbstractServer:  # type: ignore[override]
         if kwargs.get("ssl") is not None:
             kwargs["ssl_handshake_timeout"] = self._settings.header_deadline
             kwargs["ssl_shutdown_timeout"] = self._settings.stall_deadline

@@ -4,16 +4,16 @@ SQLite is copied by its online backup, PostgreSQL by its own programs pg_dump an
 under another name: nothing is deleted.
 """
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from cdb_server import instants
 from cdb_server.errors import DatabaseRefused
 from cdb_server.maintenance import postgresql, sqlite
-from cdb_server.maintenance.durable import new_file
 from cdb_server.maintenance.verification import Progress, Verification, verify
 from cdb_server.repository import Database, Inspection, parse_url
+from cdb_server.repository.durable import new_file
 
 
 class _Kind(Protocol):
@@ -41,17 +41,30 @@ def back_up(url: str, file: Path, progress: Progress = lambda done, of: None) ->
         raise DatabaseRefused(f"{file} already exists: name a new file")
     # Whatever is served under this name is one of ours, or there is no backup of it.
     Database.open(url, threads=1).close()
-    with new_file(file) as unfinished:
-        _kind(url).back_up(unfinished, progress)
+    try:
+        with new_file(file, 0o600) as unfinished:
+            _kind(url).back_up(unfinished, progress)
+    except FileExistsError:
+        raise DatabaseRefused(f"{file} already exists: name a new file") from None
+    except OSError as error:
+        raise DatabaseRefused(f"{file} cannot be written: {error.strerror}") from error
 
 
-def restore(
-    url: str, file: Path, progress: Progress = lambda done, of: None, told: Callable[[Verification], None] = print
-) -> str | None:
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A backup that is in place: what was looked at in it, and under which name the database before it is `kept`.
+
+    `kept` is None where there was none.
+    """
+
+    verification: Verification
+    kept: str | None
+
+
+def restore(url: str, file: Path, progress: Progress = lambda done, of: None) -> Restored:
     """Put a backup in the place of a database, once every byte of it is verified.
 
-    Returns the name under which the database that stood there is kept, None when there was none. Raises
-    DatabaseRefused, having replaced nothing, when the backup is damaged, foreign, or the database is in use.
+    Raises DatabaseRefused, having replaced nothing, when the backup is damaged, foreign, or the database is in use.
     """
     kind = _kind(url)
     try:
@@ -62,8 +75,7 @@ def restore(
                 found = "; ".join(verification.problems[:5])
                 raise DatabaseRefused(f"the backup {file} is damaged, and nothing was replaced: {found}")
             Inspection(database).mark_restored(instants.now())
-        told(verification)
-        return kind.take_over()
+        return Restored(verification, kind.take_over())
     finally:
         kind.discard()
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from cdb_server.errors import DatabaseRefused
 from cdb_server.instants import UTC
-from cdb_server.maintenance.durable import sync
 from cdb_server.maintenance.verification import Progress
+from cdb_server.repository.durable import sync
 
 HEADER = b"SQLite format 3\0"
 # Pages copied between two looks whether a writer waits: 16 MiB or so.

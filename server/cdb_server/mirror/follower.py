@@ -83,7 +83,9 @@ class Follower:
                 doubted, wait = True, INTERVAL
             except (cdb.CdbError, CdbError) as error:
                 failures += 1
-                wait = min(INTERVAL * 2**failures, LONGEST_WAIT) * (0.5 + random.random() / 2)  # noqa: S311  # mirrors shall not all come at once
+                # Mirrors shall not all come at once; nobody gains by guessing when.
+                spread = 0.5 + random.random() / 2  # noqa: S311
+                wait = min(INTERVAL * 2**failures, LONGEST_WAIT) * spread
                 if failures == 1:
                     log.warning("following %s failed, and is tried again: %s", self._master, error)
             ended.wait(wait)

@@ -1,6 +1,7 @@
 """The database behind the service, the only place with transactions: `Reader`, `Writer`, `Tokens` on a `Database`."""
 
-from cdb_server.repository.database import Database, name_of, parse_url
+from cdb_server.repository.connections import name_of, parse_url
+from cdb_server.repository.database import Database
 from cdb_server.repository.following import Following
 from cdb_server.repository.fuse import Fuse
 from cdb_server.repository.inspection import Inspection, Unreadable

@@ -1,33 +1,22 @@
-"""A database of ours by URL: made, opened and checked; reading and writing transactions on it.
+"""A database of ours: made, opened and checked; reading and writing transactions on it.
 
-SQLite runs with a rollback journal (TRUNCATE) and synchronous=EXTRA: an acknowledged write is on disk (rule 11), and
-the write-ahead log's fault with several processes, in SQLite before 3.51.3, does not arise. PostgreSQL reads in one
-snapshot; its writers lock one row first, so that serials are taken in commit order.
+Writers are alone: on SQLite by BEGIN IMMEDIATE, in turns. On PostgreSQL they lock one row first, so that serials are
+taken in commit order.
 """
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import quote
+from typing import Literal
 
-from sqlalchemy import (
-    URL,
-    Connection,
-    Engine,
-    create_engine,
-    event,
-    exc,
-    inspect,
-    make_url,
-    select,
-)
+from sqlalchemy import URL, Connection, Engine, exc, inspect, select
 
 from cdb_server import schema
 from cdb_server.errors import DatabaseRefused, Unavailable
-from cdb_server.repository import replication
+from cdb_server.repository import connections, replication
+from cdb_server.repository.connections import BUSY, engine_of, name_of, parse_url
+from cdb_server.repository.durable import new_file
 from cdb_server.repository.fuse import Fuse, is_disk_error
 from cdb_server.repository.turn import Turn
 
@@ -36,9 +25,6 @@ log = logging.getLogger(__name__)
 # What a database is to the process that serves it: a copy is a mirror's, which repeats its master's entries, or a hot
 # standby's, to which PostgreSQL itself replicates.
 Kind = Literal["master", "mirror", "standby"]
-
-# Seconds. A commit waits at most this long for readers on SQLite, a writer at most this long for another.
-BUSY = 5
 
 
 class Database:
@@ -52,20 +38,10 @@ class Database:
         self._fuse = fuse or Fuse()
         self._identity = _identity(file)
         self._turn = Turn(file.parent, BUSY) if file else None
-        postgresql = engine.dialect.name == "postgresql"
-        self._postgresql = postgresql
+        self._postgresql = engine.dialect.name == "postgresql"
         self.kind: Kind = "master"
-        self._reading = (
-            engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-            if postgresql
-            else engine
-        )
-        self._writing = (
-            # The default of the session is not enough: a connection that comes back to the pool is made READ WRITE.
-            engine.execution_options(isolation_level="READ COMMITTED", postgresql_readonly=read_only)
-            if postgresql
-            else engine.execution_options(cdb_begin="BEGIN IMMEDIATE")
-        )
+        self._reading = connections.reading(engine)
+        self._writing = connections.writing(engine, read_only=read_only)
 
     @classmethod
     def create(cls, url: str) -> None:
@@ -75,7 +51,7 @@ class Database:
             if parsed.get_backend_name() == "sqlite":
                 _create_sqlite(Path(str(parsed.database)))
             else:
-                engine = _engine(parsed, threads=1)
+                engine = engine_of(parsed, threads=1)
                 try:
                     with engine.begin() as connection:
                         taken = set(inspect(connection).get_table_names()) & set(schema.metadata.tables)
@@ -101,7 +77,7 @@ class Database:
                 f"there is no database {parsed.database}: make it with 'cdb-server init', or correct CDB_DATABASE"
             )
         file = Path(str(parsed.database)).absolute() if parsed.get_backend_name() == "sqlite" else None
-        database = cls(_engine(parsed, threads, read_only=read_only), file, fuse, read_only=read_only)
+        database = cls(engine_of(parsed, threads, read_only=read_only), file, fuse, read_only=read_only)
         with _for_operator(parsed):
             try:
                 database._check(parsed)
@@ -227,113 +203,31 @@ def _identity(file: Path | None) -> tuple[int, int] | None:
     return status and (status.st_dev, status.st_ino)
 
 
-def parse_url(url: str) -> URL:
-    """The database that an URL names. Raises DatabaseRefused for one that cannot be used."""
-    try:
-        parsed = make_url(url)
-    except exc.ArgumentError:
-        raise DatabaseRefused(f"{url!r} is not a database URL like sqlite:///cdb.sqlite") from None
-    backend = parsed.get_backend_name()
-    if backend == "postgresql":
-        return parsed.set(drivername="postgresql+psycopg")
-    if backend == "sqlite" and parsed.database and parsed.database != ":memory:":
-        return parsed
-    raise DatabaseRefused(
-        f"{name_of(parsed)} cannot be used: name a file, as sqlite:///cdb.sqlite, or postgresql://user@host/database"
-    )
-
-
-def name_of(url: URL) -> str:
-    """The URL as it may be shown: without its password."""
-    return url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
-
-
-def _engine(url: URL, threads: int, *, read_only: bool = False) -> Engine:
-    pool = {"pool_size": threads, "max_overflow": 2, "pool_timeout": BUSY}
-    if url.get_backend_name() == "sqlite":
-        # mode=rw: opening never makes an empty database where one was expected.
-        path = quote(os.path.abspath(str(url.database)))
-        engine = create_engine(
-            URL.create("sqlite", database=f"file:{path}", query={"mode": "rw", "uri": "true"}),
-            connect_args={"timeout": BUSY, "isolation_level": None},
-            **pool,
-        )
-        event.listen(engine, "connect", _prepare_sqlite)
-        if read_only:
-            event.listen(engine, "connect", _forbid_writing)
-        event.listen(engine, "begin", _begin_sqlite)
-    else:
-        options = {"options": "-c default_transaction_read_only=on"} if read_only else {}
-        engine = create_engine(url, connect_args={"connect_timeout": BUSY, **options}, pool_pre_ping=True, **pool)
-        event.listen(engine, "connect", _prepare_postgresql)
-    return engine
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    # A file of somebody else is left as it is: another journal mode would be written into it.
-    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'cdb_schema'").fetchone():
-        return
-    for pragma in ("journal_mode=TRUNCATE", "synchronous=EXTRA", "foreign_keys=ON", "recursive_triggers=ON"):
-        connection.execute(f"PRAGMA {pragma}").close()
-
-
-def _forbid_writing(connection: Any, _record: object) -> None:
-    # Not mode=ro: what a writer that was killed left half done, whoever reads next must undo, or nobody could read.
-    connection.execute("PRAGMA query_only=ON").close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get("cdb_begin", "BEGIN"))
-
-
-def _prepare_postgresql(connection: Any, _record: object) -> None:
-    # Rule 11 holds whatever the cluster's default: a commit that is not flushed is not acknowledged.
-    connection.execute(
-        "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
-    )
-    # Every query of ours goes from row to row along an index; statistics, old or none, must not lead to another plan.
-    for plan in ("seqscan", "hashjoin", "mergejoin"):
-        connection.execute(f"SET enable_{plan} = off")
-    connection.execute("SET jit = off")
-    connection.commit()
-
-
 def _create_tables(connection: Connection) -> None:
     schema.metadata.create_all(connection)
     connection.execute(schema.cdb_schema.insert().values(version=schema.VERSION))
 
 
 def _create_sqlite(path: Path) -> None:
-    # Made whole under another name, then linked: nobody ever sees half a database, and no file is written over.
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    # The link by which the file gets its name refuses as well, but only once all the work is done.
     if path.exists():
-        raise DatabaseRefused(f"{path} already exists: name a new file, or serve this one")
+        raise _taken(path)
     try:
-        try:
-            unfinished.touch(exist_ok=False)
-            engine = _engine(URL.create("sqlite", database=str(unfinished)), threads=1)
+        with new_file(path) as unfinished:
+            engine = engine_of(URL.create("sqlite", database=str(unfinished)), threads=1)
             try:
                 with engine.begin() as connection:
                     _create_tables(connection)
             finally:
                 engine.dispose()
-            os.link(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-        _sync_folder(path.parent)
     except FileExistsError:
-        raise DatabaseRefused(f"{path} already exists: name a new file, or serve this one") from None
+        raise _taken(path) from None
     except OSError as error:
         raise DatabaseRefused(f"{path} cannot be made: {error.strerror}") from error
 
 
-def _sync_folder(folder: Path) -> None:
-    """Put the names in a folder on disk: a file whose name is lost is lost, with all that is written into it."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _taken(path: Path) -> DatabaseRefused:
+    return DatabaseRefused(f"{path} already exists: name a new file, or serve this one")
 
 
 @contextmanager

@@ -58,6 +58,7 @@ class Turn:
                 except BlockingIOError:
                     if time.monotonic() > deadline:
                         raise _too_many() from None
+                    # flock itself would wait without end, and no other call waits for a lock with a deadline.
                     time.sleep(LOOK)
 
     def _leave_gate(self) -> None:

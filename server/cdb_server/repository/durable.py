@@ -5,29 +5,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cdb_server.errors import DatabaseRefused
-
 
 @contextmanager
-def new_file(path: Path) -> Iterator[Path]:
-    """An empty file, for its owner alone, that gets the name `path` when the block has filled it.
+def new_file(path: Path, mode: int = 0o666) -> Iterator[Path]:
+    """An empty file that gets the name `path` once the block has filled it; of its `mode` umask takes what it takes.
 
-    Raises DatabaseRefused when there is a file of that name or the disk fails; nothing is left of it then.
+    Nobody ever sees half of it, and no file is written over. Raises OSError when the disk fails, and FileExistsError
+    when there is a file of that name; nothing half done is left then.
     """
     path = path.absolute()
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
         yield unfinished
         sync(unfinished)
         os.link(unfinished, path)
-        sync(path.parent)
-    except FileExistsError:
-        raise DatabaseRefused(f"{path} already exists: name a new file") from None
-    except OSError as error:
-        raise DatabaseRefused(f"{path} cannot be written: {error.strerror}") from error
     finally:
         unfinished.unlink(missing_ok=True)
+    # A file whose name is lost is lost, with all that is written into it.
+    sync(path.parent)
 
 
 def sync(path: Path) -> None:
