@@ -1,6 +1,7 @@
 """A SOAP service over HTTP: its WSDL by GET, its operations by POST."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from cdb_server.settings import Settings
 from cdb_server.soap import Answer, Endpoint
 
 XML = "text/xml; charset=utf-8"
+# The sha256s of payloads that the caller has: an answer need not bring them.
+HAVE = "CDB-Have"
+SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
 
 Result = TypeVar("Result")
 
@@ -89,12 +93,13 @@ class Service:
         media.check_headers(request.headers)
         body = await receive_body(request, self._settings)
         media.check_body(body)
-        return await self._in_thread(lambda: self._answered(body, request.headers.get("soapaction", ""), author))
+        held = frozenset(SHA256.findall(request.headers.get(HAVE, "")))
+        return await self._in_thread(lambda: self._answered(body, request.headers.get("soapaction", ""), author, held))
 
-    def _answered(self, body: bytes, soap_action: str, author: str) -> Response:
+    def _answered(self, body: bytes, soap_action: str, author: str, held: frozenset[str]) -> Response:
         # An answer knows the journal at least as far as it says: looked at before a question, after a write.
         known = {} if self._writers else knowledge.headers(self._reader)
-        response = _soap(self._endpoint.answer(body, soap_action, author))
+        response = _soap(self._endpoint.answer(body, soap_action, author, held))
         response.headers.update(known or knowledge.headers(self._reader))
         return response
 
@@ -117,4 +122,5 @@ class Service:
 
 
 def _soap(answer: Answer) -> Response:
-    return Response(answer.body, 500 if answer.fault else 200, media_type=XML)
+    # A cache that keeps answers to POST must not give one without its payload to who has it not.
+    return Response(answer.body, 500 if answer.fault else 200, {"Vary": HAVE}, XML)

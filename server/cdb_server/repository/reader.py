@@ -1,6 +1,6 @@
 """What can be asked of a database: rules 3 to 7 and 13, one consistent moment an answer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -29,6 +29,8 @@ Made = TypeVar("Made")
 class Reader:
     """Answers about calibrations and runs. Instants are aware datetimes, data is bytes.
 
+    `held` are the sha256s of payloads that the caller has: an answer with one of these comes without its data.
+
     Every method that takes `as_of` raises AsOfNotReached when it lies after `complete_until`; every method raises
     Unavailable when the database cannot be read, and InvalidArgument for a value that cannot be accepted.
     """
@@ -42,37 +44,52 @@ class Reader:
         self._max_entries = max_entries
 
     def calibration_for_date(
-        self, device_name: str, calibration_type: str, date: datetime, as_of: datetime | None = None
+        self,
+        device_name: str,
+        calibration_type: str,
+        date: datetime,
+        as_of: datetime | None = None,
+        held: Collection[str] = (),
     ) -> CalibrationRecord:
         """Rule 3, with data. Raises CalibrationNotFound and DamagedPayload."""
         device_name, calibration_type = model.device_name(device_name), model.calibration_type(calibration_type)
         with self._database.read() as connection:
             upto = self._upto(connection, as_of)
-            return self._applying(connection, device_name, calibration_type, date, upto, date=date, as_of=as_of)
+            found = self._applying(connection, device_name, calibration_type, date, upto, date=date, as_of=as_of)
+            return self._with_data(connection, found, held)
 
     def current_calibration(
-        self, device_name: str, calibration_type: str, as_of: datetime | None = None
+        self, device_name: str, calibration_type: str, as_of: datetime | None = None, held: Collection[str] = ()
     ) -> CalibrationRecord:
         """Rule 4: the resolution at the present instant; with as_of, at as_of. Raises as calibration_for_date."""
         device_name, calibration_type = model.device_name(device_name), model.calibration_type(calibration_type)
         with self._database.read() as connection:
             upto = self._upto(connection, as_of)
             instant = self._clock() if as_of is None else as_of
-            return self._applying(connection, device_name, calibration_type, instant, upto, date=None, as_of=as_of)
+            found = self._applying(connection, device_name, calibration_type, instant, upto, date=None, as_of=as_of)
+            return self._with_data(connection, found, held)
 
     def calibration_for_run(
-        self, device_name: str, calibration_type: str, run_number: int, as_of: datetime | None = None
+        self,
+        device_name: str,
+        calibration_type: str,
+        run_number: int,
+        as_of: datetime | None = None,
+        held: Collection[str] = (),
     ) -> CalibrationRecord:
         """Rule 5: the resolution at the run's start. Raises RunNotFound, and as calibration_for_date."""
         device_name, calibration_type = model.device_name(device_name), model.calibration_type(calibration_type)
         with self._database.read() as connection:
             upto = self._upto(connection, as_of)
             start = self._run(connection, run_number, upto, as_of).start_time
-            return self._applying(
+            found = self._applying(
                 connection, device_name, calibration_type, start, upto, date=start, run_number=run_number, as_of=as_of
             )
+            return self._with_data(connection, found, held)
 
-    def calibration_for_id(self, id: int, as_of: datetime | None = None) -> CalibrationRecord:
+    def calibration_for_id(
+        self, id: int, as_of: datetime | None = None, held: Collection[str] = ()
+    ) -> CalibrationRecord:
         """One calibration, superseded and withdrawn ones too, with data. Raises as calibration_for_date."""
         model.number("id", id)
         with self._database.read() as connection:
@@ -80,7 +97,7 @@ class Reader:
             found = record(connection, calibration.c.id == id, upto)
             if found is None:
                 raise CalibrationNotFound("get_ids and get_history tell which ids there are", id=id, as_of=as_of)
-            return self._with_data(connection, found)
+            return self._with_data(connection, found, held)
 
     def ids(
         self, start_time: datetime, stop_time: datetime | None = None, as_of: datetime | None = None
@@ -203,9 +220,11 @@ class Reader:
                 calibration_type=calibration_type,
                 **asked,
             )
-        return self._with_data(connection, found)
+        return found
 
-    def _with_data(self, connection: Connection, found: CalibrationRecord) -> CalibrationRecord:
+    def _with_data(self, connection: Connection, found: CalibrationRecord, held: Collection[str]) -> CalibrationRecord:
+        if found.sha256 in held:
+            return found
         return replace(found, data=_proved(found.sha256, _data(connection, found.sha256)))
 
     def _run(self, connection: Connection, run_number: int, upto: int | None, as_of: datetime | None) -> Run:

@@ -21,12 +21,13 @@ logging.getLogger("spyne").setLevel(logging.CRITICAL + 1)
 
 @dataclass(slots=True)
 class Call:
-    """What an operation works with: where to read and write, and who asks."""
+    """What an operation works with: where to read and write, who asks, and the sha256s of payloads that they have."""
 
     reader: Reader | None
     writer: Writer | None
     max_payload: int
     author: str
+    held: frozenset[str]
     operation: Any = None
 
 
@@ -65,12 +66,12 @@ class Endpoint:
         self._max_payload = max_payload
         self._server = ServerBase(_Application([service], NAMESPACE, in_protocol=Protocol(), out_protocol=Protocol()))
 
-    def answer(self, body: bytes, soap_action: str, author: str = "") -> Answer:
+    def answer(self, body: bytes, soap_action: str, author: str = "", held: frozenset[str] = frozenset()) -> Answer:
         """Answer a request. `soap_action` is that header's value, `author` the user whose token was shown.
 
-        Raises nothing: what goes wrong is a fault.
+        A payload of which the sha256 is among `held` is left out. Raises nothing: what goes wrong is a fault.
         """
-        call = Call(self._reader, self._writer, self._max_payload, author)
+        call = Call(self._reader, self._writer, self._max_payload, author, held)
         initial = MethodContext(self._server, MethodContext.SERVER)
         initial.udc = call
         try:

@@ -31,7 +31,7 @@ class Calibration(ServiceBase):
         faults=(t.CalibrationNotFound, t.RunNotFound, t.Integrity, t.AsOfNotReached),
     )
     def get_calibration_for_run(ctx: Any, device_name: Any, calibration_type: Any, run_number: Any, as_of: Any) -> Any:
-        return ctx.udc.reader.calibration_for_run(device_name, calibration_type, run_number, as_of)
+        return ctx.udc.reader.calibration_for_run(device_name, calibration_type, run_number, as_of, ctx.udc.held)
 
     @_operation(
         *Key,
@@ -42,7 +42,7 @@ class Calibration(ServiceBase):
         faults=(t.CalibrationNotFound, t.Integrity, t.AsOfNotReached),
     )
     def get_calibration_for_date(ctx: Any, device_name: Any, calibration_type: Any, date: Any, as_of: Any) -> Any:
-        return ctx.udc.reader.calibration_for_date(device_name, calibration_type, date, as_of)
+        return ctx.udc.reader.calibration_for_date(device_name, calibration_type, date, as_of, ctx.udc.held)
 
     @_operation(
         *Key,
@@ -52,7 +52,7 @@ class Calibration(ServiceBase):
         faults=(t.CalibrationNotFound, t.Integrity, t.AsOfNotReached),
     )
     def get_current_calibration(ctx: Any, device_name: Any, calibration_type: Any, as_of: Any) -> Any:
-        return ctx.udc.reader.current_calibration(device_name, calibration_type, as_of)
+        return ctx.udc.reader.current_calibration(device_name, calibration_type, as_of, ctx.udc.held)
 
     @_operation(
         t.Id,
@@ -62,7 +62,7 @@ class Calibration(ServiceBase):
         faults=(t.CalibrationNotFound, t.Integrity, t.AsOfNotReached),
     )
     def get_calibration_for_id(ctx: Any, id: Any, as_of: Any) -> Any:
-        return ctx.udc.reader.calibration_for_id(id, as_of)
+        return ctx.udc.reader.calibration_for_id(id, as_of, ctx.udc.held)
 
     @_operation(
         t.Instant,
