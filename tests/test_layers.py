@@ -24,6 +24,9 @@ CLIENT_LAYERS = (
     ("cli",),
     ("calibration",),
     ("_soap", "_answers", "_arguments"),
+    ("_servers", "_http", "_serials"),
+    ("_reasons", "_deadline"),
+    ("_failures",),
     ("records", "_instants"),
     ("_exceptions",),
 )
@@ -98,7 +101,8 @@ def test_client_and_server_do_not_know_each_other() -> None:
         ("uvicorn", SERVER, "http"),
         ("click", SERVER, "cli"),
         ("zeep", CLIENT, "_soap.py"),
-        ("requests", CLIENT, "_soap.py"),
+        ("requests", CLIENT, "_http.py"),
+        ("urllib3", CLIENT, "_http.py"),
         ("click", CLIENT, "cli"),
     ],
 )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from cdb._answers import check_is_of, record_of
-from cdb._arguments import addresses, number, present, text, upload
+from cdb._answers import content_of, payload_of, record_of
+from cdb._arguments import addresses, number, present, seconds, serial, text, upload
 from cdb._exceptions import Integrity, InvalidArgument, NotAuthorised
 from cdb._instants import Instant, instant, spell
+from cdb._serials import Floor
 from cdb.records import CalibrationRecord, CalibrationText, Device, JournalEntry, Preview, Run, Status
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 AsOf = Instant | Literal["now"] | None
 
 DEFAULT_SERVER = "http://localhost:8080"
+DEFAULT_TIMEOUT = 30.0
+
+Answer = TypeVar("Answer")
 
 
 class Calibration:
@@ -35,21 +38,34 @@ class Calibration:
     """
 
     def __init__(
-        self, servers: str | Sequence[str] | None = None, *, client_cert: str | None = None, timeout: float = 30.0
+        self,
+        servers: str | Sequence[str] | None = None,
+        *,
+        client_cert: str | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        min_serial: int = 0,
+        retry: bool = True,
     ) -> None:
         """Servers by base URL, in order of preference, several in one text apart by spaces.
 
         Without, those of `CDB_SERVER`; without that, http://localhost:8080. `client_cert` is a PEM file with the
         certificate to show, where a server asks for one, and its key; without, that of `CDB_CLIENT_CERT`, if any.
-        `timeout` bounds each call, in seconds.
+        `timeout` bounds each call, in seconds: until then servers that cannot be reached, or that cannot answer now,
+        are asked again, unless `retry` is false. With `min_serial`, an answer counts only when its server holds the
+        journal at least up to there; servers that are behind are passed over, and asked again.
         """
         named = os.environ.get("CDB_SERVER") or DEFAULT_SERVER if servers is None else servers
         self._servers = addresses(named)
-        if not isinstance(timeout, int | float) or timeout <= 0:
-            raise InvalidArgument(f"timeout must be a number of seconds, not {timeout!r}", argument="timeout")
-        self._timeout = timeout
+        self._timeout = seconds("timeout", timeout)
+        self._retry = retry
+        self._known = Floor(serial("min_serial", min_serial))
         self._client_cert = os.environ.get("CDB_CLIENT_CERT") or None if client_cert is None else client_cert
         self._reading: Service | None = None
+
+    @property
+    def min_serial(self) -> int:
+        """What an answer must know of the journal, at least; to be handed to another client."""
+        return self._known.serial
 
     def get_calibration_for_run(
         self, device_name: str, calibration_type: str, run_number: int, as_of: AsOf = None
@@ -156,46 +172,34 @@ class Calibration:
 
         Raises PayloadNotFound, and Integrity when other bytes came.
         """
-        data: bytes = self._ask("get_payload", sha256=text("sha256", sha256)) or b""
-        if hashlib.sha256(data).hexdigest() != sha256.lower():
-            raise Integrity(
-                f"the payload {sha256} arrived damaged, in {len(data)} bytes: ask again, or ask another server",
-                sha256=sha256,
-            )
-        return data
+        return self._ask_for(lambda answer: payload_of(answer, sha256), "get_payload", sha256=text("sha256", sha256))
 
     def get_status(self) -> Status:
         """What the server says of itself."""
         return record_of(Status, self._ask("get_status"))
 
     def _content(self, operation: str, **arguments: Any) -> CalibrationText:
-        answer = self._ask(operation, **arguments)
-        record = record_of(CalibrationRecord, answer)
-        check_is_of(record, arguments)
-        data = answer.data or b""
-        # "The sha256 travels with every calibration and is checked […] by the client. On mismatch: an error, never
-        # the data."
-        if len(data) != record.size or hashlib.sha256(data).hexdigest() != record.sha256:
-            raise Integrity(
-                f"calibration {record.id} arrived damaged: {len(data)} bytes received, {record.size} of sha256 "
-                f"{record.sha256} expected; ask again, or ask another server",
-                sha256=record.sha256,
-            )
-        return CalibrationText(record, data)
+        return self._ask_for(lambda answer: content_of(answer, arguments), operation, **arguments)
 
     def _records(self, operation: str, **arguments: Any) -> list[CalibrationRecord]:
         return [record_of(CalibrationRecord, found) for found in self._ask(operation, **arguments) or ()]
 
     def _ask(self, operation: str, **arguments: Any) -> Any:
+        return self._ask_for(_as_it_is, operation, **arguments)
+
+    def _ask_for(self, made: Callable[[Any], Answer], operation: str, **arguments: Any) -> Answer:
+        """What is made of the answer; where that raises Integrity or ServerUnreachable, another answer is asked for."""
         if self._reading is None:
             self._reading = self._service("calibration.wsdl", "/cdb/v2/calibration", None)
-        return self._reading.call(operation, **present(arguments))
+        return self._reading.call(operation, made, **present(arguments))
 
     def _service(self, wsdl: str, path: str, auth: tuple[str, str] | None) -> Service:
         # Late, so that to import cdb and to make a client costs next to nothing.
         from cdb._soap import Service
 
-        return Service(wsdl, path, self._servers, auth, self._client_cert, self._timeout)
+        return Service(
+            wsdl, path, self._servers, auth, self._client_cert, self._timeout, self._known, retry=self._retry
+        )
 
     def _as_of(self, as_of: AsOf) -> str | None:
         if as_of is None:
@@ -222,10 +226,15 @@ class CalibrationSuperMouse(Calibration):
         user: str | None = None,
         token: str | None = None,
         client_cert: str | None = None,
-        timeout: float = 30.0,
+        timeout: float = DEFAULT_TIMEOUT,
+        min_serial: int = 0,
+        retry: bool = True,
     ) -> None:
-        """As Calibration, for a user with a token; without, those of `CDB_USER` and `CDB_TOKEN`."""
-        super().__init__(servers, client_cert=client_cert, timeout=timeout)
+        """As Calibration, for a user with a token; without, those of `CDB_USER` and `CDB_TOKEN`.
+
+        Each acknowledged write raises `min_serial`, so that what is read afterwards knows of it, from whatever server.
+        """
+        super().__init__(servers, client_cert=client_cert, timeout=timeout, min_serial=min_serial, retry=retry)
         self._user = os.environ.get("CDB_USER", "") if user is None else user
         self._token = os.environ.get("CDB_TOKEN", "") if token is None else token
         if not (self._user.isascii() and self._token.isascii()):
@@ -287,4 +296,8 @@ class CalibrationSuperMouse(Calibration):
             self._writing = self._service(
                 "calibration_supermouse.wsdl", "/cdb/v2/calibrationSuperMouse", (self._user, self._token)
             )
-        return self._writing.call(operation, **present(arguments))
+        return self._writing.call(operation, _as_it_is, **present(arguments))
+
+
+def _as_it_is(answer: Any) -> Any:
+    return answer
