@@ -1,6 +1,7 @@
 """What happens to answers on their way: a call ends with the right bytes or a typed error, and in time."""
 
 import base64
+import gc
 import hashlib
 import os
 import ssl
@@ -35,7 +36,7 @@ def recorded(shared_master: Master) -> Recorded:
 @pytest.mark.parametrize("kind", ["cut", "flip"])
 def test_an_answer_spoiled_anywhere_is_asked_for_again(recorded: Recorded, kind: str) -> None:
     """At every byte of its headers, the ends of its body, and some between; `make hostile` does every byte."""
-    outcome = sweep.spoiled(recorded, sweep.sample(recorded, kind), seconds=2.2)
+    outcome = sweep.waiting(recorded, sweep.sample(recorded, kind), seconds=2.2)
     assert set(outcome.counts) == {"right"}, outcome
 
 
@@ -44,15 +45,13 @@ def test_an_answer_spoiled_thrice_comes_right_at_the_fourth_try(recorded: Record
     places = [0, 9, 40, recorded.head + 1, 5_000]
     for kind in ("cut", "reset", "flip"):
         faults = [Fault(kind, at) for at in places]  # type: ignore[arg-type]
-        assert set(sweep.spoiled(recorded, faults, times=3).counts) == {"right"}
+        assert set(sweep.waiting(recorded, faults, times=3).counts) == {"right"}
 
 
 def test_a_server_that_stalls_once_is_asked_again(recorded: Recorded) -> None:
     """Half of the time is left for that."""
     faults = [Fault("stall", at) for at in (0, 12, recorded.head, 3_000, len(recorded.answer) - 1)]
-    with ThreadPoolExecutor(len(faults)) as threads:
-        outcomes = list(threads.map(lambda fault: sweep.spoiled(recorded, [fault]), faults))
-    assert [set(outcome.counts) for outcome in outcomes] == [{"right"}] * len(faults)
+    assert set(sweep.waiting(recorded, faults).counts) == {"right"}
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +66,8 @@ def over_tls(ours: Certificates, tmp_path_factory: pytest.TempPathFactory) -> It
     folder = tmp_path_factory.mktemp("tls")
     with servers.master(f"sqlite:///{folder}/cdb.sqlite", folder, *ours.flags, "--workers", "1") as running:
         yield running
+        # The server waits for the ends of connections that clients keep.
+        gc.collect()
 
 
 @pytest.mark.parametrize("kind", ["stall", "trickle"])
@@ -184,4 +185,4 @@ def test_an_unproven_answer_is_taken_and_a_disproved_one_is_not() -> None:
             server(lambda connection: connection.sendall(http(content, status, "text/xml", *headers))) as url,  # noqa: B023
             pytest.raises(cdb.ServerUnreachable),
         ):
-            cdb.Calibration(url, timeout=1).get_calibration_for_id(1)
+            cdb.Calibration(url, timeout=0.3).get_calibration_for_id(1)

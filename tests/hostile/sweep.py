@@ -97,11 +97,13 @@ def spoiled(recorded: Recorded, faults: Iterable[Fault], times: int = 1, seconds
     return outcome
 
 
-def waiting(recorded: Recorded, faults: Sequence[Fault], times: int) -> Outcome:
-    """The same for faults of which each call waits: some calls at a time."""
+def waiting(recorded: Recorded, faults: Sequence[Fault], times: int = 1, seconds: float = SECONDS) -> Outcome:
+    """The same for faults for which calls wait: some calls at a time."""
     outcome = Outcome()
     with ThreadPoolExecutor(WAITING) as threads:
-        for done in threads.map(lambda part: spoiled(recorded, part, times), shares(faults, 4)):
+        # Neighbours are waited for alike: each thread gets some of everywhere.
+        parts = [faults[start::WAITING] for start in range(min(WAITING, len(faults)))]
+        for done in threads.map(lambda part: spoiled(recorded, part, times, seconds), parts):
             outcome.add(done)
     return outcome
 
