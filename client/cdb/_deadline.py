@@ -91,7 +91,7 @@ def connected(host: str, port: int, options: Sequence[tuple[Any, ...]], clock: C
     All of them together get CONNECT_SECONDS, and each leaves the others their share: where one is a dead end, as IPv6
     often is, the next is reached.
     """
-    end = time.monotonic() + min(CONNECT_SECONDS, clock.left())
+    end = time.monotonic() + min(CONNECT_SECONDS, clock.wait())
     found = _resolved(host, port, end - time.monotonic())
     refused: OSError = OSError("the host has no address")
     for position, (family, kind, protocol, _, address) in enumerate(found):
@@ -105,7 +105,7 @@ def connected(host: str, port: int, options: Sequence[tuple[Any, ...]], clock: C
             sock.settimeout(left / (len(found) - position))
             sock.connect(address)
             # For the handshake of TLS, as a whole.
-            sock.settimeout(min(CONNECT_SECONDS, clock.left()))
+            sock.settimeout(min(CONNECT_SECONDS, clock.wait()))
         except OSError as error:
             sock.close()
             refused = error

@@ -195,7 +195,7 @@ class _Connection(urllib3.connection.HTTPConnection):
     def send(self, data: Any) -> None:
         if self.sock is None:
             self.connect()
-        _deadline.send(self.sock, bytes(data), self._clock)
+        _deadline.send(self.sock, data, self._clock)
 
 
 class _TlsConnection(_Connection, urllib3.connection.HTTPSConnection):

@@ -57,20 +57,16 @@ class Servers:
         asked = [server for server in self._servers if not self._rests(server)] or self._servers
         while True:
             for position, server in enumerate(asked):
-                repeat = True
-                while repeat:
-                    share = call.share(len(asked) - position)
-                    if share is None:
-                        break
+                while (share := call.share(len(asked) - position)) is not None:
                     try:
                         answer = question(server, share)
                     except Failed as failed:
                         call.failed(server, failed)
-                        repeat = self._retry and call.may_repeat(server)
                         if not failed.sound:
                             _resting[server + self._path] = time.monotonic() + REST_SECONDS * _jitter()
-                        if repeat:
-                            log.info("%s; it is asked again", failed.error.message)
+                        if not (self._retry and call.may_repeat(server)):
+                            break
+                        log.info("%s; it is asked again", failed.error.message)
                     else:
                         _resting.pop(server + self._path, None)
                         return answer

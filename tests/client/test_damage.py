@@ -104,6 +104,24 @@ def test_no_call_outlasts_its_deadline(
     assert came[0][1] == "unreachable"
 
 
+def test_a_tls_connection_spoiled_anywhere_is_made_again(
+    over_tls: Master, ours: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Byte 3 is the length of the server's first record: it makes the client wait for more than comes."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", ours.ca)
+    writer = cdb.CalibrationSuperMouse(over_tls.url, user=over_tls.user, token=over_tls.token)
+    id = writer.add_calibration("spoiled tls", "t0", "2016-03-01", b"tls").id
+
+    def ask(fault: Fault) -> bytes:
+        with faulty(over_tls.url) as proxy:
+            proxy.spoil(fault)
+            return cdb.Calibration(proxy.url, timeout=6).get_calibration_for_id(id).data
+
+    faults = [Fault("flip", at, 1 << at % 8) for at in (0, 1, 3, 5, 9, 50, 130, 700, 1_200, 1_800, 2_200)]
+    with ThreadPoolExecutor(4) as threads:
+        assert set(threads.map(ask, faults)) == {b"tls"}
+
+
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_server_that_does_not_read_ends_an_upload_in_time(
     scheme: str, ours: Certificates, monkeypatch: pytest.MonkeyPatch
