@@ -52,7 +52,7 @@ class Servers:
         """
         if not self._servers:
             raise errors.ServerUnreachable("no server is named: set CDB_SERVER, or name one")
-        call = _Call(time.monotonic() + self._timeout)
+        call = _Call(time.monotonic() + self._timeout, rounds=2 if self._retry else 1)
         pause = PAUSE_SECONDS
         asked = [server for server in self._servers if not self._rests(server)] or self._servers
         while True:
@@ -114,8 +114,9 @@ class Servers:
 class _Call:
     """What has become of one call so far."""
 
-    def __init__(self, end: float) -> None:
+    def __init__(self, end: float, rounds: int) -> None:
         self._end = end
+        self._rounds = rounds
         self.failures: dict[str, errors.CdbError] = {}
         self.tries: Counter[str] = Counter()
         self.hopeless: set[str] = set()
@@ -126,14 +127,14 @@ class _Call:
         return self._end - time.monotonic()
 
     def share(self, servers: int) -> Share | None:
-        """What the first of so many servers may take: the others get as much, and so does one more try.
+        """What the first of so many servers may take: the others get as much, and so does one more try, if any.
 
         None where too little is left. While an answer flows, the last may take all.
         """
         left = self.left()
         if left < LEAST_SECONDS and self.failures:
             return None
-        patience = left / (servers + 1)
+        patience = left / (servers + self._rounds - 1)
         return Share(time.monotonic() + left / servers, patience if patience >= LEAST_PATIENCE else left / servers)
 
     def failed(self, server: str, failed: Failed) -> None:
