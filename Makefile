@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.cdb-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint test-all interop fuzz crash-test clean
+.PHONY: help demo test lint test-all interop fuzz crash-test hostile clean
 
 help:  ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ crash-test: $(READY)  ## Kill the server under load, CYCLES=2000 times, and chec
 	tests/crash/install
 	$(BIN)/python -m pytest tests/crash
 	$(BIN)/python -m tests.crash --cycles $(CYCLES) --seed $(SEED)
+
+hostile: $(READY)  ## Spoil answers at every byte on their way to the client, and check that none is wrong, short or late
+	$(BIN)/python -m tests.hostile
 
 clean:  ## Remove what the targets above made
 	rm -rf .venv .venvs demo-data build tests/interop/build .mypy_cache .pytest_cache .ruff_cache .hypothesis

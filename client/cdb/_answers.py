@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime, timezone
 from typing import Any, TypeVar
 
-from cdb._exceptions import InvalidArgument, ServerUnreachable
+from cdb._exceptions import Integrity, InvalidArgument, ServerUnreachable
 from cdb._instants import instant, spell
 from cdb._questions import Question
 from cdb.records import CalibrationRecord, Device, JournalEntry, Preview, Run, RunRange, Status
@@ -32,6 +34,37 @@ def answer_of(question: Question, answered: Any) -> Answer:
     answer = record_of(_OF_ONE.get(question.operation, CalibrationRecord), answered)
     _check_is_to(question, answer)
     return answer
+
+
+def content_of(question: Question, answered: Any, held: Sequence[str]) -> tuple[CalibrationRecord, bytes | None]:
+    """A calibration and its bytes, None where they were left out, for their sha256 is one of `held`.
+
+    Raises Integrity for other bytes, ServerUnreachable for another answer.
+    """
+    record: CalibrationRecord = answer_of(question, answered)
+    if answered.data is None and record.sha256 in held:
+        return record, None
+    data = answered.data or b""
+    # "The sha256 travels with every calibration and is checked […] by the client. On mismatch: an error, never the
+    # data."
+    if len(data) != record.size or hashlib.sha256(data).hexdigest() != record.sha256:
+        raise Integrity(
+            f"calibration {record.id} arrived damaged: {len(data)} bytes received, {record.size} of sha256 "
+            f"{record.sha256} expected; ask again, or ask another server",
+            sha256=record.sha256,
+        )
+    return record, data
+
+
+def payload_of(answered: Any, sha256: str) -> bytes:
+    """The bytes of a payload. Raises Integrity for other bytes."""
+    data: bytes = answered or b""
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise Integrity(
+            f"the payload {sha256} arrived damaged, in {len(data)} bytes: ask again, or ask another server",
+            sha256=sha256,
+        )
+    return data
 
 
 def record_of(kind: type[Record], answered: Any) -> Record:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -24,6 +25,20 @@ def number(argument: str, value: int) -> int:
         return operator.index(value)
     except TypeError:
         raise InvalidArgument(f"{argument} must be an int, not {value!r}", argument=argument) from None
+
+
+def serial(argument: str, value: int) -> int:
+    """A place in the journal, or 0 for before its first entry."""
+    if number(argument, value) < 0:
+        raise InvalidArgument(f"{argument} must not be negative, as {value} is", argument=argument)
+    return number(argument, value)
+
+
+def seconds(argument: str, value: float) -> float:
+    """A length of time."""
+    if not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise InvalidArgument(f"{argument} must be a number of seconds, not {value!r}", argument=argument)
+    return value
 
 
 def text(argument: str, value: str) -> str:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from cdb._answers import answer_of, record_of
+from cdb._answers import answer_of, content_of, payload_of, record_of
 from cdb._cache import Cache
-from cdb._exceptions import CalibrationNotFound, CdbError, Integrity, RunNotFound, ServerUnreachable, TooLarge
+from cdb._exceptions import CalibrationNotFound, CdbError, RunNotFound, ServerUnreachable, TooLarge
 from cdb._instants import instant, spell
 from cdb._lockfile import LockFile
 from cdb._questions import Question
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 # Of a call's time, how much is spent waiting for another process that fetches the same.
 PATIENCE = 2 / 3
 
+Answered = TypeVar("Answered")
+
 
 class Asking:
     """The read service as a client asks it.
@@ -33,10 +34,10 @@ class Asking:
     """
 
     def __init__(self, servers: Sequence[str], timeout: float, service: Callable[[], Service]) -> None:
-        """`service` makes the service when it is first needed."""
-        self._servers = servers
-        self._timeout = timeout
-        self._service = service
+        """`service` makes the service when it is first needed; `timeout` bounds each call, in seconds."""
+        self.servers = servers
+        self.timeout = timeout
+        self.service = service
         self._cache: Cache | None = None
         self._lock: LockFile | None = None
 
@@ -47,50 +48,50 @@ class Asking:
             self._cache = Cache()
         return self._cache
 
+    @property
+    def lock_file(self) -> LockFile | None:
+        """The lock file that CDB_LOCK names."""
+        named = os.environ.get("CDB_LOCK")
+        if not named:
+            return None
+        path = Path(named).absolute()
+        if self._lock is None or self._lock.path != path:
+            self._lock = LockFile(path)
+        return self._lock
+
     def records(self, question: Question) -> Any:
         """The answer to a question, without content."""
-        return self._noted(question)
+        return _Call(self).noted(question)
 
     def text(self, question: Question) -> CalibrationText:
         """The answer to a question of content."""
-        answer = self._noted(question)
-        if isinstance(answer, CalibrationText):
-            return answer
-        return CalibrationText(answer, self.payload(answer.sha256))
+        call = _Call(self)
+        answer = call.noted(question)
+        return answer if isinstance(answer, CalibrationText) else CalibrationText(answer, call.payload(answer.sha256))
 
     def payload(self, sha256: str) -> bytes:
-        """The bytes of a payload: from the cache, or fetched once for all who wait for them."""
-        if (data := self.cache.payload(sha256)) is not None:
-            return data
-        if is_offline():
-            raise _offline(f"the payload {sha256}", self.cache, "fetch it with 'cdb prefetch' or 'cdb lock fetch'")
-        with self.cache.alone(sha256, PATIENCE * self._timeout):
-            if (data := self.cache.payload(sha256)) is not None:
-                return data
-            data = self.served("get_payload", sha256=sha256) or b""
-            if hashlib.sha256(data).hexdigest() != sha256.lower():
-                raise Integrity(
-                    f"the payload {sha256} arrived damaged, in {len(data)} bytes: ask again, or ask another server",
-                    sha256=sha256,
-                )
-            self.cache.keep_payload(data)
-        return data
+        """The bytes of a payload."""
+        return _Call(self).payload(sha256)
 
     def served(self, operation: str, **arguments: Any) -> Any:
-        """What the servers answer, as zeep reads it."""
-        check_online(operation)
-        return self._service().call(operation, **arguments)
+        """What the servers answer to what is neither noted nor kept, as zeep reads it."""
+        return _Call(self).served(as_it_is, operation, **arguments)
 
-    def latest(self) -> str:
-        """The latest as_of that the servers can answer."""
-        complete_until: datetime = record_of(Status, self.served("get_status")).complete_until
-        return spell(complete_until)
 
-    def _noted(self, question: Question) -> Any:
+class _Call:
+    """One call of a client: all that it asks and waits for has one deadline."""
+
+    def __init__(self, asking: Asking) -> None:
+        self._asking = asking
+        self._cache = asking.cache
+        self._servers = asking.servers
+        self._end = time.monotonic() + asking.timeout
+
+    def noted(self, question: Question) -> Any:
         """The answer that the lock file has; else one from elsewhere, which is noted there."""
         if question.as_of is None:
             question = question.at(as_of_job())
-        lock = self._lock_file()
+        lock = self._asking.lock_file
         if lock is None:
             return self._found(question)
         noted = lock.find(question)
@@ -99,6 +100,30 @@ class Asking:
         if isinstance(noted, CdbError):
             raise noted
         return noted
+
+    def payload(self, sha256: str) -> bytes:
+        """The bytes of a payload: from the cache, or fetched once for all who wait for them."""
+        if (data := self._cache.payload(sha256)) is not None:
+            return data
+        if is_offline():
+            raise self._offline(f"the payload {sha256}", "fetch it with 'cdb prefetch' or 'cdb lock fetch'")
+        with self._cache.alone(sha256, self._patience()):
+            if (data := self._cache.payload(sha256)) is not None:
+                return data
+            data = self.served(lambda answered: payload_of(answered, sha256), "get_payload", sha256=sha256)
+            self._cache.keep_payload(data)
+        return data
+
+    def served(
+        self, made: Callable[[Any], Answered], operation: str, held: Sequence[str] = (), **arguments: Any
+    ) -> Answered:
+        """What is made of the servers' answer; payloads that are `held` need not be in it."""
+        check_online(operation)
+        begun = time.monotonic()
+        service = self._asking.service()
+        # To import zeep takes a while, once, on a loaded machine a long one: it is not the servers' time.
+        self._end += time.monotonic() - begun
+        return service.call(operation, made, held, self._end - time.monotonic(), **arguments)
 
     def _found_for(self, lock: LockFile, question: Question) -> Any:
         try:
@@ -120,17 +145,19 @@ class Asking:
         if question.as_of in (None, "now") and is_offline():
             return self._prefetched(question)
         if question.as_of == "now":
-            question = question.at(self.latest())
-        return self._resolved(question)
+            status = self.served(lambda answered: record_of(Status, answered), "get_status")
+            question = question.at(spell(status.complete_until))
+        return self._pinned(question) if question.as_of else self._asked(question)
 
     def _prefetched(self, question: Question) -> Any:
         """The newest answer of those that were prefetched."""
-        for as_of in self.cache.prefetched(self._servers):
+        for as_of in self._cache.prefetched(self._servers):
             with suppress(ServerUnreachable):
-                return self._resolved(question.at(as_of))
-        raise _offline(f"the answer to {question}", self.cache, _remedy(question))
+                return self._pinned(question.at(as_of))
+        raise self._offline(f"the answer to {question}", _remedy(question))
 
-    def _resolved(self, question: Question) -> Any:
+    def _pinned(self, question: Question) -> Any:
+        """The answer to a question with as_of; by run and by date, from the one about all devices and types."""
         of_all = question.of_all()
         if of_all is None:
             return self._lasting(question)
@@ -147,38 +174,54 @@ class Asking:
         return self._lasting(question)
 
     def _lasting(self, question: Question) -> Any:
-        """From the cache if as_of makes the answer one for ever; else from the servers."""
-        if question.as_of is None:
-            return self._asked(question)
-        if (answer := self.cache.answer(self._servers, question)) is not None:
+        """The answer that the cache has; else the servers', which is kept, for as_of makes it one for ever."""
+        if (answer := self._cache.answer(self._servers, question)) is not None:
             return answer
         if is_offline():
-            raise _offline(f"the answer to {question}", self.cache, _remedy(question))
-        with self.cache.alone(question.key(), PATIENCE * self._timeout):
-            if (answer := self.cache.answer(self._servers, question)) is not None:
+            raise self._offline(f"the answer to {question}", _remedy(question))
+        with self._cache.alone(question.key(), self._patience()):
+            if (answer := self._cache.answer(self._servers, question)) is not None:
                 return answer
             asked = self._asked(question)
             kept = asked.record if isinstance(asked, CalibrationText) else asked
-            self.cache.keep_answer(self._servers[0], question, kept)
+            self._cache.keep_answer(self._servers[0], question, kept)
         return asked
 
     def _asked(self, question: Question) -> Any:
-        answered = self.served(question.operation, **question.sent)
-        answer = answer_of(question, answered)
+        """The servers' answer."""
         if not question.is_of_content:
-            return answer
-        text = _checked(answer, answered.data or b"")
-        self.cache.keep_payload(text.data)
-        return text
+            return self.served(lambda answered: answer_of(question, answered), question.operation, **question.sent)
+        held = self._cache.held(self._servers, question)
+        if held:
+            return self._asked_holding(question, held)
+        # The first of many that begin together fetches a payload that the others then have.
+        with self._cache.alone(question.about(), self._patience()):
+            return self._asked_holding(question, self._cache.held(self._servers, question))
 
-    def _lock_file(self) -> LockFile | None:
-        named = os.environ.get("CDB_LOCK")
-        if not named:
-            return None
-        path = Path(named).absolute()
-        if self._lock is None or self._lock.path != path:
-            self._lock = LockFile(path)
-        return self._lock
+    def _asked_holding(self, question: Question, held: Sequence[str]) -> CalibrationText:
+        record, data = self.served(
+            lambda answered: content_of(question, answered, held), question.operation, held, **question.sent
+        )
+        if data is None:
+            data = self.payload(record.sha256)
+        elif record.sha256 not in held:
+            self._cache.keep_payload(data)
+            self._cache.keep_held(self._servers[0], question, record.sha256)
+        return CalibrationText(record, data)
+
+    def _patience(self) -> float:
+        return PATIENCE * (self._end - time.monotonic())
+
+    def _offline(self, what: str, remedy: str) -> ServerUnreachable:
+        folder = self._cache.store.folder
+        return ServerUnreachable(
+            f"CDB_OFFLINE is set, and {what} is not in the cache {folder}: {remedy}, while there is a network"
+        )
+
+
+def as_it_is(answered: Any) -> Any:
+    """What zeep read, of which nothing is made."""
+    return answered
 
 
 def is_offline() -> bool:
@@ -196,24 +239,6 @@ def as_of_job() -> str | None:
     """The as_of of the whole job, from CDB_AS_OF, in the contract's spelling. Raises InvalidArgument."""
     named = os.environ.get("CDB_AS_OF") or None
     return named if named in (None, "now") else spell(instant("CDB_AS_OF", named))
-
-
-def _checked(record: Any, data: bytes) -> CalibrationText:
-    # "The sha256 travels with every calibration and is checked […] by the client. On mismatch: an error, never the
-    # data."
-    if len(data) != record.size or hashlib.sha256(data).hexdigest() != record.sha256:
-        raise Integrity(
-            f"calibration {record.id} arrived damaged: {len(data)} bytes received, {record.size} of sha256 "
-            f"{record.sha256} expected; ask again, or ask another server",
-            sha256=record.sha256,
-        )
-    return CalibrationText(record, data)
-
-
-def _offline(what: str, cache: Cache, remedy: str) -> ServerUnreachable:
-    return ServerUnreachable(
-        f"CDB_OFFLINE is set, and {what} is not in the cache {cache.store.folder}: {remedy}, while there is a network"
-    )
 
 
 def _remedy(question: Question) -> str:

@@ -20,6 +20,8 @@ log = logging.getLogger("cdb")
 
 # Bytes that a cache holds at most.
 LIMIT = 10 * 2**30
+# Of how many payloads of a device and type a server is told that they are held.
+MOST_HELD = 4
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -59,6 +61,16 @@ class Cache:
         """Keep what a server answered to a question with as_of."""
         said = {"server": server, "question": json.loads(question.spelling()), "answer": to_json(answer)}
         self._write_json(_answer(server, question), said)
+
+    def held(self, servers: Sequence[str], question: Question) -> list[str]:
+        """The sha256s of the last payloads that were answers to questions about the same, as far as they are kept."""
+        found = dict.fromkeys(sha256 for server in servers for sha256 in self._read_json(_held(server, question)) or ())
+        return [sha256 for sha256 in found if (self.store.folder / _payload(sha256)).exists()][:MOST_HELD]
+
+    def keep_held(self, server: str, question: Question, sha256: str) -> None:
+        """Keep that a payload was the answer to a question."""
+        before = self._read_json(_held(server, question)) or []
+        self._write_json(_held(server, question), [sha256, *before][:MOST_HELD])
 
     def prefetched(self, servers: Sequence[str]) -> list[str]:
         """The as_of of each prefetch from one of the servers, the latest first."""
@@ -136,6 +148,10 @@ def _payload(sha256: str) -> str:
 
 def _answer(server: str, question: Question) -> str:
     return f"answers/{_name(server)}/{question.key()}"
+
+
+def _held(server: str, question: Question) -> str:
+    return f"answers/{_name(server)}/held-{hashlib.sha256(question.about().encode()).hexdigest()}"
 
 
 def _prefetched(server: str) -> str:

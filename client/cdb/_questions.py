@@ -62,6 +62,11 @@ class Question:
             return Question("get_ids", (("start_time", asked["date"]),), self.as_of)
         return None
 
+    def about(self) -> str:
+        """What the question is about, whenever it applies: a device and type, or an id."""
+        names = ("device_name", "calibration_type", "id")
+        return json.dumps([value for name, value in self.arguments if name in names])
+
     def key(self) -> str:
         """The question's name among files: the sha256 of its spelling, in hexadecimal."""
         return hashlib.sha256(self.spelling().encode()).hexdigest()

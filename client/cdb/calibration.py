@@ -8,11 +8,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 from cdb._answers import record_of
-from cdb._arguments import addresses, number, present, text, upload
-from cdb._asking import Asking, check_online
+from cdb._arguments import addresses, number, present, seconds, serial, text, upload
+from cdb._asking import Asking, as_it_is, check_online
 from cdb._exceptions import Integrity, InvalidArgument, NotAuthorised
 from cdb._instants import Instant, instant, spell
 from cdb._questions import Question
+from cdb._serials import Floor
 from cdb.records import CalibrationRecord, CalibrationText, Device, JournalEntry, Preview, Run, Status
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 AsOf = Instant | Literal["now"] | None
 
 DEFAULT_SERVER = "http://localhost:8080"
+DEFAULT_TIMEOUT = 30.0
 
 
 class Calibration:
@@ -36,22 +38,35 @@ class Calibration:
     """
 
     def __init__(
-        self, servers: str | Sequence[str] | None = None, *, client_cert: str | None = None, timeout: float = 30.0
+        self,
+        servers: str | Sequence[str] | None = None,
+        *,
+        client_cert: str | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        min_serial: int = 0,
+        retry: bool = True,
     ) -> None:
         """Servers by base URL, in order of preference, several in one text apart by spaces.
 
         Without, those of `CDB_SERVER`; without that, http://localhost:8080. `client_cert` is a PEM file with the
         certificate to show, where a server asks for one, and its key; without, that of `CDB_CLIENT_CERT`, if any.
-        `timeout` bounds each call, in seconds.
+        `timeout` bounds each call, in seconds: until then servers that cannot be reached, or that cannot answer now,
+        are asked again, unless `retry` is false. With `min_serial`, an answer counts only when its server holds the
+        journal at least up to there; servers that are behind are passed over, and asked again.
         """
         named = os.environ.get("CDB_SERVER") or DEFAULT_SERVER if servers is None else servers
         self._servers = addresses(named)
-        if not isinstance(timeout, int | float) or timeout <= 0:
-            raise InvalidArgument(f"timeout must be a number of seconds, not {timeout!r}", argument="timeout")
-        self._timeout = timeout
+        self._timeout = seconds("timeout", timeout)
+        self._retry = retry
+        self._known = Floor(serial("min_serial", min_serial))
         self._client_cert = os.environ.get("CDB_CLIENT_CERT") or None if client_cert is None else client_cert
         self._reading: Service | None = None
-        self._asking = Asking(self._servers, timeout, self._read_service)
+        self._asking = Asking(self._servers, self._timeout, self._read_service)
+
+    @property
+    def min_serial(self) -> int:
+        """What an answer must know of the journal, at least; to be handed to another client."""
+        return self._known.serial
 
     def get_calibration_for_run(
         self, device_name: str, calibration_type: str, run_number: int, as_of: AsOf = None
@@ -179,7 +194,9 @@ class Calibration:
         # Late, so that to import cdb, to make a client and to ask what is in the cache costs next to nothing.
         from cdb._soap import Service
 
-        return Service(wsdl, path, self._servers, auth, self._client_cert, self._timeout)
+        return Service(
+            wsdl, path, self._servers, auth, self._client_cert, self._timeout, self._known, retry=self._retry
+        )
 
 
 class CalibrationSuperMouse(Calibration):
@@ -195,10 +212,15 @@ class CalibrationSuperMouse(Calibration):
         user: str | None = None,
         token: str | None = None,
         client_cert: str | None = None,
-        timeout: float = 30.0,
+        timeout: float = DEFAULT_TIMEOUT,
+        min_serial: int = 0,
+        retry: bool = True,
     ) -> None:
-        """As Calibration, for a user with a token; without, those of `CDB_USER` and `CDB_TOKEN`."""
-        super().__init__(servers, client_cert=client_cert, timeout=timeout)
+        """As Calibration, for a user with a token; without, those of `CDB_USER` and `CDB_TOKEN`.
+
+        Each acknowledged write raises `min_serial`, so that what is read afterwards knows of it, from whatever server.
+        """
+        super().__init__(servers, client_cert=client_cert, timeout=timeout, min_serial=min_serial, retry=retry)
         self._user = os.environ.get("CDB_USER", "") if user is None else user
         self._token = os.environ.get("CDB_TOKEN", "") if token is None else token
         if not (self._user.isascii() and self._token.isascii()):
@@ -261,7 +283,7 @@ class CalibrationSuperMouse(Calibration):
             self._writing = self._service(
                 "calibration_supermouse.wsdl", "/cdb/v2/calibrationSuperMouse", (self._user, self._token)
             )
-        return self._writing.call(operation, **present(arguments))
+        return self._writing.call(operation, as_it_is, **present(arguments))
 
 
 def _as_of(as_of: AsOf) -> str | None:

@@ -282,6 +282,9 @@ def test_a_client_made_before_a_fork_answers_each_process_its_own(writer: cdb.Ca
         ("servers", lambda: cdb.Calibration([None])),
         ("timeout", lambda: cdb.Calibration(timeout=None)),
         ("timeout", lambda: cdb.Calibration(timeout=0)),
+        ("timeout", lambda: cdb.Calibration(timeout=float("inf"))),
+        ("min_serial", lambda: cdb.Calibration(min_serial=-1)),
+        ("min_serial", lambda: cdb.Calibration(min_serial="7")),
         ("token", lambda: cdb.CalibrationSuperMouse(user="ä", token="x")),
     ],
 )
@@ -303,7 +306,7 @@ def test_what_every_server_said_is_told_with_its_type(shared_master: Master) -> 
 
 def test_to_make_a_client_talks_to_nobody() -> None:
     """An address that does not exist is met at the first question, as a typed error."""
-    client = cdb.Calibration("http://127.0.0.1:1 http://127.0.0.1:2")
+    client = cdb.Calibration("http://127.0.0.1:1 http://127.0.0.1:2", timeout=1)
     with pytest.raises(cdb.ServerUnreachable, match=r"http://127.0.0.1:1: .*; http://127.0.0.1:2: "):
         client.get_status()
 

@@ -192,7 +192,7 @@ def test_wrong_usage_is_told(history: Master) -> None:
     """A time that is none, and an argument too many: exit status 2."""
     assert shell(history, "log", "--since", "yesterday").returncode == 2
     assert shell(history, "log", "TOF1").returncode == 2
-    assert shell(history, "log", CDB_SERVER="http://127.0.0.1:1").returncode == 3
+    assert shell(history, "log", "--timeout", "0.5", CDB_SERVER="http://127.0.0.1:1").returncode == 3
 
 
 def test_a_server_that_is_behind_is_told(history: Master, monkeypatch: pytest.MonkeyPatch) -> None:

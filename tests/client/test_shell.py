@@ -169,7 +169,7 @@ def test_an_address_that_is_none_of_a_database_is_told(shared_master: Master) ->
 
 def test_no_server_is_exit_status_3(shared_master: Master) -> None:
     """And the text names the server that was asked."""
-    done = shell(shared_master, "status", CDB_SERVER="http://127.0.0.1:1")
+    done = shell(shared_master, "status", "--timeout", "0.5", CDB_SERVER="http://127.0.0.1:1")
     assert (done.returncode, done.stdout) == (3, b"")
     assert b"http://127.0.0.1:1" in done.stderr
 
@@ -240,4 +240,5 @@ def test_a_table_stops_where_no_row_is_to_blame(shared_master: Master, tmp_path:
     assert done.returncode == 1
     assert done.stderr.decode().count("HTTP 401") == 1
     assert "runs.csv: 2 rows, 0 accepted, 0 refused, 2 not tried: repeat the command" in done.stderr.decode()
-    assert shell(shared_master, "run", "add", "--from", str(table), CDB_SERVER="http://127.0.0.1:1").returncode == 3
+    away = ("run", "add", "--from", str(table), "--timeout", "0.5", "--server", "http://127.0.0.1:1")
+    assert shell(shared_master, *away).returncode == 3

@@ -34,7 +34,7 @@ def test_a_certificate_is_shown_by_setting_and_by_argument(
 def test_the_shell_shows_a_certificate(closed: Master, ours: Certificates, monkeypatch: pytest.MonkeyPatch) -> None:
     """CDB_CLIENT_CERT, or --client-cert; without, exit status 3 and a line that says what to do."""
     assert shell(closed, "devices", "--client-cert", ours.client).returncode == 0
-    refused = shell(closed, "devices")
+    refused = shell(closed, "devices", "--timeout", "1")
     assert refused.returncode == 3
     assert b"CDB_CLIENT_CERT" in refused.stderr
     assert refused.stderr.count(b"\n") == 1
@@ -67,7 +67,9 @@ def test_who_shows_no_certificate_reads_what_to_do(closed: Master, ours: Certifi
     """None, or a foreign one; with a small question and with a large upload, which is cut off while it is sent."""
     foreign = certificates.make(tmp_path).client
     for shown, said in ((None, "name yours in CDB_CLIENT_CERT"), (foreign, f"CDB_CLIENT_CERT, {foreign}")):
-        writer = cdb.CalibrationSuperMouse(closed.url, user=closed.user, token=closed.token, client_cert=shown)
+        writer = cdb.CalibrationSuperMouse(
+            closed.url, user=closed.user, token=closed.token, client_cert=shown, timeout=1
+        )
         with pytest.raises(cdb.ServerUnreachable, match=said):
             writer.get_status()
         with pytest.raises(cdb.ServerUnreachable, match=said):
@@ -102,6 +104,6 @@ def test_a_certificate_that_cannot_be_shown_is_named(
 def test_the_wrong_scheme_is_guessed(closed: Master, shared_master: Master) -> None:
     """http:// where TLS is spoken, and https:// where it is not."""
     with pytest.raises(cdb.ServerUnreachable, match="https://"):
-        cdb.Calibration(closed.url.replace("https", "http")).get_status()
+        cdb.Calibration(closed.url.replace("https", "http"), timeout=1).get_status()
     with pytest.raises(cdb.ServerUnreachable, match="does not speak TLS: is its address one with http://"):
         cdb.Calibration(shared_master.url.replace("http", "https")).get_status()

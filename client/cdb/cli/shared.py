@@ -3,10 +3,12 @@
 import errno
 import functools
 import json
+import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from typing import Any
@@ -20,7 +22,7 @@ from rich.text import Text
 
 from cdb._exceptions import CdbError, InvalidArgument, ServerUnreachable
 from cdb._instants import instant, say, spell
-from cdb.calibration import DEFAULT_SERVER, Calibration, CalibrationSuperMouse
+from cdb.calibration import DEFAULT_SERVER, DEFAULT_TIMEOUT, Calibration, CalibrationSuperMouse
 from cdb.cli import advice
 
 
@@ -29,7 +31,8 @@ class Cdb(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with _waiting_told():
+                return super().invoke(ctx)
         except CdbError as error:
             click.echo(f"cdb: {shown(error.message)}", err=True)
             if (told := advice.after(error, ctx.invoked_subcommand)) is not None:
@@ -113,6 +116,14 @@ _JOB = (
 
 _SERVICE = (
     click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        default=DEFAULT_TIMEOUT,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long to ask, again and again where that may help, before giving up.",
+    ),
+    click.option(
         "--client-cert",
         envvar="CDB_CLIENT_CERT",
         show_envvar=True,
@@ -154,12 +165,38 @@ def _with_client(
             # Who writes looks at what is now, not at what a job is answered.
             for setting in ("CDB_AS_OF", "CDB_LOCK"):
                 os.environ.pop(setting, None)
-        named = {name: given.pop(name) for name in ("client_cert", "user", "token") if name in given}
+        named = {name: given.pop(name) for name in ("client_cert", "timeout", "user", "token") if name in given}
         return command(client=made(given.pop("server"), **named), **given)
 
     for option in options:
         run = option(run)
     return run
+
+
+class _Told(logging.Handler):
+    """Prints what the client waits for, once as long as it is the same."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._last = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        said = record.getMessage()
+        if said != self._last:
+            self._last = said
+            click.echo(f"cdb: {shown(said)}", err=True)
+
+
+@contextmanager
+def _waiting_told() -> Iterator[None]:
+    """On a terminal, say why nothing happens."""
+    log, told = logging.getLogger("cdb"), _Told()
+    if sys.stderr.isatty():
+        log.addHandler(told)
+    try:
+        yield
+    finally:
+        log.removeHandler(told)
 
 
 def shown(text: str) -> str:

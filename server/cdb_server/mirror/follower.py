@@ -54,7 +54,8 @@ class Follower:
         progress: Progress = lambda done, of: None,
         clock: Clock = instants.now,
     ) -> None:
-        self._client = cdb.Calibration(master, timeout=ANSWER_SECONDS)
+        # follow() tries again by itself, and tells of the first failure at once.
+        self._client = cdb.Calibration(master, timeout=ANSWER_SECONDS, retry=False)
         self._master = master
         self._following = following
         self._progress = progress

@@ -1,0 +1,270 @@
+"""The list of servers: who is asked when, what is repeated until the deadline, and what is not."""
+
+import base64
+import hashlib
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+import cdb
+from tests import mirrors
+from tests.client.shells import shell, under_a_terminal
+from tests.client.test_bad_servers import DATA, EMPTY_BODY, FOREIGN, GOOD, TYPED_FAULT, answer, http, server
+from tests.servers import Master
+
+UNAVAILABLE = http(b"busy", "503 Service Unavailable", "text/plain")
+BAD_SIZE = http(GOOD.replace(b"<size>37", b"<size>36"))
+FAULT = "500 Internal Server Error"
+SERVER_FAULT = TYPED_FAULT.replace(b"Client.", b"Server.").replace(b"RunNotFound", b"Unavailable") % b""
+NOT_REACHED = http(TYPED_FAULT.replace(b"RunNotFound", b"AsOfNotReached") % b"", FAULT)
+
+
+class Scripted:
+    """Servers that answer by a script, each its own, the last line again and again; and how often each was asked."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self.asked: Counter[str] = Counter()
+
+    def __call__(self, *script: bytes) -> str:
+        lines = iter(script)
+        last = b""
+
+        def behave(connection: socket.socket) -> None:
+            nonlocal last
+            self.asked[url] += 1
+            last = next(lines, last)
+            connection.sendall(last)
+
+        url = self._stack.enter_context(server(behave))
+        return url
+
+
+@pytest.fixture
+def scripted() -> Iterator[Scripted]:
+    """A maker of servers."""
+    with ExitStack() as stack:
+        yield Scripted(stack)
+
+
+@pytest.mark.parametrize(
+    "passing",
+    [
+        b"",
+        http(GOOD)[:300],
+        UNAVAILABLE,
+        http(b"slow down", "429 Too Many Requests", "text/plain"),
+        http(b"", "408 Request Timeout", "text/plain"),
+        http(b"", "504 Gateway Timeout", "text/html"),
+        http(SERVER_FAULT, FAULT),
+        http(GOOD[:-9]),
+    ],
+)
+def test_what_may_pass_is_asked_again(passing: bytes, scripted: Scripted) -> None:
+    """Until there is an answer."""
+    url = scripted(passing, passing, passing, http(GOOD))
+    assert cdb.Calibration(url, timeout=10).get_calibration_for_id(1).data == DATA
+    assert scripted.asked[url] == 4
+
+
+@pytest.mark.parametrize(
+    ("lasting", "error"),
+    [
+        (http(b"", "302 Found", "text/xml", "Location: http://127.0.0.1:1/"), cdb.ServerUnreachable),
+        (http(b"<html><body>Welcome</body></html>", content_type="text/html"), cdb.ServerUnreachable),
+        (http(b"<h1>not here</h1>", "404 Not Found", "text/html"), cdb.ServerUnreachable),
+        (http(EMPTY_BODY), cdb.ServerUnreachable),
+        (http(FOREIGN), cdb.ServerUnreachable),
+        (http(b"who are you", "401 Unauthorized", "text/plain"), cdb.NotAuthorised),
+        (http(b"not from there", "403 Forbidden", "text/plain"), cdb.NotAuthorised),
+        (http(b"too long", "413 Content Too Large", "text/plain"), cdb.TooLarge),
+        (http(TYPED_FAULT % b"", FAULT), cdb.RunNotFound),
+        (NOT_REACHED, cdb.AsOfNotReached),
+    ],
+)
+def test_what_will_not_pass_is_said_at_once(lasting: bytes, error: type[cdb.CdbError], scripted: Scripted) -> None:
+    """One question, no waiting; and the next server is asked where this one was none."""
+    url = scripted(lasting)
+    began = time.monotonic()
+    with pytest.raises(error):
+        cdb.Calibration(url, timeout=10).get_calibration_for_id(1)
+    assert time.monotonic() - began < 3
+    assert scripted.asked[url] == 1
+    first, good = scripted(lasting), scripted(http(GOOD))
+    client = cdb.Calibration([first, good], timeout=10)
+    if issubclass(error, cdb.CdbTemporaryError):
+        assert client.get_calibration_for_id(1).data == DATA
+    else:
+        with pytest.raises(error):
+            client.get_calibration_for_id(1)
+        assert scripted.asked[good] == 0
+
+
+def test_a_name_that_nobody_knows_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody will know it in a moment either."""
+    real = socket.getaddrinfo
+
+    def unknown(host: str, *rest: object, **more: object) -> object:
+        if host == "nowhere.example":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return real(host, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(cdb.ServerUnreachable, match=r"nowhere.*name is not known"):
+        cdb.Calibration("http://nowhere.example:8080").get_status()
+
+
+def test_a_name_that_is_looked_up_for_ever_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's look-up has no deadline of its own."""
+    released = threading.Event()
+    real = socket.getaddrinfo
+
+    def slow(host: str, *rest: object, **more: object) -> object:
+        if host == "slow.example" and not more.get("flags"):
+            released.wait(10)
+        return real("127.0.0.1" if host == "slow.example" and not more.get("flags") else host, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    began = time.monotonic()
+    with pytest.raises(cdb.ServerUnreachable, match="no connection in time"):
+        cdb.Calibration("http://slow.example:1", timeout=1).get_status()
+    assert time.monotonic() - began < 2
+    released.set()
+
+
+def test_a_server_that_comes_back_is_met(scripted: Scripted) -> None:
+    """Refused at first; it listens before the time is up."""
+    sleeping = socket.socket()
+    sleeping.bind(("127.0.0.1", 0))
+    port = sleeping.getsockname()[1]
+
+    def wake() -> None:
+        sleeping.listen()
+        connection, _ = sleeping.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(http(GOOD))
+
+    waking = threading.Timer(0.5, wake)
+    waking.start()
+    try:
+        assert cdb.Calibration(f"http://127.0.0.1:{port}", timeout=10).get_calibration_for_id(1).data == DATA
+    finally:
+        waking.join(10)
+        sleeping.close()
+
+
+def test_the_error_names_every_server_and_what_it_said(scripted: Scripted) -> None:
+    """And how often it was asked."""
+    page = scripted(http(b"<html>Welcome</html>", content_type="text/html"))
+    busy = scripted(UNAVAILABLE)
+    with pytest.raises(cdb.Unavailable) as refused:
+        cdb.Calibration(["http://127.0.0.1:1", page, busy], timeout=1).get_calibration_for_id(1)
+    told = refused.value.message
+    assert told.startswith("no server could answer: http://127.0.0.1:1: no connection: is it running")
+    assert f"{page}: its answer is not one of a calibration database; " in told
+    assert f"{busy}: busy (HTTP 503) (asked {scripted.asked[busy]} times within 1 s)" in told
+    assert scripted.asked[page] == 1
+
+
+def test_a_server_that_failed_is_passed_over_for_a_while(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By every client of the process; then its turn comes again, and it is the first as before."""
+    monkeypatch.setattr("cdb._servers.REST_SECONDS", 1.0)
+    bad, good = scripted(UNAVAILABLE, http(GOOD)), scripted(http(GOOD))
+    assert cdb.Calibration([bad, good]).get_calibration_for_id(1).data == DATA
+    for _ in range(3):
+        assert cdb.Calibration([bad, good]).get_calibration_for_id(1).data == DATA
+    assert scripted.asked == {bad: 1, good: 4}
+    time.sleep(1.6)
+    assert cdb.Calibration([bad, good]).get_calibration_for_id(1).data == DATA
+    assert scripted.asked == {bad: 2, good: 4}
+
+
+def test_those_passed_over_are_asked_when_the_others_fail(scripted: Scripted) -> None:
+    """To rest is better than nothing only."""
+    first, second = scripted(UNAVAILABLE, http(GOOD)), scripted(http(GOOD), UNAVAILABLE)
+    client = cdb.Calibration([first, second], timeout=10)
+    assert client.get_calibration_for_id(1).data == DATA
+    assert client.get_calibration_for_id(1).data == DATA
+    assert scripted.asked == {first: 2, second: 2}
+
+
+def test_bytes_of_another_hash_are_asked_for_again(scripted: Scripted) -> None:
+    """Once of the same server, then of the next; never taken."""
+    url = scripted(BAD_SIZE, http(GOOD))
+    assert cdb.Calibration(url).get_calibration_for_id(1).data == DATA
+    bad, good = scripted(BAD_SIZE), scripted(http(GOOD))
+    assert cdb.Calibration([bad, good]).get_calibration_for_id(1).data == DATA
+    assert scripted.asked[bad] == 2
+    alone = scripted(BAD_SIZE)
+    with pytest.raises(cdb.Integrity):
+        cdb.Calibration(alone).get_calibration_for_id(1)
+    assert scripted.asked[alone] == 2
+
+
+def test_without_retry_each_server_is_asked_once(scripted: Scripted) -> None:
+    """For programs that have their own way of trying again."""
+    first, second = scripted(UNAVAILABLE), scripted(b"")
+    with pytest.raises(cdb.Unavailable):
+        cdb.Calibration([first, second], retry=False).get_calibration_for_id(1)
+    assert scripted.asked == {first: 1, second: 1}
+
+
+def test_an_answer_that_knows_too_little_does_not_count(scripted: Scripted) -> None:
+    """Neither calibrations nor faults of a server that is behind; it is asked again until it has caught up."""
+    behind = http(GOOD, "200 OK", "text/xml", "CDB-Serial: 17")
+    fault = http(TYPED_FAULT % b"", FAULT, "text/xml", "CDB-Serial: 19")
+    there = http(GOOD, "200 OK", "text/xml", "CDB-Serial: 20")
+    url = scripted(behind, fault, there)
+    assert cdb.Calibration(url, min_serial=20).get_calibration_for_id(1).data == DATA
+    assert scripted.asked[url] == 3
+    late, good = scripted(behind), scripted(there)
+    assert cdb.Calibration([late, good], min_serial=20).get_calibration_for_id(1).data == DATA
+    assert scripted.asked == {url: 3, late: 1, good: 1}
+    with pytest.raises(cdb.Unavailable, match=f"{late}: it holds the journal up to 17, and min_serial asks for 20"):
+        cdb.Calibration(late, min_serial=20, timeout=0.5).get_calibration_for_id(1)
+    with pytest.raises(cdb.Unavailable, match="does not say how far it holds the journal, and min_serial asks for 20"):
+        cdb.Calibration(scripted(http(GOOD)), min_serial=20, timeout=0.5).get_calibration_for_id(1)
+
+
+def test_who_wrote_reads_it_where_a_mirror_stands_first(shared_master: Master, tmp_path: Path) -> None:
+    """The mirror is half a second behind; and min_serial is handed to another client."""
+    with mirrors.mirror(shared_master.url, f"sqlite:///{tmp_path}/mirror.sqlite", tmp_path) as mirror:
+        both = [mirror.url, shared_master.url]
+        writer = cdb.CalibrationSuperMouse(both, user=shared_master.user, token=shared_master.token)
+        assert writer.min_serial == 0
+        for number in range(8):
+            stored = writer.add_calibration("own writes", "t0", "2016-03-01", f"{number}")
+            assert writer.min_serial >= stored.id
+            assert writer.get_current_calibration("own writes", "t0").data == f"{number}".encode()
+        writer.withdraw_calibration(stored.id, "to be seen")
+        other = cdb.Calibration(both, min_serial=writer.min_serial)
+        assert other.get_current_calibration("own writes", "t0").data == b"6"
+        alone = cdb.Calibration(mirror.url, min_serial=writer.min_serial)
+        assert alone.get_current_calibration("own writes", "t0").data == b"6"
+
+
+def test_on_a_terminal_waiting_is_told_once(shared_master: Master) -> None:
+    """The server, the reason, and how long; between pipes the error alone."""
+    waiting = ("devices", "--server", "http://127.0.0.1:1", "--timeout", "1.5")
+    shown = under_a_terminal(shared_master, *waiting, status=3).splitlines()
+    assert shown[0].startswith("cdb: http://127.0.0.1:1: no connection: is it running")
+    assert shown[0].endswith("asked again until 1.5 s are over")
+    assert len(shown) == 2
+    done = shell(shared_master, *waiting)
+    assert done.returncode == 3
+    assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("size", [12_000_000])
+def test_a_long_answer_is_taken_whole(size: int, scripted: Scripted) -> None:
+    """libxml2 ends texts at 10 MB unless told otherwise."""
+    data = b"long" * (size // 4)
+    good = answer(base64.b64encode(data).decode(), hashlib.sha256(data).hexdigest(), size)
+    assert cdb.Calibration(scripted(http(good))).get_calibration_for_id(1).data == data
