@@ -124,6 +124,8 @@ def _resolved(host: str, port: int, seconds: float) -> list[Any]:
     except OSError:
         # A name.
         pass
+    except UnicodeError:
+        raise socket.gaierror(socket.EAI_NONAME, f"{host} cannot be a name") from None
     found: queue.SimpleQueue[list[Any] | Exception] = queue.SimpleQueue()
 
     def resolve() -> None:

@@ -48,6 +48,9 @@ def http(body: bytes, status: str = "200 OK", content_type: str = "text/xml", *h
     return "\r\n".join(lines).encode() + body
 
 
+BOMB = http(gzip.compress(bytes(2**26)), "200 OK", "text/xml", "Content-Encoding: gzip")
+
+
 @contextlib.contextmanager
 def server(behave: Callable[[socket.socket], None]) -> Iterator[str]:
     """A server that does as told with each connection once the request has come."""
@@ -104,6 +107,8 @@ def test_a_good_answer_is_taken() -> None:
         (http(FOREIGN_FAULT, "500 Internal Server Error"), cdb.Unavailable),
         (http(GOOD)[:-20], cdb.ServerUnreachable),
         (http(gzip.compress(GOOD), "200 OK", "text/xml", "Content-Encoding: gzip"), cdb.ServerUnreachable),
+        pytest.param(BOMB, cdb.ServerUnreachable, id="gzip bomb"),
+        pytest.param(http(EMPTY_BODY.replace(b"<s:Body/>", b"x" * 12_000_000)), cdb.ServerUnreachable, id="12 MB"),
         (http(GOOD.replace(b"<size>37", b"<size>36")), cdb.Integrity),
         (http(GOOD.replace(b"VE9G", b"VE9H")), cdb.Integrity),
         (http(GOOD.replace(b"VE9G", b"")), cdb.Integrity),

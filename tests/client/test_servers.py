@@ -116,8 +116,9 @@ def test_a_name_that_nobody_knows_is_said_at_once(monkeypatch: pytest.MonkeyPatc
         return real(host, *rest, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    with pytest.raises(cdb.ServerUnreachable, match=r"nowhere.*name is not known"):
-        cdb.Calibration("http://nowhere.example:8080").get_status()
+    for name in ("nowhere.example", f"{'x' * 70}.example"):
+        with pytest.raises(cdb.ServerUnreachable, match=f"{name}.*name is not known"):
+            cdb.Calibration(f"http://{name}:8080").get_status()
 
 
 def test_a_name_that_is_looked_up_for_ever_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
