@@ -5,15 +5,12 @@ where a job failed, or got other bytes. With --restart the server is killed whil
 started again; with --not-pinned jobs ask without as_of.
 """
 
-import asyncio
 import hashlib
 import os
-import re
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -25,6 +22,7 @@ import click
 
 import cdb
 from tests import servers
+from tests.client.door import Door
 from tests.client.pinned import as_of_after
 
 DEVICES, TYPES, SIZE, RUN = 5, 4, 100_000, 7662
@@ -41,54 +39,18 @@ for device, kind in keys:
 """
 
 
-class Door:
-    """A way to a server that counts the requests by operation."""
-
-    def __init__(self, port: int) -> None:
-        self.asked: Counter[str] = Counter()
-        self._to = port
-        self._loop = asyncio.new_event_loop()
-        ready = threading.Event()
-        threading.Thread(target=self._run, args=(ready,), daemon=True).start()
-        ready.wait()
-
-    def _run(self, ready: threading.Event) -> None:
-        server = self._loop.run_until_complete(asyncio.start_server(self._enter, "127.0.0.1", 0, backlog=4096))
-        self.port = server.sockets[0].getsockname()[1]
-        ready.set()
-        self._loop.run_forever()
-
-    async def _enter(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            inside = await asyncio.open_connection("127.0.0.1", self._to)
-        except OSError:
-            writer.close()
-            return
-        await asyncio.gather(self._pass(reader, inside[1], count=True), self._pass(inside[0], writer, count=False))
-
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, count: bool) -> None:
-        try:
-            while data := await reader.read(2**16):
-                if count:
-                    # A request's headers come in one piece from a client on this machine.
-                    self.asked.update(name.decode() for name in re.findall(rb"SOAPAction: \"[^#]*#(\w+)\"", data))
-                writer.write(data)
-                await writer.drain()
-        except OSError:
-            # One side went away: the other is told.
-            pass
-        finally:
-            writer.close()
-
-
 @dataclass(frozen=True)
 class Outcome:
-    """How a farm fared: jobs, those that failed, answers that were wrong, requests by operation, seconds."""
+    """How a farm fared: jobs, those that failed, answers that were wrong, requests by operation, seconds.
+
+    `sent` is how often each payload was sent, at most, by the bytes of all answers.
+    """
 
     jobs: int
     failed: list[str]
     wrong: int
     asked: Counter[str]
+    sent: float
     seconds: float
 
 
@@ -116,7 +78,7 @@ def run(folder: Path, processes: int, *, restart: bool = False, pinned: bool = T
     with ExitStack() as running:
         master = running.enter_context(servers.master(database, folder, *address))
         expected, as_of = store(master)
-        door = Door(port)
+        door = running.enter_context(Door(port))
         environment = {
             **os.environ,
             "CDB_SERVER": f"http://127.0.0.1:{door.port}",
@@ -139,7 +101,8 @@ def run(folder: Path, processes: int, *, restart: bool = False, pinned: bool = T
                 failed.append(error.strip().splitlines()[-1])
             else:
                 wrong += set(output.splitlines()) != expected
-        return Outcome(processes, failed, wrong, door.asked, time.monotonic() - begun)
+        sent = door.given / (DEVICES * TYPES * SIZE * 4 / 3)
+        return Outcome(processes, failed, wrong, door.asked, sent, time.monotonic() - begun)
 
 
 def _begin(processes: int, environment: Mapping[str, str]) -> tuple[list[subprocess.Popen[str]], int]:
@@ -175,7 +138,7 @@ def main(processes: int, restart: bool, not_pinned: bool) -> None:
         outcome = run(Path(folder), processes, restart=restart, pinned=not not_pinned)
     click.echo(
         f"jobs {outcome.jobs:,}, failed {len(outcome.failed)}, wrong {outcome.wrong}, "
-        f"payloads {DEVICES * TYPES}, {outcome.seconds:.0f} s"
+        f"payloads {DEVICES * TYPES}, each sent {outcome.sent:.1f} times at most, {outcome.seconds:.0f} s"
     )
     for operation, times in sorted(outcome.asked.items()):
         click.echo(f"{operation:28} asked {times:,} times")

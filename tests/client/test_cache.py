@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -18,6 +19,7 @@ import cdb
 from cdb._cache import Cache
 from cdb._store import Store
 from tests import servers
+from tests.client.door import Door
 from tests.client.pinned import as_of_after
 from tests.servers import Master
 
@@ -156,6 +158,33 @@ def test_what_is_not_pinned_is_asked_each_time(shared_master: Master) -> None:
     withdrawn = writer.withdraw_calibration(stored.id, "a try")
     assert reader.get_calibration_for_id(stored.id).record == withdrawn
     assert reader.get_calibration_for_run("NOT PINNED", "t0", 9101) == "number 1"
+
+
+def test_a_payload_that_is_kept_is_not_sent_again(asked: tuple[Master, str]) -> None:
+    """Who does not pin asks each time, by whatever way, and is sent the payload the first time only."""
+    master, _ = asked
+    with Door(urlsplit(master.url).port or 0) as door:
+        client = cdb.Calibration(f"http://127.0.0.1:{door.port}")
+
+        def given() -> int:
+            before = door.given
+            answers = {
+                client.get_calibration_for_run("TOF1", "t0", RUN),
+                client.get_calibration_for_date("tof1", "T0", "2016-03-01"),
+                client.get_current_calibration("TOF1", "t0"),
+            }
+            assert answers == {DATA.decode("utf-8", "surrogateescape")}
+            return door.given - before
+
+        first, second = given(), given()
+        # In base64, once, with the element's tags.
+        assert 0 < first - second - -(-len(DATA) // 3) * 4 < 40
+        assert door.asked["get_payload"] == 0
+        # What is no longer right, or has gone, is fetched.
+        for damage in (lambda path: path.write_bytes(b"wrong"), Path.unlink):
+            damage(next(path for path in payloads() if path.name == SHA256))
+            given()
+        assert door.asked["get_payload"] == 1
 
 
 def test_servers_do_not_answer_for_one_another(asked: tuple[Master, str], tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_a_terminal_shows_how_far_a_table_is_loaded(shared_master: Master, tmp_p
         (["run", "show", "987654321"], 1, "cdb run add 987654321 --start TIME"),
         (["get", "TOF1", "t0", "--as-of", "2999-01-01"], 1, "--as-of now"),
         (["add", "TOF1", "t0", "/dev/null", "--valid-from", "2016-03-01", "--user", ""], 1, "--user and --token"),
-        (["status", "--server", "https://localhost:1"], 3, "(CDB_SERVER)\n"),
+        (["status", "--server", "https://localhost:1", "--timeout", "0.5"], 3, "(CDB_SERVER)"),
         (["status", "--server", "localhost"], 1, "by its base URL alone, like http://localhost:8080"),
         (["withdraw", "1"], 2, "--reason"),
         (["run", "add", "7"], 2, "--start"),
