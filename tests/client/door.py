@@ -16,7 +16,7 @@ class Door:
         self.asked: Counter[str] = Counter()
         self.given = 0
         self._to = port
-        self._loop = asyncio.new_event_loop()
+        self._writers: list[asyncio.StreamWriter] = []
         ready = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(ready,), daemon=True)
         self._thread.start()
@@ -26,26 +26,33 @@ class Door:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._end.set)
         self._thread.join()
 
     def _run(self, ready: threading.Event) -> None:
-        server = self._loop.run_until_complete(asyncio.start_server(self._enter, "127.0.0.1", 0, backlog=4096))
+        asyncio.run(self._serve(ready))
+
+    async def _serve(self, ready: threading.Event) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._end = asyncio.Event()
+        server = await asyncio.start_server(self._enter, "127.0.0.1", 0, backlog=4096)
         self.port = server.sockets[0].getsockname()[1]
         ready.set()
-        self._loop.run_forever()
-        for task in asyncio.all_tasks(self._loop):
-            task.cancel()
+        await self._end.wait()
         server.close()
-        self._loop.run_until_complete(asyncio.sleep(0))
-        self._loop.close()
+        for writer in self._writers:
+            writer.transport.abort()
+        # The event loop closes what is aborted in its next turn.
+        await asyncio.sleep(0)
 
     async def _enter(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
         try:
             inside, outside = await asyncio.open_connection("127.0.0.1", self._to)
         except OSError:
             writer.close()
             return
+        self._writers.append(outside)
         await asyncio.gather(self._in(reader, outside), self._out(inside, writer))
 
     async def _in(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
