@@ -17,7 +17,7 @@ class Mirror(Server):
     @property
     def client(self) -> cdb.Calibration:
         """A client of it alone."""
-        return cdb.Calibration(self.url, retry=False)
+        return cdb.Calibration(self.url, direct=True)
 
     def status(self) -> cdb.Status:
         """What it says of itself."""

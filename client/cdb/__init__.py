@@ -73,7 +73,8 @@ Several servers, bad lines
 The first server that answers is taken. What may pass is tried again until `timeout` seconds are over, 30 unless you say
 otherwise: no connection, an answer cut off or damaged on its way, a server that cannot answer now. Writes are repeated
 like reads, which is safe. A server that failed is passed over for half a minute. The error that comes at last names
-every server and what it said; the logger `cdb` tells of each repetition. With `retry=False` each server is asked once.
+every server and what it said; the logger `cdb` tells of each repetition. With `direct=True` each server is asked once,
+and neither cache nor lock file is looked at: for programs that repeat and keep by themselves.
 
 A mirror may be some seconds behind. With `min_serial`, answers of servers that hold less of the journal do not count:
 

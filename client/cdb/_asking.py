@@ -33,11 +33,15 @@ class Asking:
     the processes that it starts.
     """
 
-    def __init__(self, servers: Sequence[str], timeout: float, service: Callable[[], Service]) -> None:
-        """`service` makes the service when it is first needed; `timeout` bounds each call, in seconds."""
+    def __init__(self, servers: Sequence[str], timeout: float, service: Callable[[], Service], *, direct: bool) -> None:
+        """`service` makes the service when it is first needed; `timeout` bounds each call, in seconds.
+
+        `direct`, only the servers are asked: cache, lock file and the settings of a job do not count.
+        """
         self.servers = servers
         self.timeout = timeout
         self.service = service
+        self.direct = direct
         self._cache: Cache | None = None
         self._lock: LockFile | None = None
 
@@ -89,6 +93,8 @@ class _Call:
 
     def noted(self, question: Question) -> Any:
         """The answer that the lock file has; else one from elsewhere, which is noted there."""
+        if self._asking.direct:
+            return self._served(self._at_instant(question), ())
         if question.as_of is None:
             question = question.at(as_of_job())
         lock = self._asking.lock_file
@@ -103,6 +109,8 @@ class _Call:
 
     def payload(self, sha256: str) -> bytes:
         """The bytes of a payload: from the cache, or fetched once for all who wait for them."""
+        if self._asking.direct:
+            return self._fetched(sha256)
         if (data := self._cache.payload(sha256)) is not None:
             return data
         if is_offline():
@@ -110,7 +118,7 @@ class _Call:
         with self._cache.alone(sha256, self._patience()):
             if (data := self._cache.payload(sha256)) is not None:
                 return data
-            data = self.served(lambda answered: payload_of(answered, sha256), "get_payload", sha256=sha256)
+            data = self._fetched(sha256)
             self._cache.keep_payload(data)
         return data
 
@@ -118,7 +126,8 @@ class _Call:
         self, made: Callable[[Any], Answered], operation: str, held: Sequence[str] = (), **arguments: Any
     ) -> Answered:
         """What is made of the servers' answer; payloads that are `held` need not be in it."""
-        check_online(operation)
+        if not self._asking.direct:
+            check_online(operation)
         begun = time.monotonic()
         service = self._asking.service()
         # To import zeep takes a while, once, on a loaded machine a long one: it is not the servers' time.
@@ -144,10 +153,15 @@ class _Call:
         """The answer of the cache or the servers."""
         if question.as_of in (None, "now") and is_offline():
             return self._prefetched(question)
-        if question.as_of == "now":
-            status = self.served(lambda answered: record_of(Status, answered), "get_status")
-            question = question.at(spell(status.complete_until))
+        question = self._at_instant(question)
         return self._pinned(question) if question.as_of else self._asked(question)
+
+    def _at_instant(self, question: Question) -> Question:
+        """The question with an instant for `now`."""
+        if question.as_of != "now":
+            return question
+        status = self.served(lambda answered: record_of(Status, answered), "get_status")
+        return question.at(spell(status.complete_until))
 
     def _prefetched(self, question: Question) -> Any:
         """The newest answer of those that were prefetched."""
@@ -188,26 +202,35 @@ class _Call:
         return asked
 
     def _asked(self, question: Question) -> Any:
-        """The servers' answer."""
+        """The servers' answer; a payload that is kept is not sent again."""
         if not question.is_of_content:
-            return self.served(lambda answered: answer_of(question, answered), question.operation, **question.sent)
-        held = self._cache.held(self._servers, question)
-        if held:
+            return self._served(question, ())
+        if held := self._cache.held(self._servers, question):
             return self._asked_holding(question, held)
         # The first of many that begin together fetches a payload that the others then have.
         with self._cache.alone(question.about(), self._patience()):
             return self._asked_holding(question, self._cache.held(self._servers, question))
 
     def _asked_holding(self, question: Question, held: Sequence[str]) -> CalibrationText:
+        answer = self._served(question, held)
+        if not isinstance(answer, CalibrationText):
+            return CalibrationText(answer, self.payload(answer.sha256))
+        if answer.sha256 not in held:
+            self._cache.keep_payload(answer.data)
+            self._cache.keep_held(self._servers[0], question, answer.sha256)
+        return answer
+
+    def _served(self, question: Question, held: Sequence[str]) -> Any:
+        """The servers' answer, with its content unless that is one of those that are `held`."""
+        if not question.is_of_content:
+            return self.served(lambda answered: answer_of(question, answered), question.operation, **question.sent)
         record, data = self.served(
             lambda answered: content_of(question, answered, held), question.operation, held, **question.sent
         )
-        if data is None:
-            data = self.payload(record.sha256)
-        elif record.sha256 not in held:
-            self._cache.keep_payload(data)
-            self._cache.keep_held(self._servers[0], question, record.sha256)
-        return CalibrationText(record, data)
+        return record if data is None else CalibrationText(record, data)
+
+    def _fetched(self, sha256: str) -> bytes:
+        return self.served(lambda answered: payload_of(answered, sha256), "get_payload", sha256=sha256)
 
     def _patience(self) -> float:
         return PATIENCE * (self._end - time.monotonic())

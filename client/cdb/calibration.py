@@ -44,24 +44,25 @@ class Calibration:
         client_cert: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         min_serial: int = 0,
-        retry: bool = True,
+        direct: bool = False,
     ) -> None:
         """Servers by base URL, in order of preference, several in one text apart by spaces.
 
         Without, those of `CDB_SERVER`; without that, http://localhost:8080. `client_cert` is a PEM file with the
         certificate to show, where a server asks for one, and its key; without, that of `CDB_CLIENT_CERT`, if any.
         `timeout` bounds each call, in seconds: until then servers that cannot be reached, or that cannot answer now,
-        are asked again, unless `retry` is false. With `min_serial`, an answer counts only when its server holds the
-        journal at least up to there; servers that are behind are passed over, and asked again.
+        are asked again. With `min_serial`, an answer counts only when its server holds the journal at least up to
+        there; servers that are behind are passed over, and asked again. `direct` is for programs that repeat and keep
+        by themselves: each server is asked once, and cache, lock file and the settings of a job do not count.
         """
         named = os.environ.get("CDB_SERVER") or DEFAULT_SERVER if servers is None else servers
         self._servers = addresses(named)
         self._timeout = seconds("timeout", timeout)
-        self._retry = retry
+        self._direct = direct
         self._known = Floor(serial("min_serial", min_serial))
         self._client_cert = os.environ.get("CDB_CLIENT_CERT") or None if client_cert is None else client_cert
         self._reading: Service | None = None
-        self._asking = Asking(self._servers, self._timeout, self._read_service)
+        self._asking = Asking(self._servers, self._timeout, self._read_service, direct=direct)
 
     @property
     def min_serial(self) -> int:
@@ -195,7 +196,7 @@ class Calibration:
         from cdb._soap import Service
 
         return Service(
-            wsdl, path, self._servers, auth, self._client_cert, self._timeout, self._known, retry=self._retry
+            wsdl, path, self._servers, auth, self._client_cert, self._timeout, self._known, retry=not self._direct
         )
 
 
@@ -214,13 +215,13 @@ class CalibrationSuperMouse(Calibration):
         client_cert: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         min_serial: int = 0,
-        retry: bool = True,
+        direct: bool = False,
     ) -> None:
         """As Calibration, for a user with a token; without, those of `CDB_USER` and `CDB_TOKEN`.
 
         Each acknowledged write raises `min_serial`, so that what is read afterwards knows of it, from whatever server.
         """
-        super().__init__(servers, client_cert=client_cert, timeout=timeout, min_serial=min_serial, retry=retry)
+        super().__init__(servers, client_cert=client_cert, timeout=timeout, min_serial=min_serial, direct=direct)
         self._user = os.environ.get("CDB_USER", "") if user is None else user
         self._token = os.environ.get("CDB_TOKEN", "") if token is None else token
         if not (self._user.isascii() and self._token.isascii()):
@@ -278,7 +279,8 @@ class CalibrationSuperMouse(Calibration):
     def _tell(self, operation: str, **arguments: Any) -> Any:
         if not self._user or not self._token:
             raise NotAuthorised("writing needs user and token: give them, or set CDB_USER and CDB_TOKEN")
-        check_online(operation)
+        if not self._direct:
+            check_online(operation)
         if self._writing is None:
             self._writing = self._service(
                 "calibration_supermouse.wsdl", "/cdb/v2/calibrationSuperMouse", (self._user, self._token)

@@ -125,7 +125,7 @@ def test_a_good_answer_is_taken() -> None:
 def test_what_is_not_an_answer_is_a_typed_error(response: bytes, error: type[cdb.CdbError]) -> None:
     """Never wrong, short or empty data."""
     with server(lambda connection: connection.sendall(response)) as url, pytest.raises(error):
-        cdb.Calibration(url, timeout=5, retry=False).get_calibration_for_id(1)
+        cdb.Calibration(url, timeout=5, direct=True).get_calibration_for_id(1)
 
 
 def test_an_answer_cut_at_any_byte_is_never_taken() -> None:
@@ -134,7 +134,7 @@ def test_an_answer_cut_at_any_byte_is_never_taken() -> None:
         lengths = iter(range(0, len(whole), 7))
         # The server cuts each connection a little later than the one before, and ends with its turn of the loop.
         with server(lambda connection: connection.sendall(whole[: next(lengths)])) as url:  # noqa: B023
-            client = cdb.Calibration(url, timeout=5, retry=False)
+            client = cdb.Calibration(url, timeout=5, direct=True)
             for _ in range(0, len(whole), 7):
                 with pytest.raises(cdb.ServerUnreachable):
                     client.get_calibration_for_id(1)

@@ -187,6 +187,23 @@ def test_a_payload_that_is_kept_is_not_sent_again(asked: tuple[Master, str]) -> 
         assert door.asked["get_payload"] == 1
 
 
+def test_a_direct_client_asks_servers_and_nothing_else(
+    asked: tuple[Master, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mirror's follower is one: neither cache nor lock file nor the settings of a job reach it."""
+    master, as_of = asked
+    monkeypatch.setenv("CDB_OFFLINE", "1")
+    monkeypatch.setenv("CDB_AS_OF", "2000-01-01")
+    monkeypatch.setenv("CDB_LOCK", str(tmp_path / "run.lock"))
+    client = cdb.Calibration(master.url, direct=True)
+    for pinned in (None, as_of, "now"):
+        assert client.get_calibration_for_run("TOF1", "t0", RUN, pinned).data == DATA
+        assert client.get_run(RUN, pinned).run_number == RUN
+    assert client.get_payload(SHA256) == DATA
+    assert not folder().exists()
+    assert not (tmp_path / "run.lock").exists()
+
+
 def test_servers_do_not_answer_for_one_another(asked: tuple[Master, str], tmp_path: Path) -> None:
     """A cache that serves two databases gives each its own answers."""
     master, as_of = asked

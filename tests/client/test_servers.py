@@ -209,11 +209,11 @@ def test_bytes_of_another_hash_are_asked_for_again(scripted: Scripted) -> None:
     assert scripted.asked[alone] == 2
 
 
-def test_without_retry_each_server_is_asked_once(scripted: Scripted) -> None:
+def test_a_direct_client_asks_each_server_once(scripted: Scripted) -> None:
     """For programs that have their own way of trying again."""
     first, second = scripted(UNAVAILABLE), scripted(b"")
     with pytest.raises(cdb.Unavailable):
-        cdb.Calibration([first, second], retry=False).get_calibration_for_id(1)
+        cdb.Calibration([first, second], direct=True).get_calibration_for_id(1)
     assert scripted.asked == {first: 1, second: 1}
 
 

@@ -100,7 +100,7 @@ class Trial:
         self._copy = self._mirror.enter_context(mirrors.mirror(self._way.url, self._urls[1], self._folder))
 
     def _write(self) -> None:
-        client = cdb.CalibrationSuperMouse(self._running.url, user=servers.USER, token=self._token, retry=False)
+        client = cdb.CalibrationSuperMouse(self._running.url, user=servers.USER, token=self._token, direct=True)
         for _ in range(self._burst):
             data = self._chance.randbytes(self._chance.choice([10, 1_000, 100_000]))
             id = client.add_calibration(f"DEVICE{self._chance.randrange(5)}", "t0", "2016-03-01", data).id

@@ -23,7 +23,7 @@ SMALL = 4 * 2**20
 
 
 def writer(master: Master) -> cdb.CalibrationSuperMouse:
-    return cdb.CalibrationSuperMouse(master.url, user=master.user, token=master.token, retry=False)
+    return cdb.CalibrationSuperMouse(master.url, user=master.user, token=master.token, direct=True)
 
 
 @pytest.fixture

@@ -34,11 +34,11 @@ LENGTH = 40
 
 
 def writer(master: Master) -> cdb.CalibrationSuperMouse:
-    return cdb.CalibrationSuperMouse(master.url, user=master.user, token=master.token, retry=False)
+    return cdb.CalibrationSuperMouse(master.url, user=master.user, token=master.token, direct=True)
 
 
 def head(url: str) -> tuple[int, str]:
-    status = cdb.Calibration(url, retry=False).get_status()
+    status = cdb.Calibration(url, direct=True).get_status()
     return status.serial, status.digest
 
 

@@ -55,7 +55,7 @@ class Follower:
         clock: Clock = instants.now,
     ) -> None:
         # follow() tries again by itself, and tells of the first failure at once.
-        self._client = cdb.Calibration(master, timeout=ANSWER_SECONDS, retry=False)
+        self._client = cdb.Calibration(master, timeout=ANSWER_SECONDS, direct=True)
         self._master = master
         self._following = following
         self._progress = progress
