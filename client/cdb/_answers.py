@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime, timezone
 from typing import Any, TypeVar
@@ -16,6 +16,9 @@ from cdb.records import CalibrationRecord, Device, JournalEntry, Preview, Run, R
 Record = TypeVar("Record", CalibrationRecord, Device, JournalEntry, Preview, Run, RunRange, Status)
 # What a question is answered with: a record or a list of records, of the kind that its operation gives.
 Answer = Any
+
+# The arguments that an answer or a fault repeats.
+_ABOUT = {"device_name", "calibration_type", "run_number", "id", "date", "as_of"}
 
 _OF_ONE: dict[str, Any] = {"get_run": Run}
 _OF_MANY: dict[str, Any] = {
@@ -30,9 +33,12 @@ _OF_MANY: dict[str, Any] = {
 def answer_of(question: Question, answered: Any) -> Answer:
     """The answer to a question as zeep read it. Raises ServerUnreachable when it is not one to this question."""
     if question.operation in _OF_MANY:
-        return [record_of(_OF_MANY[question.operation], found) for found in answered or ()]
+        answers = [record_of(_OF_MANY[question.operation], found) for found in answered or ()]
+        for record in answers if question.operation == "get_history" else ():
+            check_is_to(question, record)
+        return answers
     answer = record_of(_OF_ONE.get(question.operation, CalibrationRecord), answered)
-    _check_is_to(question, answer)
+    check_is_to(question, answer)
     return answer
 
 
@@ -94,7 +100,12 @@ def from_json(question: Question, said: Any) -> Answer:
         if not isinstance(said, list):
             raise ValueError("not a list")
         return [_record_from_json(_OF_MANY[question.operation], found) for found in said]
-    return _record_from_json(_OF_ONE.get(question.operation, CalibrationRecord), said)
+    answer = _record_from_json(_OF_ONE.get(question.operation, CalibrationRecord), said)
+    try:
+        check_is_to(question, answer)
+    except ServerUnreachable as error:
+        raise ValueError(error.message) from None
+    return answer
 
 
 def _object(record: Any) -> dict[str, Any]:
@@ -141,9 +152,17 @@ def _value(name: str, value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _check_is_to(question: Question, answer: Any) -> None:
+def check_is_to(question: Question, answer: Any) -> None:
     """Raise ServerUnreachable for the answer to another question, as a confused cache or connection could give it."""
-    for argument, asked in question.arguments:
-        answered = getattr(answer, argument, asked)
-        if str(asked).casefold() != str(answered).casefold():
-            raise ServerUnreachable(f"asked for {argument} {asked}, the server answered with {answered}")
+    if told := other_than(dict(question.arguments), answer):
+        raise ServerUnreachable(told)
+
+
+def other_than(asked: Mapping[str, Any], answered: object) -> str | None:
+    """How an answer or a fault is about something else than was asked; None where it is not, as far as it says."""
+    for argument in asked.keys() & _ABOUT:
+        field = getattr(answered, argument, None)
+        told = spell(field) if isinstance(field, datetime) else field
+        if told is not None and str(asked[argument]).casefold() != str(told).casefold():
+            return f"asked for {argument} {asked[argument]}, the server answered with {told}"
+    return None

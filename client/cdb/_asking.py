@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cdb._answers import answer_of, content_of, payload_of, record_of
 from cdb._cache import Cache
-from cdb._exceptions import CalibrationNotFound, CdbError, RunNotFound, ServerUnreachable, TooLarge
+from cdb._exceptions import (
+    CalibrationNotFound,
+    CdbError,
+    Integrity,
+    InvalidArgument,
+    RunNotFound,
+    ServerUnreachable,
+    TooLarge,
+)
 from cdb._instants import instant, spell
 from cdb._lockfile import LockFile
 from cdb._questions import Question
-from cdb.records import CalibrationText, Status
+from cdb.records import CalibrationRecord, CalibrationText, Status
 
 if TYPE_CHECKING:
     from cdb._soap import Service
 
 # Of a call's time, how much is spent waiting for another process that fetches the same.
 PATIENCE = 2 / 3
+# Seconds, for what there may be nothing to share of.
+FIRST_PATIENCE = 2.0
 
 Answered = TypeVar("Answered")
 
@@ -59,6 +69,8 @@ class Asking:
         if not named:
             return None
         path = Path(named).absolute()
+        # For the whole job, wherever it goes.
+        os.environ["CDB_LOCK"] = str(path)
         if self._lock is None or self._lock.path != path:
             self._lock = LockFile(path)
         return self._lock
@@ -71,7 +83,7 @@ class Asking:
         """The answer to a question of content."""
         call = _Call(self)
         answer = call.noted(question)
-        return answer if isinstance(answer, CalibrationText) else CalibrationText(answer, call.payload(answer.sha256))
+        return answer if isinstance(answer, CalibrationText) else call.with_content(answer)
 
     def payload(self, sha256: str) -> bytes:
         """The bytes of a payload."""
@@ -90,6 +102,8 @@ class _Call:
         self._cache = asking.cache
         self._servers = asking.servers
         self._end = time.monotonic() + asking.timeout
+        self._patient_until = time.monotonic() + PATIENCE * asking.timeout
+        self._alone_already = False
 
     def noted(self, question: Question) -> Any:
         """The answer that the lock file has; else one from elsewhere, which is noted there."""
@@ -101,11 +115,25 @@ class _Call:
         if lock is None:
             return self._found(question)
         noted = lock.find(question)
+        if noted is None and is_offline():
+            raise ServerUnreachable(
+                f"CDB_OFFLINE is set, and {question} is not in the lock file {lock.path}: ask it with a network first"
+            )
         if noted is None:
             noted = self._found_for(lock, question)
         if isinstance(noted, CdbError):
             raise noted
         return noted
+
+    def with_content(self, record: CalibrationRecord) -> CalibrationText:
+        """A calibration with its bytes. Raises Integrity where they are not so many."""
+        data = self.payload(record.sha256)
+        if len(data) != record.size:
+            raise Integrity(
+                f"calibration {record.id} has {record.size} bytes by its record, and {len(data)} by its payload",
+                sha256=record.sha256,
+            )
+        return CalibrationText(record, data)
 
     def payload(self, sha256: str) -> bytes:
         """The bytes of a payload: from the cache, or fetched once for all who wait for them."""
@@ -115,7 +143,7 @@ class _Call:
             return data
         if is_offline():
             raise self._offline(f"the payload {sha256}", "fetch it with 'cdb prefetch' or 'cdb lock fetch'")
-        with self._cache.alone(sha256, self._patience()):
+        with self._alone(sha256):
             if (data := self._cache.payload(sha256)) is not None:
                 return data
             data = self._fetched(sha256)
@@ -132,20 +160,16 @@ class _Call:
         service = self._asking.service()
         # To import zeep takes a while, once, on a loaded machine a long one: it is not the servers' time.
         self._end += time.monotonic() - begun
-        return service.call(operation, made, held, self._end - time.monotonic(), **arguments)
+        return service.call(operation, made, held, self._left(), **arguments)
 
     def _found_for(self, lock: LockFile, question: Question) -> Any:
         try:
             found = self._found(question)
         except (CalibrationNotFound, RunNotFound) as fault:
-            return lock.note(question, fault)
-        except ServerUnreachable as error:
-            if is_offline():
-                raise error.retold(f"{error.message}; it is not in the lock file {lock.path} either") from None
-            raise
+            return lock.note(question, fault, self._left())
         if not isinstance(found, CalibrationText):
-            return lock.note(question, found)
-        noted = lock.note(question, found.record)
+            return lock.note(question, found, self._left())
+        noted = lock.note(question, found.record, self._left())
         # Another process may have been first, with another answer.
         return found if noted == found.record else noted
 
@@ -193,7 +217,7 @@ class _Call:
             return answer
         if is_offline():
             raise self._offline(f"the answer to {question}", _remedy(question))
-        with self._cache.alone(question.key(), self._patience()):
+        with self._alone(question.key()):
             if (answer := self._cache.answer(self._servers, question)) is not None:
                 return answer
             asked = self._asked(question)
@@ -207,14 +231,17 @@ class _Call:
             return self._served(question, ())
         if held := self._cache.held(self._servers, question):
             return self._asked_holding(question, held)
-        # The first of many that begin together fetches a payload that the others then have.
-        with self._cache.alone(question.about(), self._patience()):
-            return self._asked_holding(question, self._cache.held(self._servers, question))
+        # The first of many that begin together fetches a payload, which the others then have.
+        with self._alone(question.topic(), FIRST_PATIENCE):
+            held = self._cache.held(self._servers, question)
+            if not held:
+                return self._asked_holding(question, held)
+        return self._asked_holding(question, held)
 
     def _asked_holding(self, question: Question, held: Sequence[str]) -> CalibrationText:
         answer = self._served(question, held)
         if not isinstance(answer, CalibrationText):
-            return CalibrationText(answer, self.payload(answer.sha256))
+            return self.with_content(answer)
         if answer.sha256 not in held:
             self._cache.keep_payload(answer.data)
             self._cache.keep_held(self._servers[0], question, answer.sha256)
@@ -232,8 +259,21 @@ class _Call:
     def _fetched(self, sha256: str) -> bytes:
         return self.served(lambda answered: payload_of(answered, sha256), "get_payload", sha256=sha256)
 
-    def _patience(self) -> float:
-        return PATIENCE * (self._end - time.monotonic())
+    @contextmanager
+    def _alone(self, name: str, patience: float = float("inf")) -> Iterator[None]:
+        """Fetch what is named so while others wait. One name at a time: two calls shall not wait for each other."""
+        if self._alone_already:
+            yield
+            return
+        self._alone_already = True
+        try:
+            with self._cache.alone(name, min(patience, self._patient_until - time.monotonic())):
+                yield
+        finally:
+            self._alone_already = False
+
+    def _left(self) -> float:
+        return max(0.0, self._end - time.monotonic())
 
     def _offline(self, what: str, remedy: str) -> ServerUnreachable:
         folder = self._cache.store.folder
@@ -248,8 +288,13 @@ def as_it_is(answered: Any) -> Any:
 
 
 def is_offline() -> bool:
-    """Whether CDB_OFFLINE says that no server may be asked."""
-    return os.environ.get("CDB_OFFLINE", "").lower() not in ("", "0", "false", "no", "off")
+    """Whether CDB_OFFLINE says that no server may be asked. Raises InvalidArgument where it says neither."""
+    said = os.environ.get("CDB_OFFLINE", "").lower()
+    if said in ("1", "true", "t", "yes", "y", "on"):
+        return True
+    if said in ("", "0", "false", "f", "no", "n", "off"):
+        return False
+    raise InvalidArgument(f"CDB_OFFLINE is {said!r}: set it to 1, or to 0", argument="CDB_OFFLINE")
 
 
 def check_online(operation: str) -> None:
@@ -271,7 +316,7 @@ def _remedy(question: Question) -> str:
         return f"fetch it with 'cdb prefetch --run {asked['run_number']}{as_of}'"
     if "date" in asked:
         return f"fetch it with 'cdb prefetch --date {asked['date']}{as_of}'"
-    return "ask it with as_of, or with a lock file"
+    return "ask it with an as_of, and with the same one now, or use a lock file"
 
 
 def _as_fault(question: Question) -> dict[str, Any]:

@@ -22,6 +22,8 @@ log = logging.getLogger("cdb")
 LIMIT = 10 * 2**30
 # Of how many payloads of a device and type a server is told that they are held.
 MOST_HELD = 4
+# How many prefetches a job without network looks through.
+MOST_PREFETCHED = 100
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -51,10 +53,15 @@ class Cache:
     def answer(self, servers: Sequence[str], question: Question) -> Answer | None:
         """What one of the servers answered to a question with as_of, if it is kept."""
         for server in servers:
-            said = self._read_json(_answer(server, question))
+            name = _answer(server, question)
+            said = self._read_json(name)
             # The name alone is not enough: a file may have been copied from another's.
-            if said is not None and said.get("question") == json.loads(question.spelling()):
-                return from_json(question, said["answer"])
+            if isinstance(said, dict) and said.get("question") == json.loads(question.spelling()):
+                try:
+                    return from_json(question, said.get("answer"))
+                except ValueError:
+                    # Written by another version.
+                    self.store.put_aside(self.store.folder / name)
         return None
 
     def keep_answer(self, server: str, question: Question, answer: Answer) -> None:
@@ -64,25 +71,26 @@ class Cache:
 
     def held(self, servers: Sequence[str], question: Question) -> list[str]:
         """The sha256s of the last payloads that were answers to questions about the same, as far as they are kept."""
-        found = dict.fromkeys(sha256 for server in servers for sha256 in self._read_json(_held(server, question)) or ())
-        return [sha256 for sha256 in found if (self.store.folder / _payload(sha256)).exists()][:MOST_HELD]
+        found = dict.fromkeys(sha256 for server in servers for sha256 in self._read_texts(_held(server, question)))
+        named = (sha256 for sha256 in found if _SHA256.fullmatch(sha256))
+        return [sha256 for sha256 in named if (self.store.folder / _payload(sha256)).exists()][:MOST_HELD]
 
     def keep_held(self, server: str, question: Question, sha256: str) -> None:
         """Keep that a payload was the answer to a question."""
-        before = self._read_json(_held(server, question)) or []
+        before = [other for other in self._read_texts(_held(server, question)) if other != sha256]
         self._write_json(_held(server, question), [sha256, *before][:MOST_HELD])
 
     def prefetched(self, servers: Sequence[str]) -> list[str]:
         """The as_of of each prefetch from one of the servers, the latest first."""
         found: set[str] = set()
         for server in servers:
-            found.update(self._read_json(_prefetched(server)) or ())
+            found.update(self._read_texts(_prefetched(server)))
         return sorted(found, reverse=True)
 
     def keep_prefetched(self, server: str, as_of: str) -> None:
         """Keep that answers as of an instant were prefetched from a server."""
         with self.alone(_prefetched(server), patience=10):
-            self._write_json(_prefetched(server), sorted({*self.prefetched([server]), as_of}))
+            self._write_json(_prefetched(server), sorted({*self.prefetched([server]), as_of})[-MOST_PREFETCHED:])
 
     def is_payload(self, file: Stored) -> bool:
         """Whether a file of the store is a payload, not an answer."""
@@ -119,7 +127,15 @@ class Cache:
 
     def _read_json(self, name: str) -> Any:
         data = self._read(name, _is_sealed)
-        return None if data is None else json.loads(data.partition(b"\n")[2])
+        try:
+            return None if data is None else json.loads(data.partition(b"\n")[2])
+        except (ValueError, RecursionError):
+            self.store.put_aside(self.store.folder / name)
+            return None
+
+    def _read_texts(self, name: str) -> list[str]:
+        said = self._read_json(name)
+        return [text for text in said if isinstance(text, str)] if isinstance(said, list) else []
 
     def _write_json(self, name: str, value: Any) -> None:
         text = json.dumps(value, ensure_ascii=False, indent=1).encode()
@@ -151,7 +167,7 @@ def _answer(server: str, question: Question) -> str:
 
 
 def _held(server: str, question: Question) -> str:
-    return f"answers/{_name(server)}/held-{hashlib.sha256(question.about().encode()).hexdigest()}"
+    return f"answers/{_name(server)}/held-{question.topic()}"
 
 
 def _prefetched(server: str) -> str:

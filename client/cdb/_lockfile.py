@@ -5,24 +5,28 @@ Text, one JSON object a line, meant to be kept beside the results:
     {"question": {"get_calibration_for_run": {"device_name": "TOF1", …}}, "answer": {"id": 12, "sha256": …, …}}
 
 In place of the answer stands the `fault` where there was none. The first answer noted to a question stands: processes
-that share a file get the same. A line without its end, which a killed process left, counts for nothing.
+that share a file get the same. Half a line at the end, which a killed process left, counts for nothing.
 """
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import json
 import os
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from cdb._answers import Answer, from_json, to_json
-from cdb._exceptions import FAULTS, CdbError, InvalidArgument
+from cdb._answers import Answer, check_is_to, from_json, to_json
+from cdb._exceptions import FAULTS, CdbError, InvalidArgument, ServerUnreachable, Unavailable
 from cdb._instants import instant, spell
 from cdb._questions import Question
+from cdb._store import locked
 
 Noted = Answer | CdbError
+
+# How every line begins.
+BEGINNING = b'{"question": {'
 
 
 class LockFile:
@@ -31,30 +35,34 @@ class LockFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._noted: dict[str, tuple[Question, Noted]] = {}
+        self._file = (0, 0)
         self._read_to = 0
 
     def find(self, question: Question) -> Noted | None:
         """What was noted to a question. Raises InvalidArgument when the file is no lock file."""
-        spelling = question.spelling()
-        if spelling not in self._noted:
-            self._look()
-        return self._noted[spelling][1] if spelling in self._noted else None
+        self._look()
+        found = self._noted.get(question.spelling())
+        return found and found[1]
 
-    def note(self, question: Question, answer: Noted) -> Noted:
-        """Note an answer, unless another process was first; the one that stands. Raises InvalidArgument."""
+    def note(self, question: Question, answer: Noted, patience: float = 30) -> Noted:
+        """Note an answer, unless another process was first; the one that stands.
+
+        Raises InvalidArgument where the file is no lock file or cannot be written, Unavailable where another process
+        keeps it for longer than `patience` seconds.
+        """
         said = {"fault": _fault(answer)} if isinstance(answer, CdbError) else {"answer": to_json(answer)}
         text = json.dumps({"question": {question.operation: question.sent}, **said}, ensure_ascii=False)
         try:
             # Unbuffered: what is written is there when the lock is given back.
-            with open(self.path, "a+b", buffering=0) as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                end = self._read(file)
+            with open(self.path, "a+b", buffering=0) as file, locked(file.fileno(), patience) as held:
+                if not held:
+                    raise Unavailable(f"the lock file {self.path} is kept by another process: is that stopped?")
+                end, tail = self._read(file)
                 if question.spelling() not in self._noted:
-                    file.truncate(end)
-                    file.write(text.encode() + b"\n")
+                    self._append(file, end, tail, text.encode() + b"\n")
+                    self._read(file)
         except OSError as error:
             raise self._refused("cannot be written", error) from None
-        self._look()
         return self._noted[question.spelling()][1]
 
     def all(self) -> list[tuple[Question, Noted]]:
@@ -69,42 +77,76 @@ class LockFile:
             with open(self.path, "rb", buffering=0) as file:
                 self._read(file)
         except FileNotFoundError:
-            pass
+            self._noted, self._file, self._read_to = {}, (0, 0), 0
         except OSError as error:
             raise self._refused("cannot be read", error) from None
 
-    def _read(self, file: IO[bytes]) -> int:
-        """Take in what was noted since the last look; where the last whole line ends.
+    def _read(self, file: IO[bytes]) -> tuple[int, bytes]:
+        """Take in what was noted since the last look; where the last whole line ends, and what stands after it.
 
         Threads that read the same lines at once take in the same.
         """
-        if os.fstat(file.fileno()).st_size < self._read_to:
-            # Another file has this name now.
-            self._noted, self._read_to = {}, 0
         end = self._read_to
+        status = os.fstat(file.fileno())
+        anew = (status.st_dev, status.st_ino) != self._file or status.st_size < end
+        if not anew and status.st_size == end:
+            return end, b""
+        # Where another file has this name now, all of it.
+        end, noted = (0, {}) if anew else (end, dict(self._noted))
         file.seek(end)
-        for line in file.read().splitlines(keepends=True):
-            if not line.endswith(b"\n"):
-                break
-            question, noted = self._noted_in(line)
-            self._noted.setdefault(question.spelling(), (question, noted))
-            end += len(line)
-        self._read_to = end
-        return end
+        *lines, tail = file.read().split(b"\n")
+        for line in lines:
+            self._take(noted, line)
+            end += len(line) + 1
+        if tail and self._is_whole(tail):
+            # An editor took the end of the line away.
+            self._take(noted, tail)
+        elif not BEGINNING.startswith(tail[: len(BEGINNING)]):
+            raise self._foreign(tail)
+        self._file, self._noted, self._read_to = (status.st_dev, status.st_ino), noted, end
+        return end, tail
 
-    def _refused(self, what: str, error: OSError) -> InvalidArgument:
-        return InvalidArgument(f"the lock file {self.path} {what}: {error.strerror}", argument="CDB_LOCK")
+    def _append(self, file: IO[bytes], end: int, tail: bytes, line: bytes) -> None:
+        if tail and self._is_whole(tail):
+            line = b"\n" + line
+            end += len(tail)
+        file.truncate(end)
+        if file.write(line) != len(line):
+            file.truncate(end)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _take(self, noted: dict[str, tuple[Question, Noted]], line: bytes) -> None:
+        question, answer = self._noted_in(line)
+        before = noted.setdefault(question.spelling(), (question, answer))[1]
+        if isinstance(before, CdbError) != isinstance(answer, CdbError) or (
+            before != answer and not isinstance(before, CdbError)
+        ):
+            raise InvalidArgument(f"{self.path} has two answers to {question}: take one away", argument="CDB_LOCK")
+
+    def _is_whole(self, tail: bytes) -> bool:
+        try:
+            json.loads(tail)
+        except (ValueError, RecursionError):
+            return False
+        return True
 
     def _noted_in(self, line: bytes) -> tuple[Question, Noted]:
         try:
             said = json.loads(line)
             ((operation, arguments),) = said["question"].items()
             question = Question.of(operation, **arguments)
-            return question, _error(said["fault"]) if "fault" in said else from_json(question, said["answer"])
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise InvalidArgument(
-                f"{self.path} is not a lock file of cdb: see its line {line[:60]!r}", argument="CDB_LOCK"
-            ) from None
+            return question, _error(question, said["fault"]) if "fault" in said else from_json(question, said["answer"])
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ServerUnreachable):
+            raise self._foreign(line) from None
+
+    def _foreign(self, line: bytes) -> InvalidArgument:
+        return InvalidArgument(
+            f"{self.path} is not a lock file of cdb, or one of a later version: see its line {line[:60]!r}",
+            argument="CDB_LOCK",
+        )
+
+    def _refused(self, what: str, error: OSError) -> InvalidArgument:
+        return InvalidArgument(f"the lock file {self.path} {what}: {error.strerror}", argument="CDB_LOCK")
 
 
 def _fault(error: CdbError) -> dict[str, Any]:
@@ -116,9 +158,14 @@ def _fault(error: CdbError) -> dict[str, Any]:
     return said
 
 
-def _error(said: dict[str, Any]) -> CdbError:
-    fields = {name: value for name, value in said.items() if name not in ("name", "message")}
+def _error(question: Question, said: dict[str, Any]) -> CdbError:
+    kind = FAULTS[said["name"]]
+    fields = {name: said.get(name) for name in kind.__annotations__}
     for name in ("date", "as_of"):
         if fields.get(name) is not None:
-            fields[name] = instant(name, fields[name])
-    return FAULTS[said["name"]](said["message"], **fields)
+            fields[name] = instant(name, str(fields[name]))
+    if not isinstance(said["message"], str):
+        raise ValueError("a message is text")
+    error = kind(said["message"], **fields)
+    check_is_to(question, error)
+    return error

@@ -16,6 +16,9 @@ _OF_CONTENT = (
 )
 
 
+_TOPIC = ("device_name", "calibration_type", "id")
+
+
 @dataclass(frozen=True)
 class Question:
     """What is asked of the read service. `as_of` is the contract's text of an instant, `now`, or None."""
@@ -62,14 +65,13 @@ class Question:
             return Question("get_ids", (("start_time", asked["date"]),), self.as_of)
         return None
 
-    def about(self) -> str:
-        """What the question is about, whenever it applies: a device and type, or an id."""
-        names = ("device_name", "calibration_type", "id")
-        return json.dumps([value for name, value in self.arguments if name in names])
+    def topic(self) -> str:
+        """The name among files of what is asked about, whenever it applies: a device and type, or an id."""
+        return _named(json.dumps([value for name, value in self.arguments if name in _TOPIC]))
 
     def key(self) -> str:
-        """The question's name among files: the sha256 of its spelling, in hexadecimal."""
-        return hashlib.sha256(self.spelling().encode()).hexdigest()
+        """The question's name among files."""
+        return _named(self.spelling())
 
     def spelling(self) -> str:
         """The question as JSON, the same for the same question."""
@@ -78,3 +80,8 @@ class Question:
     def __str__(self) -> str:
         """The question as a call in Python."""
         return f"{self.operation}({', '.join(f'{name}={value!r}' for name, value in self.sent.items())})"
+
+
+def _named(text: str) -> str:
+    # Half a character can be asked for; the server will refuse it.
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -15,7 +15,7 @@ def recording(file: str | os.PathLike[str]) -> Iterator[None]:
     As `CDB_LOCK=FILE` does for a whole job: it holds for every client, thread and process that the block uses. In the
     block, questions raise InvalidArgument where the file cannot be written, or is no lock file.
     """
-    with _environment(CDB_LOCK=str(Path(file).absolute())):
+    with environment(CDB_LOCK=str(Path(file).absolute())):
         yield
 
 
@@ -27,20 +27,25 @@ def replaying(file: str | os.PathLike[str]) -> Iterator[None]:
     the cache, raise ServerUnreachable; `cdb lock fetch FILE` fills the cache. Raises FileNotFoundError.
     """
     Path(file).stat()
-    with _environment(CDB_LOCK=str(Path(file).absolute()), CDB_OFFLINE="1"):
+    with environment(CDB_LOCK=str(Path(file).absolute()), CDB_OFFLINE="1"):
         yield
 
 
 @contextmanager
-def _environment(**settings: str) -> Iterator[None]:
+def environment(**settings: str) -> Iterator[None]:
+    """Have settings in the block, for what it starts, too. Raises RuntimeError where another such block overlaps."""
     # The environment, for it reaches the processes that a job starts.
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        overlapping = any(os.environ.get(name) != value for name, value in settings.items())
+        if not overlapping:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+    if overlapping:
+        raise RuntimeError("another recording or replaying began and has not ended: one at a time in a process")

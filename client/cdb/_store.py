@@ -11,19 +11,24 @@ import fcntl
 import hashlib
 import os
 import random
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 # Seconds. How exactly it is known when a file was last used; and how old what a killed process left behind must be.
-USE_KNOWN_TO = 3600
+USE_KNOWN_TO = 60
 ABANDONED = 86400
 # Seconds between two looks whether a lock is free, at first and at most.
 FIRST_LOOK, LAST_LOOK = 0.005, 0.25
+# Wrong files that are kept aside.
+MOST_ASIDE = 100
 
-_CONTENT = ("payloads", "answers")
+# The folder may be one of the user's, with files that are none of ours.
+_CONTENT = re.compile("payloads/[0-9a-f]{2}/[0-9a-f]{64}|answers/[0-9a-f]{16}/((held-)?[0-9a-f]{64}|prefetched)")
+_ASIDE = re.compile("quarantine/[0-9a-z-]+[.][0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
@@ -78,16 +83,11 @@ class Store:
 
     def stored(self) -> list[Stored]:
         """All files, the longest unused first."""
-        found = []
-        for path in self._files(*_CONTENT):
-            with suppress(OSError):
-                status = path.stat()
-                found.append(Stored(path, status.st_size, status.st_mtime))
-        return sorted(found, key=lambda file: file.used)
+        return self._looked_at(self._named(_CONTENT, "payloads/*/*", "answers/*/*"))
 
-    def quarantined(self) -> list[Path]:
-        """The files that were put aside as wrong."""
-        return sorted(self._files("quarantine"))
+    def quarantined(self) -> list[Stored]:
+        """The files that were put aside as wrong, the oldest first."""
+        return self._looked_at(self._named(_ASIDE, "quarantine/*"))
 
     def trim(self) -> None:
         """Remove the longest unused until the rest is within the limit, and what killed processes left unfinished."""
@@ -99,50 +99,16 @@ class Store:
             with suppress(OSError):
                 file.path.unlink()
             excess -= file.size
-        for path in self.folder.glob("*/*/.*"):
-            with suppress(OSError):
-                if time.time() - path.stat().st_mtime > ABANDONED:
-                    path.unlink()
+        for file in self._unfinished():
+            if time.time() - file.used > ABANDONED:
+                with suppress(OSError):
+                    file.path.unlink()
 
     def remove_all(self) -> None:
         """Remove every file. Raises OSError."""
-        for path in (*self._files(*_CONTENT, "quarantine"), *self.folder.glob("*/*/.*")):
+        for file in (*self.stored(), *self.quarantined(), *self._unfinished()):
             with suppress(FileNotFoundError):
-                path.unlink()
-
-    @contextmanager
-    def alone(self, name: str, patience: float) -> Iterator[None]:
-        """Keep other processes and threads that name the same out of the block, for at most `patience` seconds.
-
-        What one fetches the others then find. Whoever lost patience goes on beside the one who holds the others up.
-        """
-        descriptor = self._lock(hashlib.sha256(name.encode()).hexdigest()[:3], time.monotonic() + patience)
-        try:
-            yield
-        finally:
-            if descriptor is not None:
-                os.close(descriptor)
-
-    def _lock(self, name: str, deadline: float) -> int | None:
-        # A bounded number of files, never removed: to remove a lock that others wait for would make two of it.
-        path = self.folder / "locks" / name
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except OSError:
-            return None
-        pause = FIRST_LOOK
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return descriptor
-            except OSError as error:
-                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES) or time.monotonic() > deadline:
-                    os.close(descriptor)
-                    return None
-            # flock itself would wait without end.
-            time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  # no secret
-            pause = min(2 * pause, LAST_LOOK)
+                file.path.unlink()
 
     def put_aside(self, path: Path) -> None:
         """Keep a wrong file for whoever wants to know what happened, where nobody reads it as right."""
@@ -150,9 +116,76 @@ class Store:
         with suppress(OSError):
             aside.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, aside)
+            for file in self.quarantined()[:-MOST_ASIDE]:
+                file.path.unlink()
 
-    def _files(self, *folders: str) -> Iterator[Path]:
-        for folder in folders:
-            for path in (self.folder / folder).rglob("*"):
-                if path.is_file() and not path.name.startswith("."):
+    @contextmanager
+    def alone(self, name: str, patience: float) -> Iterator[None]:
+        """Keep other processes and threads that name the same out of the block, for at most `patience` seconds.
+
+        What one fetches the others then find. Whoever lost patience goes on beside the one who holds the others up.
+        """
+        # A bounded number of files, never removed: to remove a lock that others wait for would make two of it.
+        path = self.folder / "locks" / slot_of(name)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError:
+            yield
+            return
+        try:
+            with locked(descriptor, patience):
+                yield
+        finally:
+            os.close(descriptor)
+
+    def _named(self, names: re.Pattern[str], *patterns: str) -> Iterator[Path]:
+        for pattern in patterns:
+            for path in self.folder.glob(pattern):
+                if names.fullmatch(path.relative_to(self.folder).as_posix()):
                     yield path
+
+    def _unfinished(self) -> list[Stored]:
+        found = (path for pattern in ("payloads/*/.*", "answers/*/.*") for path in self.folder.glob(pattern))
+        return self._looked_at(
+            path
+            for path in found
+            if _CONTENT.fullmatch(path.with_name(path.name[1:].partition(".")[0]).relative_to(self.folder).as_posix())
+        )
+
+    def _looked_at(self, paths: Iterable[Path]) -> list[Stored]:
+        found = []
+        for path in paths:
+            with suppress(OSError):
+                status = path.stat()
+                found.append(Stored(path, status.st_size, status.st_mtime))
+        return sorted(found, key=lambda file: file.used)
+
+
+def slot_of(name: str) -> str:
+    """The name of the lock for a name: many share one."""
+    return hashlib.sha256(name.encode()).hexdigest()[:3]
+
+
+@contextmanager
+def locked(descriptor: int, patience: float) -> Iterator[bool]:
+    """Hold the lock of an open file in the block; whether it could be had within so many seconds."""
+    deadline = time.monotonic() + patience
+    pause = FIRST_LOOK
+    held = False
+    while not held:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = True
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES) or time.monotonic() > deadline:
+                break
+            # flock itself would wait without end.
+            time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  # no secret
+            pause = min(2 * pause, LAST_LOOK)
+    try:
+        yield held
+    finally:
+        if held:
+            # Not by closing alone: a child process that was forked meanwhile has the open file, too.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)

@@ -1,6 +1,7 @@
 """The verified cache: what is kept is right, whatever happens to its files, and is asked for once."""
 
 import hashlib
+import json
 import multiprocessing
 import os
 import signal
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -282,14 +284,91 @@ def test_the_longest_unused_go_first(tmp_path: Path) -> None:
 def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
     """Unfinished files go after a day; those that are being written stay."""
     store = Store(tmp_path, 10_000)
-    store.write("payloads/ab/right", b"right")
-    old, new = tmp_path / "payloads" / "ab" / ".old", tmp_path / "payloads" / "ab" / ".new"
+    name = f"payloads/{SHA256[:2]}/{SHA256}"
+    store.write(name, DATA)
+    old, new = (tmp_path / "payloads" / SHA256[:2] / f".{SHA256}.host.{number}.ab" for number in (1, 2))
     old.write_bytes(b"half")
     new.write_bytes(b"half")
     os.utime(old, times=(time.time() - 90_000,) * 2)
     store.trim()
     assert (old.exists(), new.exists()) == (False, True)
-    assert [file.path.name for file in store.stored()] == ["right"]
+    assert [file.path.name for file in store.stored()] == [SHA256]
+
+
+def test_files_that_are_none_of_the_caches_are_left_alone(tmp_path: Path) -> None:
+    """Where CDB_CACHE names a folder with other things in it, hidden ones too, they stay and do not count."""
+    names = ("src/project/.gitignore", "answers/thesis/chapter", "payloads/ab/readme", "quarantine/notes", ".profile")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("mine" * 1000)
+        os.utime(tmp_path / name, times=(0, 0))
+    cache = Cache(tmp_path, limit=2_000)
+    cache.keep_payload(DATA)
+    cache.store.trim()
+    assert cache.payload(SHA256) == DATA
+    cache.store.remove_all()
+    assert cache.payload(SHA256) is None
+    assert all((tmp_path / name).exists() for name in names)
+
+
+def test_what_was_put_aside_is_bounded(tmp_path: Path) -> None:
+    """A disk that fails fills no other with what it made of files."""
+    cache = Cache(tmp_path)
+    for number in range(130):
+        data = number.to_bytes(2, "big")
+        cache.keep_payload(data)
+        sha256 = hashlib.sha256(data).hexdigest()
+        (tmp_path / "payloads" / sha256[:2] / sha256).write_bytes(b"wrong")
+        assert cache.payload(sha256) is None
+    assert len(cache.store.quarantined()) == 100
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [],
+        {},
+        {"question": {}},
+        {"answer": 3},
+        5,
+        None,
+        "text",
+        [[[]]],
+        {"answer": [{"id": 1}]},
+        [5, "a"],
+        ["no sha256"],
+    ],
+)
+def test_what_another_version_kept_is_asked_again(asked: tuple[Master, str], said: Any) -> None:
+    """Sealed, and of another shape: neither believed nor an error."""
+    master, as_of = asked
+    client = cdb.Calibration(master.url)
+    expected = client.get_history("KL", "gain", as_of), client.get_current_calibration("TOF1", "t0")
+    for path in [path for path in (folder() / "answers").rglob("*") if path.is_file()]:
+        kept = json.loads(path.read_bytes().partition(b"\n")[2])
+        if isinstance(said, dict) and "answer" in said and isinstance(kept, dict):
+            said["question"] = kept["question"]
+        text = json.dumps(said).encode()
+        path.write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+    assert (client.get_history("KL", "gain", as_of), client.get_current_calibration("TOF1", "t0")) == expected
+
+
+def test_a_call_does_not_wait_for_itself(asked: tuple[Master, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all names of locks are one, as some are now and then."""
+    master, as_of = asked
+    monkeypatch.setattr("cdb._store.slot_of", lambda name: "000")
+    client = cdb.Calibration(master.url, timeout=9)
+    begun = time.monotonic()
+    assert client.get_current_calibration("TOF1", "t0", as_of).data == DATA
+    assert time.monotonic() - begun < 3
+
+
+def test_half_a_character_is_refused_with_as_of_too(asked: tuple[Master, str]) -> None:
+    """As it is without."""
+    master, as_of = asked
+    for pinned in (None, as_of):
+        with pytest.raises(cdb.InvalidArgument):
+            cdb.Calibration(master.url).get_history("A\ud800", "t0", pinned)
 
 
 def _read_and_write(folder: Path, seed: int) -> int:

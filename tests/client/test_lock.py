@@ -1,10 +1,13 @@
 """Lock files: what a job asked and was answered, and the same answers again."""
 
+import fcntl
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,11 +16,13 @@ import pytest
 import cdb
 from cdb._lockfile import LockFile
 from cdb._questions import Question
+from cdb._store import Store
 from tests.client.shells import said, shell
 from tests.servers import Master
 
 RUN = 9201
 EVERY_BYTE = bytes(range(256))
+ABOUT_RUN_1 = b'{"question": {"get_run": {"run_number": 1}}, '
 
 
 @pytest.fixture
@@ -206,9 +211,12 @@ def test_a_line_that_a_killed_process_left_half_counts_for_nothing(
     for cut in range(one, len(whole)):
         lock.write_bytes(whole[:cut])
         again = LockFile(lock)
-        assert again.find(tw) is None
+        # Of a line that lacks its end alone, all is there: an editor took it away.
+        assert again.find(tw) == (answer if cut == len(whole) - 1 else None)
         again.note(tw, answer)
-        assert lock.read_bytes() == whole
+        assert lock.read_bytes() == whole[: None if cut < len(whole) - 1 else -1]
+        again.note(Question.of("get_run", run_number=1), cdb.RunNotFound("none", run_number=1))
+        assert lock.read_bytes().startswith(whole)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +224,15 @@ def test_a_line_that_a_killed_process_left_half_counts_for_nothing(
     [
         b"\x00" * 100 + b"\n",
         b"not JSON\n",
+        b"not JSON and no line",
+        b"a\rb\nmany\nlines\n" * 10,
         b"[]\n",
+        b"[]",
+        ABOUT_RUN_1 + b'"answer": ' + b"[" * 100_000 + b"\n",
+        # About another run than was asked for.
+        ABOUT_RUN_1 + b'"fault": {"name": "RunNotFound", "message": "", "run_number": 2}}\n',
+        ABOUT_RUN_1 + b'"fault": {"name": "RunNotFound", "message": 5, "run_number": 1}}\n',
+        b'{"question": {"get_later": {}}, "answer": {}}\n',
         b'{"question": {}}\n',
         b'{"question": {"get_run": {}}, "answer": 3}\n',
     ],
@@ -268,3 +284,126 @@ def test_who_writes_is_shown_what_is_now(
     monkeypatch.setenv("CDB_OFFLINE", "1")
     with pytest.raises(cdb.ServerUnreachable, match="CDB_OFFLINE"):
         writer.add_run(1, "2016-01-01")
+
+
+def test_a_lock_file_with_two_answers_is_refused(writer: cdb.CalibrationSuperMouse, tmp_path: Path) -> None:
+    """Two files that were joined may contradict each other: neither is right."""
+    lock = tmp_path / "run.lock"
+    writer.add_calibration("TWICE", "t0", "2016-01-01", b"first")
+    with cdb.recording(lock):
+        writer.get_current_calibration("TWICE", "t0")
+    first = lock.read_bytes()
+    lock.write_bytes(first * 2)
+    with cdb.replaying(lock):
+        assert writer.get_current_calibration("TWICE", "t0") == "first"
+    lock.write_bytes(first + first.replace(b'"author": "alice"', b'"author": "bob"'))
+    with cdb.replaying(lock), pytest.raises(cdb.InvalidArgument, match="two answers"):
+        writer.get_current_calibration("TWICE", "t0")
+
+
+def test_a_replay_takes_nothing_from_elsewhere(writer: cdb.CalibrationSuperMouse, tmp_path: Path) -> None:
+    """What was prefetched does not stand in for what was not noted, and the file stays as it is."""
+    lock = tmp_path / "run.lock"
+    writer.add_calibration("ELSEWHERE", "t0", "2016-01-01", b"t0")
+    with cdb.recording(lock):
+        writer.get_history("ELSEWHERE", "t0", "2016-01-01")
+    writer.get_history("ELSEWHERE", "tw", "2016-01-01")
+    before = lock.read_bytes()
+    with cdb.replaying(lock), pytest.raises(cdb.ServerUnreachable, match="not in the lock file"):
+        writer.get_history("ELSEWHERE", "tw", "2016-01-01")
+    assert lock.read_bytes() == before
+
+
+def test_a_lock_file_that_was_replaced_is_read_anew(writer: cdb.CalibrationSuperMouse, tmp_path: Path) -> None:
+    """By one of the same size, by a longer one, by none."""
+    lock, other = tmp_path / "run.lock", tmp_path / "other"
+    writer.add_calibration("REPLACED", "t0", "2016-01-01", b"t0", comment="old")
+    with cdb.recording(lock):
+        writer.get_history("REPLACED", "t0")
+        old = lock.read_bytes()
+        for comment in (b"new", b"and longer"):
+            other.write_bytes(old.replace(b"old", comment))
+            other.replace(lock)
+            assert [record.comment for record in writer.get_history("REPLACED", "t0")] == [comment.decode()]
+        lock.unlink()
+        assert [record.comment for record in writer.get_history("REPLACED", "t0")] == ["old"]
+        assert lock.read_bytes() == old
+
+
+def test_recordings_that_overlap_are_told(tmp_path: Path) -> None:
+    """One inside the other is well; else the first to end would leave the other's file behind for ever."""
+    with cdb.recording(tmp_path / "outer"):
+        with cdb.recording(tmp_path / "inner"):
+            assert os.environ["CDB_LOCK"].endswith("inner")
+        assert os.environ["CDB_LOCK"].endswith("outer")
+    assert "CDB_LOCK" not in os.environ
+    first, second = cdb.recording(tmp_path / "first"), cdb.recording(tmp_path / "second")
+    first.__enter__()
+    second.__enter__()
+    with pytest.raises(RuntimeError, match="one at a time"):
+        first.__exit__(None, None, None)
+    second.__exit__(None, None, None)
+    del os.environ["CDB_LOCK"]
+
+
+def test_a_full_disk_leaves_no_half_line(shared_master: Master, tmp_path: Path) -> None:
+    """An answer that cannot be noted whole is not given, and what stands in the file still holds."""
+    program = (
+        "import resource, sys, cdb\n"
+        f"c = cdb.Calibration({shared_master.url!r})\n"
+        f"with cdb.recording({str(tmp_path / 'run.lock')!r}):\n"
+        "    c.get_history('NONE', 't0')\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (120, 120))\n"
+        "    try: c.get_history('NONE', 'tw')\n"
+        "    except cdb.InvalidArgument as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "cannot be written" in done.stdout, done.stderr
+    assert len(LockFile(tmp_path / "run.lock").all()) == 1
+    assert (tmp_path / "run.lock").read_bytes().count(b"\n") == 1
+
+
+def test_a_lock_file_that_is_kept_by_another_is_waited_for_in_time(shared_master: Master, tmp_path: Path) -> None:
+    """A job that was stopped while it notes does not hold the others up for ever."""
+    lock = tmp_path / "run.lock"
+    with open(lock, "a+b") as kept:
+        fcntl.flock(kept, fcntl.LOCK_EX)
+        with cdb.recording(lock), pytest.raises(cdb.Unavailable, match="kept by another process"):
+            cdb.Calibration(shared_master.url, timeout=1).list_devices()
+    with cdb.recording(lock):
+        cdb.Calibration(shared_master.url).list_devices()
+
+
+def test_the_settings_of_a_job_do_not_spoil_its_lock_files_check(
+    writer: cdb.CalibrationSuperMouse, shared_master: Master, tmp_path: Path
+) -> None:
+    """With CDB_LOCK and CDB_AS_OF exported, `cdb lock verify` looks at what is so now, and notes nothing."""
+    stored = writer.add_calibration("EXPORTED", "t0", "2016-01-01", b"t0")
+    lock = tmp_path / "run.lock"
+    with cdb.recording(lock):
+        writer.get_current_calibration("EXPORTED", "t0")
+    before = lock.read_bytes()
+    writer.withdraw_calibration(stored.id, "bad")
+    job = {"CDB_LOCK": str(lock), "CDB_AS_OF": "2016-01-01"}
+    for _ in range(2):
+        done = shell(shared_master, "lock", "verify", str(lock), **job)
+        assert (done.returncode, b"withdrawn since: bad" in done.stdout) == (0, True)
+    assert lock.read_bytes() == before
+
+
+def test_a_fork_does_not_keep_a_lock(tmp_path: Path) -> None:
+    """A child that was forked while its parent held a lock has the open file; what it lives on with is no lock."""
+    store = Store(tmp_path, 1)
+    with store.alone("a payload", 5):
+        child = os.fork()
+        if child == 0:
+            # Longer than the parent's patience below.
+            time.sleep(20)
+            os._exit(0)
+    try:
+        begun = time.monotonic()
+        with store.alone("a payload", 5):
+            assert time.monotonic() - begun < 2
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)

@@ -101,10 +101,26 @@ def test_runs_that_are_none_are_wrong_usage(shared_master: Master, runs: str) ->
 
 def test_a_cache_without_room_is_an_error(shared_master: Master, stored: dict[str, bytes], tmp_path: Path) -> None:
     """A prefetch that could not keep what it fetched does not say that it did."""
-    (tmp_path / "file").write_text("not a folder")
-    done = shell(shared_master, "prefetch", "--run", "9301", CDB_CACHE=str(tmp_path / "file"))
-    assert (done.returncode, b"does not keep what it is given" in done.stderr) == (1, True)
-    assert b"CDB_AS_OF" not in done.stdout
+    for place in ("file", "half/answers"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_text("not a folder")
+        cache = tmp_path / place.partition("/")[0]
+        done = shell(shared_master, "prefetch", "--run", "9301", CDB_CACHE=str(cache))
+        assert (done.returncode, b"does not keep what it is given" in done.stderr) == (1, True), place
+        assert b"CDB_AS_OF" not in done.stdout
+
+
+def test_a_jobs_lock_file_does_not_stand_for_its_cache(
+    shared_master: Master, stored: dict[str, bytes], tmp_path: Path
+) -> None:
+    """With CDB_LOCK exported, a second prefetch fills another cache too, and notes nothing."""
+    lock = tmp_path / "run.lock"
+    for cache in ("first", "second"):
+        settings = {"CDB_LOCK": str(lock), "CDB_CACHE": str(tmp_path / cache)}
+        assert shell(shared_master, "prefetch", "--run", "9301", "--as-of", "now", **settings).returncode == 0
+        done = offline_job(shared_master, 9301, CDB_CACHE=str(tmp_path / cache))
+        assert done.stdout.encode().splitlines()[0] == stored["t0 9301"], done.stderr
+    assert not lock.exists()
 
 
 def test_status_says_what_is_set_for_the_job(shared_master: Master, tmp_path: Path) -> None:

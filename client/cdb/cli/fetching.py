@@ -50,9 +50,14 @@ def payloads(client: Calibration, sizes: Mapping[str, int]) -> None:
             "most: fetch fewer at a time"
         )
 
-    def fetch(sha256: str) -> None:
-        client.get_payload(sha256)
+    all_of("bytes", client.get_payload, list(sizes), list(sizes.values()))
+    for sha256 in sizes:
         if cache.payload(sha256) is None:
-            raise CdbPermanentError(f"the cache {cache.store.folder} does not keep what it is given: is its disk full?")
+            raise not_kept(cache)
 
-    all_of("bytes", fetch, list(sizes), list(sizes.values()))
+
+def not_kept(cache: Cache) -> CdbPermanentError:
+    """The error of a cache that does not hold what was fetched into it."""
+    return CdbPermanentError(
+        f"the cache {cache.store.folder} does not keep what it is given: can it be written, and is there room?"
+    )

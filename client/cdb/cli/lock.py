@@ -71,6 +71,8 @@ def verify(file: Path, as_json: bool, client: Calibration) -> None:
     withdrawn since is told, and stays what the job was answered.
     """
     calibrations = _calibrations(file)
+    # The file is held against what is so now, and is not written to.
+    shared.leave_job()
     keys = sorted({(record.device_name, record.calibration_type) for record in calibrations})
     histories: list[list[CalibrationRecord]] = []
     if not is_offline():
@@ -113,7 +115,8 @@ def _compared(noted: CalibrationRecord, known: CalibrationRecord | None) -> str:
 def _calibrations(file: Path) -> list[CalibrationRecord]:
     """The calibrations of which a file notes that their content was asked for, each once."""
     answers = (answer for question, answer in LockFile(file).all() if question.is_of_content)
-    return list({answer.id: answer for answer in answers if isinstance(answer, CalibrationRecord)}.values())
+    found = (answer for answer in answers if isinstance(answer, CalibrationRecord))
+    return list({(record.id, record.sha256): record for record in found}.values())
 
 
 def _as_json(question: Question, answer: Any) -> dict[str, Any]:

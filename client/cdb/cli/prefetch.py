@@ -11,8 +11,9 @@ import click
 from cdb._arguments import addresses
 from cdb._asking import as_of_job
 from cdb._cache import Cache
-from cdb._exceptions import RunNotFound
+from cdb._exceptions import RunNotFound, ServerUnreachable
 from cdb._instants import instant, spell
+from cdb._recording import environment
 from cdb.calibration import Calibration
 from cdb.cli import fetching, shared
 from cdb.records import CalibrationRecord
@@ -56,6 +57,8 @@ def prefetch(runs: Any, dates: Any, as_of: Any, as_json: bool, client: Calibrati
     if not numbers and not dates:
         raise click.UsageError("name runs with --run, or times with --date")
     asked = as_of or as_of_job() or "now"
+    # What a job notes is another matter.
+    shared.leave_job()
     moment = client.get_status().complete_until if asked == "now" else instant("as_of", asked)
 
     def of_run(number: int) -> list[CalibrationRecord] | None:
@@ -75,6 +78,16 @@ def prefetch(runs: Any, dates: Any, as_of: Any, as_json: bool, client: Calibrati
     fetching.payloads(client, sizes)
     server = addresses(click.get_current_context().params["server"])[0]
     Cache().keep_prefetched(server, spell(moment))
+    registered = [number for number, answer in answers.items() if answer is not None]
+    try:
+        # As jobs will ask.
+        with environment(CDB_OFFLINE="1"):
+            for number in registered:
+                client.get_calibrations_for_run(number)
+            for date in dates:
+                client.get_ids(date)
+    except ServerUnreachable:
+        raise fetching.not_kept(Cache()) from None
     said = {
         "as_of": moment,
         "runs": len(numbers) - len(missing),
