@@ -95,4 +95,6 @@ def say_how_to_go_on(console: Console, folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[2:] or sys.argv[-1].startswith("-"):
+        raise SystemExit("usage: python -m demo [FOLDER]")
     main(Path(sys.argv[1] if len(sys.argv) > 1 else "demo-data").absolute())

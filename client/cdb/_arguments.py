@@ -7,6 +7,7 @@ import math
 import operator
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from cdb._exceptions import InvalidArgument
 from cdb._instants import Instant, instant, spell
@@ -83,4 +84,15 @@ def addresses(servers: str | Sequence[str]) -> list[str]:
     for address in addresses:
         if not address.startswith(("http://", "https://")):
             raise InvalidArgument(f"{address!r} is no server: begin it with http:// or https://", argument="servers")
+        try:
+            parsed = urlsplit(address)
+            if not parsed.hostname or parsed.port == 0:
+                raise ValueError(address)
+        except ValueError:
+            raise InvalidArgument(f"{address!r} is no address of a server", argument="servers") from None
+        if "@" in parsed.netloc:
+            # It would stand in every message and log.
+            raise InvalidArgument(
+                "a server's address holds no user or password: reading needs none", argument="servers"
+            )
     return addresses

@@ -83,7 +83,13 @@ class Http:
             told, again = reason_of(error, address, self._client_cert, begun=clock.begun, took=took)
             raise Failed(errors.ServerUnreachable(f"{server}: {told}"), again) from error
         check_status(
-            reply.status, reply.content_type, reply.content, proven=reply.proven, address=address, server=server
+            reply.status,
+            reply.content_type,
+            reply.content,
+            proven=reply.proven,
+            writing=self._auth is not None,
+            address=address,
+            server=server,
         )
         return reply
 
@@ -96,6 +102,8 @@ class Http:
         # One for each thread, and anew after a fork: the parent's connections carry the parent's answers.
         if getattr(self._of_thread, "process", None) != os.getpid():
             session = requests.Session()
+            # What a ~/.netrc says of the host is for other programs.
+            session.auth = _as_it_is
             if self._client_cert is not None:
                 try:
                     _check_certificate(self._client_cert)
@@ -110,6 +118,10 @@ class Http:
             self._of_thread.clock = clock
             self._of_thread.process = os.getpid()
         return self._of_thread.session, self._of_thread.clock
+
+
+def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
 
 
 def _whole(response: requests.Response, server: str, clock: Clock) -> Reply:
@@ -218,6 +230,8 @@ class _Response(http.client.HTTPResponse):
         silenced = self.status in (204, 304) and self.headers.get("Content-Length", "0") != "0"
         if self.headers.defects or self.headers.get_payload() or (endless and not closing) or silenced:
             raise http.client.HTTPException("damaged headers")
+        # requests would read the whole answer to learn where it points, and what that is may be no address.
+        del self.headers["Location"]
 
 
 def _check_certificate(file: str) -> None:

@@ -64,19 +64,22 @@ def reason_of(
     return f"it could not be asked ({type(error).__name__})", Again.NEVER
 
 
-def check_status(status: int, content_type: str, content: bytes, *, proven: bool, address: str, server: str) -> None:
+def check_status(
+    status: int, content_type: str, content: bytes, *, proven: bool, writing: bool, address: str, server: str
+) -> None:
     """Make errors of HTTP's own answers; what remains is SOAP. Raises Failed and CdbPermanentError.
 
-    What its digest has `proven` is SOAP, whatever became of its other headers on the way.
+    What its digest has `proven` is SOAP, whatever became of its other headers on the way. Nobody of ours refuses who
+    is not `writing`: something stands between.
     """
     if status == 200 or (status == 500 and (proven or content_type.startswith("text/xml"))):
         return
     said = content[:300].decode("utf-8", "replace").strip().partition("\n")[0]
-    if status in (401, 403):
+    if writing and status in (401, 403):
         raise errors.NotAuthorised(f"{server}: {said} (HTTP {status}; user and token are CDB_USER and CDB_TOKEN)")
-    if status == 413:
+    if writing and status == 413:
         raise errors.TooLarge(f"{server}: {said} (HTTP 413)")
-    if status in (408, 429, 502, 503, 504):
+    if status in (408, 429) or status >= 500:
         raise Failed(
             errors.Unavailable(f"{server}: {said or 'it cannot answer now'} (HTTP {status})"),
             Again.LATER,

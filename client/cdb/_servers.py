@@ -24,6 +24,9 @@ REST_SECONDS = 30.0
 # What is left below this is not worth another try, nor this patience with a server that is silent.
 LEAST_SECONDS = 0.1
 LEAST_PATIENCE = 1.0
+# With a server that is silent at first, while others can be asked; and how long a try is that is worth a word.
+FIRST_PATIENCE = 5.0
+LONG_SECONDS = 2.0
 
 log = logging.getLogger("cdb")
 # A program that does not ask for them is not shown them.
@@ -52,9 +55,10 @@ class Servers:
         """
         if not self._servers:
             raise errors.ServerUnreachable("no server is named: set CDB_SERVER, or name one")
-        call = _Call(time.monotonic() + (self._timeout if seconds is None else seconds), rounds=2 if self._retry else 1)
+        call = _Call(self._timeout if seconds is None else seconds, rounds=2 if self._retry else 1)
         pause = PAUSE_SECONDS
         asked = [server for server in self._servers if not self._rests(server)] or self._servers
+        again = False
         while True:
             for position, server in enumerate(asked):
                 while (share := call.share(len(asked) - position)) is not None:
@@ -62,6 +66,8 @@ class Servers:
                         answer = question(server, share)
                     except Failed as failed:
                         call.failed(server, failed)
+                        if server != asked[-1] and call.took() > LONG_SECONDS:
+                            log.warning("%s; the next server is asked", failed.error.message)
                         if not failed.sound:
                             _resting[server + self._path] = time.monotonic() + REST_SECONDS * _jitter()
                         if not (self._retry and call.may_repeat(server)):
@@ -75,14 +81,16 @@ class Servers:
                 # Those that were passed over.
                 continue
             asked = [server for server in self._servers if server not in call.hopeless]
-            # "no" to an as_of is an answer: to wait for a better one is for the caller to decide.
-            if not self._retry or not asked or call.left() < LEAST_SECONDS or call.as_of_not_reached():
+            # "no" to an as_of is an answer. Who failed in passing is asked once more for a better one; to wait longer
+            # is for the caller to decide.
+            if not self._retry or not asked or call.left() < LEAST_SECONDS or (again and call.as_of_not_reached()):
                 raise self._told(call)
             log.warning(
                 "%s; asked again until %g s are over",
                 "; ".join(call.failures[server].message for server in asked if server in call.failures),
-                self._timeout,
+                call.seconds,
             )
+            again = True
             # What is left is halved, so that a server that comes back late is met.
             time.sleep(max(0.0, min(pause * _jitter(), call.left() / 2)))
             pause = min(2 * pause, LONGEST_PAUSE)
@@ -96,7 +104,7 @@ class Servers:
         for server in self._servers:
             if server in call.failures:
                 times = call.tries[server]
-                often = f" (asked {times} times within {self._timeout:g} s)" if times > 1 else ""
+                often = f" (asked {times} times within {call.seconds:g} s)" if times > 1 else ""
                 message = call.failures[server].message
                 # A fault speaks of the question alone.
                 named = message if server in message or len(self._servers) == 1 else f"{server}: {message}"
@@ -114,8 +122,10 @@ class Servers:
 class _Call:
     """What has become of one call so far."""
 
-    def __init__(self, end: float, rounds: int) -> None:
-        self._end = end
+    def __init__(self, seconds: float, rounds: int) -> None:
+        self.seconds = round(seconds, 1)
+        self._end = time.monotonic() + seconds
+        self._begun = time.monotonic()
         self._rounds = rounds
         self.failures: dict[str, errors.CdbError] = {}
         self.tries: Counter[str] = Counter()
@@ -134,8 +144,16 @@ class _Call:
         left = self.left()
         if left < LEAST_SECONDS and self.failures:
             return None
-        patience = left / (servers + self._rounds - 1)
+        # One that was silent before is not given less and less: what it needs it would never get.
+        patience = left / (servers + (0 if self.failures else self._rounds - 1))
+        if servers > 1 and not self.failures:
+            patience = min(patience, FIRST_PATIENCE)
+        self._begun = time.monotonic()
         return Share(time.monotonic() + left / servers, patience if patience >= LEAST_PATIENCE else left / servers)
+
+    def took(self) -> float:
+        """How long the last try took."""
+        return time.monotonic() - self._begun
 
     def failed(self, server: str, failed: Failed) -> None:
         """Note what a try came to."""

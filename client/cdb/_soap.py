@@ -16,6 +16,7 @@ import zeep.exceptions
 from lxml import etree
 
 from cdb import _exceptions as errors
+from cdb._answers import other_than
 from cdb._deadline import Share
 from cdb._failures import Again, Failed
 from cdb._http import Http, Reply
@@ -76,7 +77,7 @@ class Service:
         if held:
             headers["CDB-Have"] = ", ".join(held)
         return self._servers.ask(
-            lambda server, share: self._asked(server, share, operation, headers, request, made), seconds
+            lambda server, share: self._asked(server, share, operation, arguments, headers, request, made), seconds
         )
 
     def _asked(
@@ -84,6 +85,7 @@ class Service:
         server: str,
         share: Share,
         operation: str,
+        arguments: Mapping[str, Any],
         headers: Mapping[str, str],
         request: bytes,
         made: Callable[[Any], Answer],
@@ -92,7 +94,7 @@ class Service:
         try:
             reply = self._http.post(server, self._path, headers, request, share)
             try:
-                answer = made(self._read(operation, reply, server))
+                answer = made(self._read(operation, arguments, reply, server))
             except errors.AsOfNotReached as error:
                 self._check_known(operation, reply, server)
                 raise Failed(error, Again.NEVER, sound=True) from None
@@ -136,7 +138,7 @@ class Service:
         request: bytes = etree.tostring(message, encoding="utf-8", xml_declaration=True)
         return request
 
-    def _read(self, operation: str, reply: Reply, server: str) -> Any:
+    def _read(self, operation: str, arguments: Mapping[str, Any], reply: Reply, server: str) -> Any:
         foreign = errors.ServerUnreachable(f"{server}: its answer is not one of a calibration database")
         try:
             envelope = etree.fromstring(reply.content, _parser())
@@ -150,7 +152,10 @@ class Service:
             raise Failed(foreign, Again.NEVER)
         content = contents[0]
         if content.tag == f"{{{SOAP}}}Fault":
-            raise _typed(content, server)
+            fault = _typed(content, server)
+            if (other := other_than(arguments, fault)) is not None:
+                raise Failed(errors.ServerUnreachable(f"{server}: {other}"), Again.ONCE)
+            raise fault
         if content.tag != f"{{{NAMESPACE}}}{operation}Response" or _has_doctype(envelope):
             raise Failed(foreign, Again.NEVER)
         if reply.status != 200:

@@ -14,6 +14,7 @@ import pytest
 
 import cdb
 from tests import mirrors
+from tests.client.faulty import faulty
 from tests.client.shells import shell, under_a_terminal
 from tests.client.test_bad_servers import DATA, EMPTY_BODY, FOREIGN, GOOD, TYPED_FAULT, answer, http, server
 from tests.servers import Master
@@ -81,9 +82,11 @@ def test_what_may_pass_is_asked_again(passing: bytes, scripted: Scripted) -> Non
         (http(b"<h1>not here</h1>", "404 Not Found", "text/html"), cdb.ServerUnreachable),
         (http(EMPTY_BODY), cdb.ServerUnreachable),
         (http(FOREIGN), cdb.ServerUnreachable),
-        (http(b"who are you", "401 Unauthorized", "text/plain"), cdb.NotAuthorised),
-        (http(b"not from there", "403 Forbidden", "text/plain"), cdb.NotAuthorised),
-        (http(b"too long", "413 Content Too Large", "text/plain"), cdb.TooLarge),
+        (http(b"who are you", "401 Unauthorized", "text/plain"), cdb.ServerUnreachable),
+        (http(b"not from there", "403 Forbidden", "text/plain"), cdb.ServerUnreachable),
+        (http(b"too long", "413 Content Too Large", "text/plain"), cdb.ServerUnreachable),
+        (http(b"", "302 Found", "text/xml", "Location: http://["), cdb.ServerUnreachable),
+        (http(b"", "302 Found", "text/xml", "Location: \xff\xfe"), cdb.ServerUnreachable),
         (http(TYPED_FAULT % b"", FAULT), cdb.RunNotFound),
         (NOT_REACHED, cdb.AsOfNotReached),
     ],
@@ -104,6 +107,62 @@ def test_what_will_not_pass_is_said_at_once(lasting: bytes, error: type[cdb.CdbE
         with pytest.raises(error):
             client.get_calibration_for_id(1)
         assert scripted.asked[good] == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [("401 Unauthorized", cdb.NotAuthorised), ("403 Forbidden", cdb.NotAuthorised), ("413 Too Large", cdb.TooLarge)],
+)
+def test_who_writes_is_told_that_it_may_not(status: str, error: type[cdb.CdbError], scripted: Scripted) -> None:
+    """Who reads is asked for nothing by servers of ours: to them it is something that stands between."""
+    first, second = scripted(http(b"no", status, "text/plain")), scripted(http(GOOD))
+    writer = cdb.CalibrationSuperMouse([first, second], user="alice", token="x", timeout=10)
+    with pytest.raises(error):
+        writer.add_run(1, "2016-03-01")
+    assert scripted.asked[second] == 0
+
+
+def test_a_server_that_did_not_reach_an_as_of_leaves_the_others_another_try(scripted: Scripted) -> None:
+    """One that failed in passing is asked again; that nobody has reached it is told soon."""
+    behind, passing = scripted(NOT_REACHED), scripted(UNAVAILABLE, http(GOOD))
+    assert cdb.Calibration([behind, passing], timeout=10).get_calibration_for_id(1).data == DATA
+    began = time.monotonic()
+    with pytest.raises(cdb.AsOfNotReached):
+        cdb.Calibration([behind, "http://127.0.0.1:1"], timeout=10).get_calibration_for_id(1)
+    assert time.monotonic() - began < 3
+
+
+def test_a_fault_about_something_else_is_no_answer(scripted: Scripted) -> None:
+    """A confused cache or connection may give another's."""
+    url = scripted(http(TYPED_FAULT % b"<run_number>9</run_number>", FAULT))
+    client = cdb.Calibration(url, timeout=10)
+    with pytest.raises(cdb.ServerUnreachable, match="asked for run_number 8, the server answered with"):
+        client.get_run(8)
+
+
+@pytest.mark.parametrize(
+    "address", ["http://", "http://[::1", "http://127.0.0.1:99999", "http://alice:secret@127.0.0.1:1", "http://:80"]
+)
+def test_what_is_no_address_is_said_at_once(address: str) -> None:
+    """Without the password that it may hold."""
+    with pytest.raises(cdb.InvalidArgument) as refused:
+        cdb.Calibration(address)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_netrc_is_for_other_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who reads shows nobody a password."""
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login alice password secret\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    asked: list[bytes] = []
+
+    def answered(request: bytes) -> bytes:
+        asked.append(request)
+        return http(GOOD)
+
+    with faulty(answered) as proxy:
+        cdb.Calibration(proxy.url).get_calibration_for_id(1)
+    assert b"authorization" not in asked[0].lower()
 
 
 def test_a_name_that_nobody_knows_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,8 +310,8 @@ def test_who_wrote_reads_it_where_a_mirror_stands_first(shared_master: Master, t
         assert alone.get_current_calibration("own writes", "t0").data == b"6"
 
 
-def test_on_a_terminal_waiting_is_told_once(shared_master: Master) -> None:
-    """The server, the reason, and how long; between pipes the error alone."""
+def test_waiting_is_told_once(shared_master: Master) -> None:
+    """The server, the reason, and how long; between pipes too."""
     waiting = ("devices", "--server", "http://127.0.0.1:1", "--timeout", "1.5")
     shown = under_a_terminal(shared_master, *waiting, status=3).splitlines()
     assert shown[0].startswith("cdb: http://127.0.0.1:1: no connection: is it running")
@@ -260,7 +319,7 @@ def test_on_a_terminal_waiting_is_told_once(shared_master: Master) -> None:
     assert len(shown) == 2
     done = shell(shared_master, *waiting)
     assert done.returncode == 3
-    assert done.stderr.count(b"\n") == 1
+    assert done.stderr.count(b"\n") == 2
 
 
 @pytest.mark.parametrize("size", [12_000_000])

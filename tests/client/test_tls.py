@@ -37,7 +37,7 @@ def test_the_shell_shows_a_certificate(closed: Master, ours: Certificates, monke
     refused = shell(closed, "devices", "--timeout", "1")
     assert refused.returncode == 3
     assert b"CDB_CLIENT_CERT" in refused.stderr
-    assert refused.stderr.count(b"\n") == 1
+    assert refused.stderr.count(b"\n") == 2
     monkeypatch.setenv("CDB_CLIENT_CERT", ours.client)
     assert shell(closed, "run", "add", "902", "--start", "2016-03-01").returncode == 0
 

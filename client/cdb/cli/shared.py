@@ -17,7 +17,7 @@ import click
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from cdb._exceptions import CdbError, InvalidArgument, ServerUnreachable
@@ -163,8 +163,7 @@ def _with_client(
     def run(**given: Any) -> Any:
         if made is CalibrationSuperMouse:
             # Who writes looks at what is now, not at what a job is answered.
-            for setting in ("CDB_AS_OF", "CDB_LOCK"):
-                os.environ.pop(setting, None)
+            leave_job()
         named = {name: given.pop(name) for name in ("client_cert", "timeout", "user", "token") if name in given}
         return command(client=made(given.pop("server"), **named), **given)
 
@@ -174,7 +173,7 @@ def _with_client(
 
 
 class _Told(logging.Handler):
-    """Prints what the client waits for, once as long as it is the same."""
+    """Prints what the client waits for, or does without; once as long as it is the same but for its numbers."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -182,21 +181,26 @@ class _Told(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         said = record.getMessage()
-        if said != self._last:
-            self._last = said
+        if (same := re.sub(r"[0-9.]+", "", said)) != self._last:
+            self._last = same
             click.echo(f"cdb: {shown(said)}", err=True)
 
 
 @contextmanager
 def _waiting_told() -> Iterator[None]:
-    """On a terminal, say why nothing happens."""
+    """Say why nothing happens."""
     log, told = logging.getLogger("cdb"), _Told()
-    if sys.stderr.isatty():
-        log.addHandler(told)
+    log.addHandler(told)
     try:
         yield
     finally:
         log.removeHandler(told)
+
+
+def leave_job() -> None:
+    """Ask for what is so now, whatever is set for a job."""
+    for setting in ("CDB_AS_OF", "CDB_LOCK"):
+        os.environ.pop(setting, None)
 
 
 def shown(text: str) -> str:
@@ -216,7 +220,8 @@ def print_json(value: Any) -> None:
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, err: bool = False) -> None:
     """Print a table on a terminal; in a pipe, a line for each row with tabs between its columns, without heading."""
     if (sys.stderr if err else sys.stdout).isatty():
-        table = Table(*map(escape, columns))
+        # Nothing is left out where the terminal is narrow.
+        table = Table(*(Column(escape(column), overflow="fold") for column in columns))
         for row in rows:
             table.add_row(*(Text(_text(value, say)) for value in row))
         Console(stderr=err).print(table)

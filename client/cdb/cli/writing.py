@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 import click
 from rich.markup import escape
 
-from cdb._exceptions import CdbPermanentError, NotAuthorised
-from cdb._instants import instant
+from cdb._exceptions import CdbPermanentError, NotAuthorised, RunNotFound
+from cdb._instants import instant, say
 from cdb.calibration import CalibrationSuperMouse
 from cdb.cli import completion, impact, shared
 from cdb.records import CalibrationRecord, Preview, Run
@@ -212,10 +212,25 @@ def add_run(
         _end(_load(table, ("run_number", "start_time", "stop_time"), register, "run {run_number}"), as_json=as_json)
     if run_number is None or start is None:
         raise click.UsageError("name the run N and its --start, or give --from")
+    before = _registered(client, run_number)
+    if before is not None and before.stop_time is not None and stop is None:
+        raise click.UsageError(
+            f"run {run_number} is registered with a stop, {say(before.stop_time)}, which would be lost: give --stop too"
+        )
     run = client.add_run(run_number, start, stop)
     click.echo(f"run {run.run_number} is registered", err=True)
+    if before is not None and before != run:
+        stopped = "" if before.stop_time is None else f" to {say(before.stop_time)}"
+        click.echo(f"before it was registered from {say(before.start_time)}{stopped}", err=True)
     if as_json:
         shared.print_json(run)
+
+
+def _registered(client: CalibrationSuperMouse, run_number: int) -> Run | None:
+    try:
+        return client.get_run(run_number)
+    except RunNotFound:
+        return None
 
 
 def _load(
