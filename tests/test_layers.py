@@ -28,7 +28,7 @@ CLIENT_LAYERS = (
     ("_servers", "_http", "_serials"),
     ("_reasons", "_deadline"),
     ("_failures",),
-    ("_answers", "_store"),
+    ("_answers", "_store", "_job"),
     ("_questions",),
     ("records", "_instants"),
     ("_exceptions",),

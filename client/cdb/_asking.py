@@ -15,12 +15,12 @@ from cdb._exceptions import (
     CalibrationNotFound,
     CdbError,
     Integrity,
-    InvalidArgument,
     RunNotFound,
     ServerUnreachable,
     TooLarge,
 )
 from cdb._instants import instant, spell
+from cdb._job import as_of_job, check_online, is_offline
 from cdb._lockfile import LockFile
 from cdb._questions import Question
 from cdb.records import CalibrationRecord, CalibrationText, Status
@@ -285,28 +285,6 @@ class _Call:
 def as_it_is(answered: Any) -> Any:
     """What zeep read, of which nothing is made."""
     return answered
-
-
-def is_offline() -> bool:
-    """Whether CDB_OFFLINE says that no server may be asked. Raises InvalidArgument where it says neither."""
-    said = os.environ.get("CDB_OFFLINE", "").lower()
-    if said in ("1", "true", "t", "yes", "y", "on"):
-        return True
-    if said in ("", "0", "false", "f", "no", "n", "off"):
-        return False
-    raise InvalidArgument(f"CDB_OFFLINE is {said!r}: set it to 1, or to 0", argument="CDB_OFFLINE")
-
-
-def check_online(operation: str) -> None:
-    """Raise ServerUnreachable where CDB_OFFLINE says that no server may be asked."""
-    if is_offline():
-        raise ServerUnreachable(f"CDB_OFFLINE is set, and {operation} needs a server: unset it")
-
-
-def as_of_job() -> str | None:
-    """The as_of of the whole job, from CDB_AS_OF, in the contract's spelling. Raises InvalidArgument."""
-    named = os.environ.get("CDB_AS_OF") or None
-    return named if named in (None, "now") else spell(instant("CDB_AS_OF", named))
 
 
 def _remedy(question: Question) -> str:

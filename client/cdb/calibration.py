@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cdb._answers import record_of
 from cdb._arguments import addresses, number, present, seconds, serial, text, upload
-from cdb._asking import Asking, as_it_is, check_online
+from cdb._asking import Asking, as_it_is
 from cdb._exceptions import Integrity, InvalidArgument, NotAuthorised
 from cdb._instants import Instant, instant, spell
+from cdb._job import check_online
 from cdb._questions import Question
 from cdb._serials import Floor
 from cdb.records import CalibrationRecord, CalibrationText, Device, JournalEntry, Preview, Run, Status

@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from cdb._answers import to_json
-from cdb._asking import is_offline
 from cdb._cache import Cache
 from cdb._exceptions import CdbError
+from cdb._job import is_offline
 from cdb._lockfile import LockFile
 from cdb._questions import Question
 from cdb.calibration import Calibration

@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from cdb._arguments import addresses
-from cdb._asking import as_of_job
 from cdb._cache import Cache
 from cdb._exceptions import RunNotFound, ServerUnreachable
 from cdb._instants import instant, spell
+from cdb._job import as_of_job
 from cdb._recording import environment
 from cdb.calibration import Calibration
 from cdb.cli import fetching, shared

@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from cdb._arguments import addresses
-from cdb._asking import as_of_job, is_offline
 from cdb._cache import Cache
 from cdb._instants import say
+from cdb._job import as_of_job, is_offline
 from cdb.calibration import Calibration
 from cdb.cli import completion, shared
 from cdb.records import CalibrationText
