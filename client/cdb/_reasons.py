@@ -42,6 +42,14 @@ def reason_of(
         return "its name is not known: is this its address? (CDB_SERVER)", Again.NEVER
     if isinstance(tls, ssl.SSLCertVerificationError):
         return f"its TLS certificate is not accepted: {tls.verify_message}{_remedy(tls)}", Again.NEVER
+    if tls is not None and tls.reason == "NO_CERTIFICATE_OR_CRL_FOUND":
+        return "the file that REQUESTS_CA_BUNDLE names holds no certificate in PEM", Again.NEVER
+    if any(type(cause).__name__ == "ProxyError" for cause in causes):
+        return (
+            "the proxy on the way to it, which http_proxy or https_proxy names, cannot be reached; NO_PROXY names "
+            "hosts that are asked without one",
+            Again.LATER,
+        )
     if tls is not None and tls.reason in _NOT_TLS:
         return "it does not speak TLS: is its address one with http://?", Again.ONCE
     if closed and address.startswith("https:"):

@@ -165,6 +165,13 @@ def test_a_netrc_is_for_other_programs(tmp_path: Path, monkeypatch: pytest.Monke
     assert b"authorization" not in asked[0].lower()
 
 
+def test_a_proxy_that_is_away_is_not_taken_for_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server may be well."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    with pytest.raises(cdb.ServerUnreachable, match=r"the proxy on the way to it.*NO_PROXY"):
+        cdb.Calibration("http://cdb.example:8080", timeout=0.5).get_status()
+
+
 def test_a_name_that_nobody_knows_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody will know it in a moment either."""
     real = socket.getaddrinfo

@@ -107,3 +107,13 @@ def test_the_wrong_scheme_is_guessed(closed: Master, shared_master: Master) -> N
         cdb.Calibration(closed.url.replace("https", "http"), timeout=1).get_status()
     with pytest.raises(cdb.ServerUnreachable, match="does not speak TLS: is its address one with http://"):
         cdb.Calibration(shared_master.url.replace("http", "https")).get_status()
+
+
+def test_a_bundle_that_holds_no_certificate_is_named(
+    closed: Master, ours: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not the server's doing."""
+    (tmp_path / "notes.txt").write_text("no certificate")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "notes.txt"))
+    with pytest.raises(cdb.ServerUnreachable, match="REQUESTS_CA_BUNDLE names holds no certificate"):
+        cdb.Calibration(closed.url, client_cert=ours.client).get_status()
