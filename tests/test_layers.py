@@ -31,7 +31,7 @@ CLIENT_LAYERS = (
     ("_answers", "_store", "_job"),
     ("_questions",),
     ("records", "_instants"),
-    ("_exceptions",),
+    ("_exceptions", "_log"),
 )
 
 

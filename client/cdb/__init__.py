@@ -80,8 +80,7 @@ A mirror may be some seconds behind. With `min_serial`, answers of servers that 
 
     c = cdb.Calibration("http://near:8080 http://cdb.example:8080", min_serial=w.min_serial)
 
-What writes raises its own `min_serial` with each write, and so reads what it wrote where it asks without
-as_of.
+What writes raises its own `min_serial` with each write, and so reads what it wrote, where it asks without as_of.
 
 Over TLS
 --------

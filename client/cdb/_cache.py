@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -13,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from cdb._answers import Answer, from_json, to_json
+from cdb._log import log
 from cdb._questions import Question
 from cdb._store import Store, Stored
-
-log = logging.getLogger("cdb")
 
 # Bytes that a cache holds at most.
 LIMIT = 10 * 2**30

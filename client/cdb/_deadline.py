@@ -132,6 +132,7 @@ def _resolved(host: str, port: int, seconds: float) -> list[Any]:
         try:
             found.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         except Exception as error:
+            # Whatever it is, it is raised where it is waited for.
             found.put(error)
 
     threading.Thread(target=resolve, daemon=True).start()

@@ -5,7 +5,6 @@ Rule 9: "Writes repeat safely: what is already so is not written again." So they
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from collections import Counter
@@ -15,6 +14,7 @@ from typing import TypeVar
 from cdb import _exceptions as errors
 from cdb._deadline import Share
 from cdb._failures import Again, Failed
+from cdb._log import log
 
 # Between one round of all servers and the next: the first, doubled each time, and the longest.
 PAUSE_SECONDS = 0.1
@@ -27,10 +27,6 @@ LEAST_PATIENCE = 1.0
 # With a server that is silent at first, while others can be asked; and how long a try is that is worth a word.
 FIRST_PATIENCE = 5.0
 LONG_SECONDS = 2.0
-
-log = logging.getLogger("cdb")
-# A program that does not ask for them is not shown them.
-log.addHandler(logging.NullHandler())
 
 Answer = TypeVar("Answer")
 

@@ -133,7 +133,7 @@ def test_an_answer_cut_at_any_byte_is_never_taken() -> None:
     for whole in (http(GOOD), b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\n\r\n" + GOOD):
         lengths = iter(range(0, len(whole), 7))
         # The server cuts each connection a little later than the one before, and ends with its turn of the loop.
-        with server(lambda connection: connection.sendall(whole[: next(lengths)])) as url:  # noqa: B023
+        with server(lambda connection: connection.sendall(whole[: next(lengths)])) as url:  # noqa: B023  # called within the loop
             client = cdb.Calibration(url, timeout=5, direct=True)
             for _ in range(0, len(whole), 7):
                 with pytest.raises(cdb.ServerUnreachable):

@@ -44,7 +44,7 @@ def test_an_answer_spoiled_thrice_comes_right_at_the_fourth_try(recorded: Record
     """A bad line is not bad once only."""
     places = [0, 9, 40, recorded.head + 1, 5_000]
     for kind in ("cut", "reset", "flip"):
-        faults = [Fault(kind, at) for at in places]  # type: ignore[arg-type]
+        faults = [Fault(kind, at) for at in places]
         assert set(sweep.waiting(recorded, faults, times=3).counts) == {"right"}
 
 
@@ -89,7 +89,7 @@ def test_no_call_outlasts_its_deadline(
     def ask(at: int) -> tuple[float, str]:
         with faulty(master.url) as proxy:
             client = cdb.Calibration(proxy.url, timeout=1)
-            proxy.spoil(Fault(kind, at), 1000)  # type: ignore[arg-type]
+            proxy.spoil(Fault(kind, at), 1000)
             began = time.monotonic()
             try:
                 came = "right" if client.get_calibration_for_id(id).data == bytes(20_000) else "wrong"
@@ -158,7 +158,7 @@ def test_a_write_whose_answer_is_lost_is_repeated_and_stored_once(shared_master:
         writer = cdb.CalibrationSuperMouse(proxy.url, user=shared_master.user, token=shared_master.token, timeout=10)
         before = writer.get_status().serial
         for number, kind in enumerate(("cut", "reset", "flip"), start=1):
-            proxy.spoil(Fault(kind, 700), 2)  # type: ignore[arg-type]
+            proxy.spoil(Fault(kind, 700), 2)
             stored = writer.add_calibration("lost answers", "t0", "2016-03-01", f"{number}")
             assert stored.id == before + number
         assert writer.get_status().serial == before + 3
@@ -191,7 +191,7 @@ def test_an_unproven_answer_is_taken_and_a_disproved_one_is_not() -> None:
         [f"Content-Digest: sha-512=:x:, sha-256=:{digest}:;serial=7", "CDB-Serial: 7"],
         ["Content-Digest: sha-512=:x:"],
     ):
-        with server(lambda connection: connection.sendall(http(good, "200 OK", "text/xml", *headers))) as url:  # noqa: B023
+        with server(lambda connection: connection.sendall(http(good, "200 OK", "text/xml", *headers))) as url:  # noqa: B023  # called within the loop
             assert cdb.Calibration(url, timeout=5).get_calibration_for_id(1).author == "a"
     for content, status, headers in (
         (bad, "200 OK", [f"Content-Digest: sha-256=:{digest}:"]),
@@ -200,7 +200,7 @@ def test_an_unproven_answer_is_taken_and_a_disproved_one_is_not() -> None:
         (good, "500 OK", [f"Content-Digest: sha-256=:{digest}:"]),
     ):
         with (
-            server(lambda connection: connection.sendall(http(content, status, "text/xml", *headers))) as url,  # noqa: B023
+            server(lambda connection: connection.sendall(http(content, status, "text/xml", *headers))) as url,  # noqa: B023  # called within the loop
             pytest.raises(cdb.ServerUnreachable),
         ):
             cdb.Calibration(url, timeout=0.3).get_calibration_for_id(1)

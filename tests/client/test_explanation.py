@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cdb
-from cdb.cli.explanation import Explanation, Question, explain
+from cdb.cli.explanation import Asked, Explanation, explain
 from cdb_server.errors import CdbError
 from cdb_server.instants import UTC
 from tests.server.oracle import MICROSECOND, Clock, Oracle
@@ -48,7 +48,7 @@ class Played:
 
     def explained(self, instant: datetime, as_of: datetime | None = None) -> Explanation:
         """The explanation of the question by date."""
-        return explain(Question(*KEY, instant), self.oracle.history(*KEY, as_of))
+        return explain(Asked(*KEY, instant), self.oracle.history(*KEY, as_of))
 
     def answer(self, method: str, argument: object, as_of: datetime | None = None) -> int | None:
         """The id that the oracle answers with, None for none."""
@@ -65,9 +65,9 @@ def test_every_step_is_the_answer_as_of_then(written: list[tuple[str, int]], mic
     a step changes it, and begins where the one before it ended."""
     played = Played(written)
     instant = START + microseconds * MICROSECOND
-    questions = [(Question(*KEY, instant), "calibration_for_date", instant)]
+    questions = [(Asked(*KEY, instant), "calibration_for_date", instant)]
     if played.runs:
-        by_run = Question(*KEY, played.runs[-1].start_time, tuple(played.runs))
+        by_run = Asked(*KEY, played.runs[-1].start_time, tuple(played.runs))
         questions.append((by_run, "calibration_for_run", RUN))
     for question, method, argument in questions:
         explained = explain(question, played.oracle.history(*KEY))

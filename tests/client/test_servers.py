@@ -179,7 +179,7 @@ def test_a_name_that_nobody_knows_is_said_at_once(monkeypatch: pytest.MonkeyPatc
     def unknown(host: str, *rest: object, **more: object) -> object:
         if host == "nowhere.example":
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return real(host, *rest, **more)  # type: ignore[arg-type]
+        return real(host, *rest, **more)
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     for name in ("nowhere.example", f"{'x' * 70}.example"):
@@ -195,7 +195,7 @@ def test_a_name_that_is_looked_up_for_ever_ends_in_time(monkeypatch: pytest.Monk
     def slow(host: str, *rest: object, **more: object) -> object:
         if host == "slow.example" and not more.get("flags"):
             released.wait(10)
-        return real("127.0.0.1" if host == "slow.example" and not more.get("flags") else host, *rest, **more)  # type: ignore[arg-type]
+        return real("127.0.0.1" if host == "slow.example" and not more.get("flags") else host, *rest, **more)
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     began = time.monotonic()
@@ -248,6 +248,7 @@ def test_a_server_that_failed_is_passed_over_for_a_while(scripted: Scripted, mon
     for _ in range(3):
         assert cdb.Calibration([bad, good]).get_calibration_for_id(1).data == DATA
     assert scripted.asked == {bad: 1, good: 4}
+    # Longer than it rests, here.
     time.sleep(1.6)
     assert cdb.Calibration([bad, good]).get_calibration_for_id(1).data == DATA
     assert scripted.asked == {bad: 2, good: 4}

@@ -74,7 +74,7 @@ def sample(recorded: Recorded, kind: str) -> list[Fault]:
     """A fault for every byte of the head, the first and last 200 of the body, and every 500th between."""
     size, head = len(recorded.answer), recorded.head
     places = {*range(head + 200), *range(head, size, 500), *range(size - 200, size)}
-    return [Fault(kind, at, 1 << at % 8) for at in sorted(places)]  # type: ignore[arg-type]
+    return [Fault(kind, at, 1 << at % 8) for at in sorted(places)]
 
 
 def spoiled(recorded: Recorded, faults: Iterable[Fault], times: int = 1, seconds: float = SECONDS) -> Outcome:
@@ -114,6 +114,7 @@ def _asked(client: cdb.Calibration, recorded: Recorded) -> str:
     except cdb.CdbError as error:
         return type(error).__name__
     except Exception as error:
+        # Just that is what must not come.
         return f"untyped: {error!r}"
     right = text.data == recorded.expected.data and text.record == recorded.expected.record
     return "right" if right else "wrong: another answer"

@@ -18,7 +18,7 @@ _LAST = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Asked:
     """What is asked: which calibration of a device and type applies at an instant.
 
     By run, `registrations` holds its entries, the earliest first, and `instant` is the start that the last of them
@@ -60,7 +60,7 @@ class Explanation:
     `considered` counts the calibrations that are not withdrawn and whose valid_from is not after the instant.
     """
 
-    question: Question
+    question: Asked
     stored: int
     considered: int
     winner: CalibrationRecord | None
@@ -71,7 +71,7 @@ class Explanation:
     timeline: tuple[Step, ...]
 
 
-def explain(question: Question, history: Sequence[CalibrationRecord]) -> Explanation:
+def explain(question: Asked, history: Sequence[CalibrationRecord]) -> Explanation:
     """Explain the answer to a question. `history` is all that was ever stored for its device and type."""
     standing = sorted((record for record in history if not record.withdrawn), key=_order)
     begun = [record for record in standing if record.valid_from <= question.instant]
@@ -99,7 +99,7 @@ def explain(question: Question, history: Sequence[CalibrationRecord]) -> Explana
     )
 
 
-def timeline(question: Question, history: Sequence[CalibrationRecord]) -> tuple[Step, ...]:
+def timeline(question: Asked, history: Sequence[CalibrationRecord]) -> tuple[Step, ...]:
     """The entries that changed the answer, the earliest first.
 
     What stands after a step is the answer with its instant as as_of. A run was asked for by the start that it had then:
@@ -161,7 +161,7 @@ def sentences(explained: Explanation) -> list[str]:
     return told
 
 
-def _asked(question: Question) -> str:
+def _asked(question: Asked) -> str:
     name, registrations = f"{question.device_name} {question.calibration_type}", question.registrations
     if question.present:
         return f"{name} now"

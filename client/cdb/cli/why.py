@@ -11,7 +11,7 @@ from cdb._exceptions import AsOfNotReached, CalibrationNotFound
 from cdb._instants import say
 from cdb.calibration import Calibration
 from cdb.cli import completion, shared
-from cdb.cli.explanation import Explanation, Question, Step, explain, sentences
+from cdb.cli.explanation import Asked, Explanation, Step, explain, sentences
 from cdb.cli.log import written_at
 from cdb.records import CalibrationRecord, Run
 
@@ -42,11 +42,11 @@ def why(
     registrations = () if run is None else _registrations(client, run, as_of)
     history = client.get_history(*key, as_of)
     if registrations:
-        question = Question(*key, registrations[-1].start_time, registrations)
+        question = Asked(*key, registrations[-1].start_time, registrations)
     elif date is not None or as_of is not None:
-        question = Question(*key, as_of if date is None else date)
+        question = Asked(*key, as_of if date is None else date)
     else:
-        question = Question(*key, _now(client, history), present=True)
+        question = Asked(*key, _now(client, history), present=True)
     explained = explain(question, history)
     explained = replace(explained, timeline=tuple(_signed(client, step) for step in explained.timeline))
     if as_json:
@@ -94,7 +94,7 @@ def _columns(record: CalibrationRecord) -> tuple[Any, ...]:
     return record.id, record.valid_from, until, record.created, record.author, noted
 
 
-def _what(question: Question, step: Step) -> str:
+def _what(question: Asked, step: Step) -> str:
     if step.start_time is not None:
         return f"run {question.registrations[-1].run_number} registered with start {say(step.start_time)}"
     return f"{step.id} {'withdrawn' if step.kind == 'withdrawal' else 'stored'}"
