@@ -37,13 +37,14 @@ CHUNK = 2**16
 # More than any payload or list that a server is set to give.
 LONGEST_ANSWER = 2**29
 
-# RFC 9530, with the serial that our servers add: no digest of the content covers CDB-Serial.
+# A digest of all but the payload, with the serial, which no digest of the content covers.
 _DIGEST = re.compile(r"\bsha-256=:([^:,;]*):(?:\s*;\s*serial=([0-9]{1,18})\b)?")
+_DATA, _DATA_END = b"<tns:data>", b"</tns:data>"
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A whole HTTP response. `proven` by its Content-Digest; `serial` is how far the server knew the journal."""
+    """A whole HTTP response. `proven` by its CDB-Digest; `serial` is how far the server knew the journal."""
 
     status: int
     content_type: str
@@ -134,9 +135,9 @@ def _whole(response: requests.Response, server: str, clock: Clock) -> Reply:
         clock.left()
     damaged = Failed(errors.ServerUnreachable(f"{server}: its answer arrived damaged"), Again.AT_ONCE)
     serial = response.headers.get("CDB-Serial")
-    digest = _DIGEST.search(response.headers.get("Content-Digest", ""))
+    digest = _DIGEST.search(response.headers.get("CDB-Digest", ""))
     if digest is not None:
-        if digest[1] != base64.b64encode(hashlib.sha256(content).digest()).decode("ascii"):
+        if digest[1] != _digest(content):
             raise damaged
         if None not in (serial, digest[2]) and serial != digest[2]:
             raise damaged
@@ -151,6 +152,15 @@ def _whole(response: requests.Response, server: str, clock: Clock) -> Reply:
         digest is not None,
         int(serial) if serial is not None and re.fullmatch("[0-9]{1,18}", serial) else None,
     )
+
+
+def _digest(content: bytearray) -> str:
+    """The SHA-256, in base64, of an answer without its payload, which is held against its own sha256."""
+    begin, end = content.find(_DATA) + len(_DATA), content.rfind(_DATA_END)
+    digest = hashlib.sha256(content if end < 0 else content[:begin])
+    if end >= 0:
+        digest.update(content[end:])
+    return base64.b64encode(digest.digest()).decode("ascii")
 
 
 class _Adapter(requests.adapters.HTTPAdapter):

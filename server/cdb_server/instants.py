@@ -55,8 +55,8 @@ def parse(text: str) -> datetime:
 
 def spell(instant: datetime) -> str:
     """The text of an instant: `2016-03-01T08:00:00.000000Z`, always with six digits of fraction."""
-    utc = instant.astimezone(UTC)
-    return f"{utc.year:04}-{utc:%m-%dT%H:%M:%S}.{utc.microsecond:06}Z"
+    utc = instant if instant.tzinfo is UTC else instant.astimezone(UTC)
+    return f"{utc.isoformat('T', 'microseconds')[:-6]}Z"
 
 
 def to_microseconds(instant: datetime) -> int:

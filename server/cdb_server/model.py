@@ -47,6 +47,25 @@ class CalibrationRecord:
     sha256: str
     data: bytes | None = None
 
+    def with_data(self, data: bytes) -> "CalibrationRecord":
+        """The same with its payload."""
+        return CalibrationRecord(
+            self.id,
+            self.device_name,
+            self.calibration_type,
+            self.valid_from,
+            self.valid_until,
+            self.created,
+            self.author,
+            self.comment,
+            self.withdrawn,
+            self.withdrawn_at,
+            self.withdrawn_reason,
+            self.size,
+            self.sha256,
+            data,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Device:
@@ -84,6 +103,15 @@ class Status:
     lag_entries: int | None = None
     lag_seconds: float | None = None
     restored: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """How far a server knows the journal: its last entry's serial and digest; and when a copy heard of its master."""
+
+    serial: int
+    digest: str
+    heard: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,10 @@ class Settings:
     max_rows: int = 100_000
     max_entries: int = 1_000
     threads: int = 8
+    # Of answers that each worker keeps ready, and the longest that it finds on the event loop.
+    ready_bytes: int = 64 * 2**20
+    bytes_at_once: int = 256 * 2**10
+    rows_at_once: int = 200
     header_limit: int = 64 * 2**10
     header_deadline: float = 15.0
     stall_deadline: float = 15.0

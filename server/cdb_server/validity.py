@@ -39,18 +39,18 @@ first, here, there = (calibration.alias(part) for part in ("first", "here", "the
 withdrawing = journal.alias("withdrawing")
 later = run.alias("later")
 
-# A value to compare with, or a column of an enclosing query.
-Value = str | datetime | ColumnElement[Any]
+# A value to compare with, a parameter, or a column of an enclosing query.
+Value = str | int | datetime | ColumnElement[Any]
+# A serial; None for the database as it stands.
+Upto = int | ColumnElement[Any] | None
 
 
-def serial_as_of(as_of: datetime) -> Select[Any]:
+def serial_as_of(as_of: Value) -> Select[Any]:
     """The serial of the last entry created at `as_of` or before; no row when there is none."""
     return select(journal.c.serial).where(journal.c.created <= as_of).order_by(journal.c.created.desc()).limit(1)
 
 
-def in_force(
-    device_name: Value, calibration_type: Value, instant: datetime, upto: int | None
-) -> ScalarSelect[int | None]:
+def in_force(device_name: Value, calibration_type: Value, instant: Value, upto: Upto) -> ScalarSelect[int | None]:
     """Rule 3: the id of the calibration in force at an instant; null when none is."""
     return (
         select(candidate.c.id)
@@ -66,13 +66,13 @@ def in_force(
     )
 
 
-def in_force_everywhere(instant: datetime, upto: int | None) -> Select[Any]:
+def in_force_everywhere(instant: Value, upto: Upto) -> Select[Any]:
     """Rule 3 for every device and type there is: the ids in force at an instant, null for keys that have none."""
     key = _keys("key_at")
     return select(in_force(key.c.device_name, key.c.calibration_type, instant, upto).label("id")).select_from(key)
 
 
-def in_force_during(start: datetime, stop: datetime, upto: int | None) -> CompoundSelect[Any]:
+def in_force_during(start: Value, stop: Value, upto: Upto) -> CompoundSelect[Any]:
     """Rule 6: "exactly the ids that rule 3 gives for at least one instant t with start <= t <= stop"."""
     began_later = select(began.c.id).where(
         began.c.valid_from > start,
@@ -83,7 +83,7 @@ def in_force_during(start: datetime, stop: datetime, upto: int | None) -> Compou
     return union_all(in_force_everywhere(start, upto), began_later)
 
 
-def records(upto: int | None) -> Select[Any]:
+def records(upto: Upto) -> Select[Any]:
     """The columns of CalibrationRecord but `data`, in its order, to be narrowed by a condition on the id."""
     withdrawn = withdrawal.c.serial.is_not(None)
     valid_until = case((withdrawn, calibration.c.valid_from), else_=_takes_over_from(calibration, upto))
@@ -110,7 +110,7 @@ def records(upto: int | None) -> Select[Any]:
     )
 
 
-def equal_calibration(device_name: str, calibration_type: str, valid_from: datetime, sha256: str) -> Select[Any]:
+def equal_calibration(device_name: Value, calibration_type: Value, valid_from: Value, sha256: Value) -> Select[Any]:
     """Rule 9: a calibration, not withdrawn, of exactly this key and valid_from with these bytes; the last of them."""
     return (
         select(calibration.c.id)
@@ -126,7 +126,7 @@ def equal_calibration(device_name: str, calibration_type: str, valid_from: datet
     )
 
 
-def keys(upto: int | None) -> Select[Any]:
+def keys(upto: Upto) -> Select[Any]:
     """Device and type of everything ever stored, in alphabetical order."""
     key = _keys("key_known")
     return (
@@ -136,7 +136,7 @@ def keys(upto: int | None) -> Select[Any]:
     )
 
 
-def next_valid_from(device_name: str, calibration_type: str, valid_from: datetime) -> Select[Any]:
+def next_valid_from(device_name: Value, calibration_type: Value, valid_from: Value) -> Select[Any]:
     """Rule 3: the valid_from of the calibration that takes over from any with this one; no row when none does."""
     return (
         select(following.c.valid_from)
@@ -151,7 +151,7 @@ def next_valid_from(device_name: str, calibration_type: str, valid_from: datetim
     )
 
 
-def run_entry(run_number: int, upto: int | None) -> Select[Any]:
+def run_entry(run_number: Value, upto: Upto) -> Select[Any]:
     """A run as of a serial: the latest entry up to it or, for a run first registered later, the first (rule 7)."""
     numbered = select(func.max(run.c.serial)).where(run.c.run_number == run_number)
     if upto is None:
@@ -162,7 +162,7 @@ def run_entry(run_number: int, upto: int | None) -> Select[Any]:
     return _runs().where(run.c.serial == serial)
 
 
-def runs_starting(start: datetime, stop: datetime, upto: int | None) -> Select[Any]:
+def runs_starting(start: Value, stop: Value, upto: Upto) -> Select[Any]:
     """The runs that start in a period, by number. With `upto`, those first registered later are left out: a list that
     grew would be an answer that changed."""
     return (
@@ -195,7 +195,7 @@ def _starting(start: datetime, until: datetime | None) -> tuple[ColumnElement[bo
     return run.c.start_time >= start, true() if until is None else run.c.start_time < until, ~_corrected(None)
 
 
-def _corrected(upto: int | None) -> ColumnElement[bool]:
+def _corrected(upto: Upto) -> ColumnElement[bool]:
     """Whether a run was registered again."""
     return exists().where(
         later.c.run_number == run.c.run_number, later.c.serial > run.c.serial, _known(later.c.serial, upto)
@@ -208,11 +208,11 @@ def _runs() -> Select[Any]:
     )
 
 
-def _known(serial: ColumnElement[int], upto: int | None) -> ColumnElement[bool]:
+def _known(serial: ColumnElement[int], upto: Upto) -> ColumnElement[bool]:
     return true() if upto is None else serial <= upto
 
 
-def _stands(row: FromClause, upto: int | None) -> ColumnElement[bool]:
+def _stands(row: FromClause, upto: Upto) -> ColumnElement[bool]:
     """Whether a calibration is known and not withdrawn."""
     # A look-up for each row, which NOT EXISTS is only until a planner makes a join with the whole table of it.
     withdrawn = (
@@ -223,7 +223,7 @@ def _stands(row: FromClause, upto: int | None) -> ColumnElement[bool]:
     return and_(_known(row.c.id, upto), withdrawn.is_(None))
 
 
-def _takes_over_from(row: FromClause, upto: int | None) -> ScalarSelect[datetime | None]:
+def _takes_over_from(row: FromClause, upto: Upto) -> ScalarSelect[datetime | None]:
     """The valid_from of the calibration that takes over from a row that is not withdrawn: the row's own when it was
     superseded at once, null when nothing takes over."""
     return (

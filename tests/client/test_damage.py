@@ -181,23 +181,23 @@ def test_many_threads_on_a_bad_line_get_their_own_answers(shared_master: Master)
 
 
 def test_an_unproven_answer_is_taken_and_a_disproved_one_is_not() -> None:
-    """Other servers, and proxies that change answers, send no Content-Digest; a flipped name hides no damage."""
+    """Other servers, and proxies that change answers, send no CDB-Digest; a flipped name hides no damage."""
     good = answer(base64.b64encode(DATA).decode(), hashlib.sha256(DATA).hexdigest(), len(DATA))
     digest = base64.b64encode(hashlib.sha256(good).digest()).decode()
     bad = good.replace(b"<author>a<", b"<author>b<")
     for headers in (
         [],
-        [f"Content-Digest: sha-256=:{digest}:"],
-        [f"Content-Digest: sha-512=:x:, sha-256=:{digest}:;serial=7", "CDB-Serial: 7"],
-        ["Content-Digest: sha-512=:x:"],
+        [f"CDB-Digest: sha-256=:{digest}:"],
+        [f"CDB-Digest: sha-512=:x:, sha-256=:{digest}:;serial=7", "CDB-Serial: 7"],
+        ["CDB-Digest: sha-512=:x:"],
     ):
         with server(lambda connection: connection.sendall(http(good, "200 OK", "text/xml", *headers))) as url:  # noqa: B023  # called within the loop
             assert cdb.Calibration(url, timeout=5).get_calibration_for_id(1).author == "a"
     for content, status, headers in (
-        (bad, "200 OK", [f"Content-Digest: sha-256=:{digest}:"]),
-        (good, "200 OK", [f"Content-Digest: sha-256=:{digest}:;serial=7", "CDB-Serial: 9"]),
-        (good, "300 OK", [f"Content-Digest: sha-256=:{digest}:"]),
-        (good, "500 OK", [f"Content-Digest: sha-256=:{digest}:"]),
+        (bad, "200 OK", [f"CDB-Digest: sha-256=:{digest}:"]),
+        (good, "200 OK", [f"CDB-Digest: sha-256=:{digest}:;serial=7", "CDB-Serial: 9"]),
+        (good, "300 OK", [f"CDB-Digest: sha-256=:{digest}:"]),
+        (good, "500 OK", [f"CDB-Digest: sha-256=:{digest}:"]),
     ):
         with (
             server(lambda connection: connection.sendall(http(content, status, "text/xml", *headers))) as url,  # noqa: B023  # called within the loop

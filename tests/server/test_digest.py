@@ -6,6 +6,7 @@ import hashlib
 import pytest
 import requests
 
+import cdb
 from tests.servers import Master
 
 ENVELOPE = (
@@ -30,7 +31,7 @@ ENVELOPE = (
 def test_answers_and_faults_carry_the_digest_of_their_bytes(
     shared_master: Master, service: str, body: str, status: int
 ) -> None:
-    """RFC 9530, with the serial as its parameter: the same as CDB-Serial, which no digest of a body covers."""
+    """With the serial as its parameter: the same as CDB-Serial, which no digest of a body covers."""
     answer = requests.post(
         f"{shared_master.url}/cdb/v2/{service}",
         data=body,
@@ -40,7 +41,24 @@ def test_answers_and_faults_carry_the_digest_of_their_bytes(
     )
     assert answer.status_code == status
     digest = base64.b64encode(hashlib.sha256(answer.content).digest()).decode()
-    assert answer.headers["Content-Digest"] == f"sha-256=:{digest}:;serial={answer.headers['CDB-Serial']}"
+    assert answer.headers["CDB-Digest"] == f"sha-256=:{digest}:;serial={answer.headers['CDB-Serial']}"
+
+
+def test_the_payload_is_left_out_of_the_digest(shared_master: Master) -> None:
+    """For it its sha256 speaks: all that stands between the tags of `data` is not counted."""
+    writer = cdb.CalibrationSuperMouse(shared_master.url, user=shared_master.user, token=shared_master.token)
+    stored = writer.add_calibration("digest", "t0", "2016-03-01", b"1 2 3\n" * 1000)
+    answer = requests.post(
+        f"{shared_master.url}/cdb/v2/calibration",
+        data=ENVELOPE.format("get_calibration_for_id", f"<id>{stored.id}</id>"),
+        headers={"Content-Type": "text/xml; charset=utf-8"},
+        timeout=10,
+    )
+    begin, _, rest = answer.content.partition(b"<tns:data>")
+    data, _, end = rest.partition(b"</tns:data>")
+    assert base64.b64decode(data) == b"1 2 3\n" * 1000
+    digest = base64.b64encode(hashlib.sha256(begin + b"<tns:data></tns:data>" + end).digest()).decode()
+    assert answer.headers["CDB-Digest"].startswith(f"sha-256=:{digest}:")
 
 
 def test_what_is_no_answer_of_soap_has_none(shared_master: Master) -> None:
@@ -48,4 +66,4 @@ def test_what_is_no_answer_of_soap_has_none(shared_master: Master) -> None:
     for path in ("/cdb/v2/calibrationSuperMouse", "/cdb/v2/nowhere"):
         answer = requests.post(shared_master.url + path, data="x", timeout=10)
         assert answer.status_code in (401, 404)
-        assert "Content-Digest" not in answer.headers
+        assert "CDB-Digest" not in answer.headers

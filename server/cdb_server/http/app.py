@@ -13,10 +13,15 @@ from starlette.types import Receive, Scope, Send
 
 from cdb_server.http.attempts import Attempts
 from cdb_server.http.body import Bodiless
+from cdb_server.http.knowledge import Glancing
+from cdb_server.http.memory import keep_buffers
 from cdb_server.http.plain import plain_routes
+from cdb_server.http.questions import QUESTIONS, Questions
+from cdb_server.http.ready import ReadyAnswers
 from cdb_server.http.refusals import Refused
-from cdb_server.http.service import Service, Writers
-from cdb_server.repository import Database, Fuse, Reader, Tokens, Writer
+from cdb_server.http.service import Service
+from cdb_server.http.writes import Writes
+from cdb_server.repository import Database, Fuse, Glance, Reader, Tokens, Writer
 from cdb_server.settings import Settings
 from cdb_server.soap import reading_endpoint, writing_endpoint
 
@@ -30,28 +35,41 @@ def create_app(settings: Settings, fuse: Fuse) -> Starlette:
     On a master both services; on a mirror, which is read only, the reading one alone. The `fuse` is one for
     all workers.
     """
+    keep_buffers()
     database = Database.open(settings.database, settings.threads, fuse, read_only=settings.read_only)
     threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="cdb")
     attempts = Attempts()
 
     @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        yield
+    async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Questions]]:
+        # What the lifespan gives, connections get to see.
+        yield {QUESTIONS: questions}
         attempts.tell()
         threads.shutdown()
+        if glance is not None:
+            glance.close()
         database.close()
 
     reader = Reader(database, max_rows=settings.max_rows, max_entries=settings.max_entries)
+    glance, glancing, at_once = None, None, None
+    if database.answers_at_once:
+        glance = Glance(database)
+        at_once = Reader(
+            glance, max_rows=settings.rows_at_once, max_entries=settings.rows_at_once, max_data=settings.bytes_at_once
+        )
+        glancing = Glancing(glance, at_once)
+    reading = reading_endpoint(reader, at_once)
+    questions = Questions(reading, reader, glancing, threads, ReadyAnswers(settings.ready_bytes))
     routes = [
-        Route(READING_PATH, Service(reading_endpoint(reader), reader, settings, threads)),
+        Route(READING_PATH, Service(reading, questions, settings)),
         *plain_routes(reader, threads),
     ]
     if settings.read_only:
         routes.append(Route(WRITING_PATH, NoWriting(reader)))
     else:
         writing = writing_endpoint(Writer(database), settings.max_payload)
-        writers = Writers(Tokens(database), attempts)
-        routes.append(Route(WRITING_PATH, Service(writing, reader, settings, threads, writers)))
+        writes = Writes(writing, reader, Tokens(database), attempts, threads, settings)
+        routes.append(Route(WRITING_PATH, Service(writing, writes, settings)))
     app = Starlette(
         routes=routes,
         lifespan=lifespan,

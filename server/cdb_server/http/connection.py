@@ -1,4 +1,7 @@
-"""A connection that cannot be held open by doing little: uvicorn's, with limits on headers and deadlines both ways."""
+"""A connection that cannot be held open by doing little: uvicorn's, with limits on headers and deadlines both ways.
+
+A question that can be answered at once it answers itself, when it knows the head of the request.
+"""
 
 import asyncio
 import re
@@ -6,6 +9,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from cdb_server.http.questions import QUESTIONS, RECEIVED, Questions
 from cdb_server.settings import Settings
 
 # Requests that may wait for the answer to an earlier one of the same connection.
@@ -31,6 +35,8 @@ class BoundedConnection(HttpToolsProtocol):
         self._header_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._unsent = 0
+        self._last_received = 0.0
+        self._questions: Questions = self.app_state[QUESTIONS]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
@@ -41,6 +47,9 @@ class BoundedConnection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._at_rest() and self._answered_at_once(data):
+            return
+        received = data if self._at_rest() else b""
         if self._in_headers and self._header_timer is None:
             self._expect_headers()
         self._fed += len(data)
@@ -64,6 +73,51 @@ class BoundedConnection(HttpToolsProtocol):
                 b"content-length: %d\r\nconnection: close\r\n\r\n%s" % (len(text), text)
             )
             self.transport.close()
+        elif received and self._in_headers and not self._fed and self.cycle and not self.expect_100_continue:
+            self.cycle.scope["extensions"] = {RECEIVED: {"request": received, "closes": not self.cycle.keep_alive}}
+
+    def timeout_keep_alive_handler(self) -> None:
+        idle = self.loop.time() - self._last_received
+        if idle < self.timeout_keep_alive:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive - idle, self.timeout_keep_alive_handler
+            )
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _at_rest(self) -> bool:
+        """Whether all that came is answered, and all that was answered is on its way."""
+        return (
+            self._in_headers
+            and not self._head
+            and (self.cycle is None or self.cycle.response_complete)
+            and not self.flow.write_paused
+            and not self.transport.is_closing()
+        )
+
+    def _answered_at_once(self, data: bytes) -> bool:
+        found = self._questions.at_once(data)
+        if found is None:
+            return False
+        ready, known, closes = found
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+        content = [b"HTTP/1.1 200 OK\r\n"]
+        for name, value in (*self.server_state.default_headers, *ready.headers(known)):
+            content += (name, b": ", value, b"\r\n")
+        content += (b"connection: close\r\n\r\n" if closes else b"\r\n", ready.body)
+        self.transport.writelines(content)
+        if closes:
+            self.transport.close()
+            return True
+        # One timer for many requests: it looks for itself how long ago the last one came.
+        self._last_received = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+        return True
 
     def on_headers_complete(self) -> None:
         self._in_headers = False

@@ -1,14 +1,44 @@
-"""What every answer says of the server's knowledge: how far it knows the journal and, on a copy, how old that is."""
+"""What an answer says of the server's knowledge: how far it knows the journal and, on a copy, how old that is."""
 
+from cdb_server import instants
 from cdb_server.errors import Unavailable
-from cdb_server.repository import Reader
+from cdb_server.model import Knowledge
+from cdb_server.repository import Glance, Reader
 
 
-def headers(reader: Reader) -> dict[str, str]:
-    """`CDB-Serial`: the answer knows the journal at least up to there. `CDB-Age`, on a copy: seconds since the master
-    was heard. None when the database cannot be read. Blocks."""
+def known(reader: Reader) -> Knowledge | None:
+    """What the server knows; None when the database cannot be read. Blocks."""
     try:
-        serial, age = reader.knowledge()
+        return reader.knowledge()
     except Unavailable:
+        return None
+
+
+class Glancing:
+    """The same, at once, from a `reader` on a glance; remembered for as long as nothing is written."""
+
+    def __init__(self, glance: Glance, reader: Reader) -> None:
+        self._glance = glance
+        self._reader = reader
+        self._version = -1
+        self._known = Knowledge(0, "", None)
+
+    def known(self) -> Knowledge:
+        """What the server knows. Raises Busy."""
+        version = self._glance.version()
+        if version != self._version:
+            # In this order: what is written in between is found at the next look.
+            self._known = self._reader.knowledge()
+            self._version = version
+        return self._known
+
+
+def headers(knowledge: Knowledge | None) -> dict[str, str]:
+    """`CDB-Serial`: the answer knows the journal at least up to there. `CDB-Age`, on a copy: seconds since the master
+    was heard. Neither when nothing is known."""
+    if knowledge is None:
         return {}
-    return {"CDB-Serial": str(serial)} | ({} if age is None else {"CDB-Age": str(int(age))})
+    told = {"CDB-Serial": str(knowledge.serial)}
+    if knowledge.heard is not None:
+        told["CDB-Age"] = str(max(0, int((instants.now() - knowledge.heard).total_seconds())))
+    return told

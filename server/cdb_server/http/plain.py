@@ -54,7 +54,7 @@ def plain_routes(reader: Reader, threads: ThreadPoolExecutor) -> list[Route]:
 
 def _answer(reader: Reader, request: Request, answered: Callable[[Reader, Request], Response]) -> Response:
     # Before the answer, so that it knows at least as much as it says.
-    known = knowledge.headers(reader)
+    known = knowledge.headers(knowledge.known(reader))
     try:
         response = answered(reader, request)
     except Refused as refused:

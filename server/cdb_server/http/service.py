@@ -1,63 +1,38 @@
 """A SOAP service over HTTP: its WSDL by GET, its operations by POST."""
 
-import asyncio
-import base64
-import hashlib
-import re
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from cdb_server.errors import Unavailable
-from cdb_server.http import access, knowledge, media
-from cdb_server.http.attempts import Attempts
+from cdb_server.http import media
 from cdb_server.http.body import Disconnected, Incoming, announces_body, answer_and_linger, receive_body
-from cdb_server.http.peer import peer_of
+from cdb_server.http.ready import XML, Ready
 from cdb_server.http.refusals import Refused
-from cdb_server.repository import Reader, Tokens
+from cdb_server.model import Knowledge
 from cdb_server.settings import Settings
-from cdb_server.soap import Answer, Endpoint
-
-XML = "text/xml; charset=utf-8"
-# The sha256s of payloads that the caller has: an answer need not bring them.
-HAVE = "CDB-Have"
-SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
-
-Result = TypeVar("Result")
+from cdb_server.soap import Endpoint
 
 
-@dataclass(frozen=True)
-class Writers:
-    """By what those who may write are known, and where those who may not are told of."""
+class Operations(Protocol):
+    """What a service does with a request that is whole."""
 
-    tokens: Tokens
-    attempts: Attempts
+    async def admit(self, request: Request) -> str:
+        """The user who asks, by what the headers say. Raises Refused, and Unavailable."""
+
+    async def answer(self, request: Request, body: bytes, author: str) -> tuple[Ready, Knowledge | None]:
+        """The answer, and what the server says that it knows."""
 
 
 class Service:
-    """One service.
+    """One service."""
 
-    A service with `writers` takes only requests from the networks that may write, by users whose token is valid.
-    """
-
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        reader: Reader,
-        settings: Settings,
-        threads: ThreadPoolExecutor,
-        writers: Writers | None = None,
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, operations: Operations, settings: Settings) -> None:
         self._endpoint = endpoint
-        self._reader = reader
+        self._operations = operations
         self._settings = settings
-        self._threads = threads
-        self._writers = writers
         self._wsdl = endpoint.contract.published(settings.public_url)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,49 +64,16 @@ class Service:
             text = "use POST for the operations of this service, GET with ?wsdl for their description"
             raise Refused(405, text, {"Allow": "GET, HEAD, POST"})
         try:
-            author = await self._checked_author(request)
+            author = await self._operations.admit(request)
         except Unavailable as error:
-            return _soap(self._endpoint.fault(error), {})
+            return _response(Ready.of(self._endpoint.fault(error), None), None)
         media.check_headers(request.headers)
         body = await receive_body(request, self._settings)
         media.check_body(body)
-        held = frozenset(SHA256.findall(request.headers.get(HAVE, "")))
-        return await self._in_thread(lambda: self._answered(body, request.headers.get("soapaction", ""), author, held))
-
-    def _answered(self, body: bytes, soap_action: str, author: str, held: frozenset[str]) -> Response:
-        # An answer knows the journal at least as far as it says: looked at before a question, after a write.
-        known = {} if self._writers else knowledge.headers(self._reader)
-        answer = self._endpoint.answer(body, soap_action, author, held)
-        return _soap(answer, known or knowledge.headers(self._reader))
-
-    async def _checked_author(self, request: Request) -> str:
-        writers = self._writers
-        if writers is None:
-            return ""
-        peer = peer_of(request, self._settings.trusted_proxies)
-        name, token = access.credentials(request)
-        try:
-            access.check_network(peer, self._settings.write_networks)
-            await self._in_thread(lambda: access.check_token(name, token, writers.tokens))
-        except Refused as refused:
-            writers.attempts.refused(refused.status, peer, name)
-            raise
-        return name
-
-    async def _in_thread(self, work: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        return _response(*await self._operations.answer(request, body, author))
 
 
-def _soap(answer: Answer, known: dict[str, str]) -> Response:
-    # A cache that keeps answers to POST must not give one without its payload to who has it not.
-    headers = known | {"Content-Digest": _digest(answer.body, known.get("CDB-Serial")), "Vary": HAVE}
-    return Response(answer.body, 500 if answer.fault else 200, headers, XML)
-
-
-def _digest(body: bytes, serial: str | None) -> str:
-    """RFC 9530: "the HTTP message content"'s digest. TCP's checksum lets one damage in some thousands through.
-
-    It covers no header, so that the serial is told here again.
-    """
-    told = base64.b64encode(hashlib.sha256(body).digest()).decode("ascii")
-    return f"sha-256=:{told}:" if serial is None else f"sha-256=:{told}:;serial={serial}"
+def _response(ready: Ready, known: Knowledge | None) -> Response:
+    response = Response(ready.body, 500 if ready.fault else 200)
+    response.raw_headers = ready.headers(known)
+    return response

@@ -4,15 +4,18 @@ from cdb_server.repository.connections import name_of, parse_url
 from cdb_server.repository.database import Database
 from cdb_server.repository.following import Following
 from cdb_server.repository.fuse import Fuse
+from cdb_server.repository.glance import Busy, Glance
 from cdb_server.repository.inspection import Inspection, Unreadable
 from cdb_server.repository.reader import Reader
 from cdb_server.repository.tokens import Tokens
 from cdb_server.repository.writer import Upload, Writer, check_size
 
 __all__ = [
+    "Busy",
     "Database",
     "Following",
     "Fuse",
+    "Glance",
     "Inspection",
     "Reader",
     "Tokens",

@@ -4,18 +4,28 @@ from dataclasses import fields
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import Column, Connection, Table, exists, select
+from sqlalchemy import bindparam, exists, select
 
 from cdb_server import journal
 from cdb_server.model import Entry, NewCalibration, RunTimes, Withdrawal
+from cdb_server.repository.prepared import Connected, Prepared
 from cdb_server.schema import calibration, payload, run, withdrawal
 from cdb_server.schema import journal as journal_table
 
-# Where the content of each kind of entry stands, under the names of its fields, and the column of its serial.
-_ROWS: dict[type[NewCalibration | Withdrawal | RunTimes], tuple[Table, Column[int]]] = {
-    NewCalibration: (calibration, calibration.c.id),
-    Withdrawal: (withdrawal, withdrawal.c.serial),
-    RunTimes: (run, run.c.serial),
+_LAST = Prepared(
+    select(journal_table.c.serial, journal_table.c.digest, journal_table.c.created)
+    .order_by(journal_table.c.serial.desc())
+    .limit(1)
+)
+_HAS_PAYLOAD = Prepared(select(exists().where(payload.c.sha256 == bindparam("sha256"))))
+_ADD_PAYLOAD = Prepared(payload.insert())
+_ADD_ENTRY = Prepared(journal_table.insert())
+
+# How the content of each kind of entry is added, under the names of its fields, and the column of its serial.
+_ROWS: dict[type[NewCalibration | Withdrawal | RunTimes], tuple[Prepared, str]] = {
+    NewCalibration: (Prepared(calibration.insert()), calibration.c.id.name),
+    Withdrawal: (Prepared(withdrawal.insert()), withdrawal.c.serial.name),
+    RunTimes: (Prepared(run.insert()), run.c.serial.name),
 }
 
 
@@ -27,31 +37,33 @@ class Head(NamedTuple):
     created: datetime | None
 
 
-def head(connection: Connection) -> Head:
+def head(connection: Connected) -> Head:
     """The last entry of the journal."""
-    columns = journal_table.c.serial, journal_table.c.digest, journal_table.c.created
-    last = connection.execute(select(*columns).order_by(journal_table.c.serial.desc()).limit(1)).first()
+    last = _LAST.row(connection)
     return Head(0, journal.GENESIS, None) if last is None else Head(*last)
 
 
-def has_payload(connection: Connection, sha256: str) -> bool:
+def has_payload(connection: Connected, sha256: str) -> bool:
     """Whether a payload is there already: it then has these bytes."""
-    return bool(connection.execute(select(exists().where(payload.c.sha256 == sha256))).scalar_one())
+    return bool(_HAS_PAYLOAD.value(connection, sha256=sha256))
 
 
-def append(connection: Connection, entry: Entry, digest: str, data: bytes | None) -> None:
+def append(connection: Connected, entry: Entry, digest: str, data: bytes | None) -> None:
     """Add an entry, whose serial follows the last one's, and its payload where that is new.
 
     The caller holds the write lock, and knows that the digest is right and that `data` has the entry's sha256.
     """
     content = entry.content
     if isinstance(content, NewCalibration) and not has_payload(connection, content.sha256):
-        connection.execute(payload.insert().values(sha256=content.sha256, data=data))
-    connection.execute(
-        journal_table.insert().values(
-            serial=entry.serial, kind=content.kind, created=entry.created, author=entry.author, digest=digest
-        )
+        _ADD_PAYLOAD.execute(connection, sha256=content.sha256, data=data)
+    _ADD_ENTRY.execute(
+        connection,
+        serial=entry.serial,
+        kind=content.kind,
+        created=entry.created,
+        author=entry.author,
+        digest=digest,
     )
-    table, serial = _ROWS[type(content)]
+    statement, serial = _ROWS[type(content)]
     values = {field.name: getattr(content, field.name) for field in fields(content)}
-    connection.execute(table.insert().values({serial.name: entry.serial, **values}))
+    statement.execute(connection, **{serial: entry.serial, **values})

@@ -96,6 +96,15 @@ class Database:
             with connection.begin():
                 yield connection
 
+    @property
+    def answers_at_once(self) -> bool:
+        """Whether a Glance at it is possible: SQLite answers at once or not at all, others are waited for."""
+        return not self._postgresql
+
+    def connect(self) -> Connection:
+        """A connection of one's own."""
+        return self._reading.connect()
+
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A writing transaction, alone: the lock is held from its beginning, and its end is on disk.

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import bindparam, select
 
 from cdb_server.model import Entry, NewCalibration, RunTimes, Withdrawal
+from cdb_server.repository.prepared import Connected, Prepared
 from cdb_server.schema import calibration, journal, run, withdrawal
 
 ENTRIES = (
@@ -29,20 +30,26 @@ ENTRIES = (
 )
 
 
-def entries(connection: Connection, after_serial: int, limit: int) -> list[tuple[Entry, str]]:
+_AFTER = Prepared(ENTRIES.where(journal.c.serial > bindparam("after_serial")).limit(bindparam("limit")))
+
+
+def entries(connection: Connected, after_serial: int, limit: int) -> list[tuple[Entry, str]]:
     """At most `limit` entries after a serial, in order, each with the digest that is kept with it."""
-    found = connection.execute(ENTRIES.where(journal.c.serial > after_serial).limit(limit))
-    return [(Entry(row.serial, row.created, row.author, _content(row)), row.digest) for row in found]
+    return [
+        (Entry(serial, created, author, _content(serial, kind, *content)), digest)
+        for serial, kind, created, author, digest, *content in _AFTER.rows(
+            connection, after_serial=after_serial, limit=limit
+        )
+    ]
 
 
-def _content(row: Any) -> NewCalibration | Withdrawal | RunTimes:
-    match row.kind:
+def _content(serial: int, kind: str, *content: Any) -> NewCalibration | Withdrawal | RunTimes:
+    """The columns of a kind, in the order of ENTRIES; those of the other kinds are null."""
+    match kind:
         case NewCalibration.kind:
-            return NewCalibration(
-                row.device_name, row.calibration_type, row.valid_from, row.comment, row.size, row.sha256
-            )
+            return NewCalibration(*content[:6])
         case Withdrawal.kind:
-            return Withdrawal(row.calibration_id, row.reason)
+            return Withdrawal(*content[6:8])
         case RunTimes.kind:
-            return RunTimes(row.run_number, row.start_time, row.stop_time)
-    raise ValueError(f"entry {row.serial} is of no known kind: {row.kind!r}")
+            return RunTimes(*content[8:])
+    raise ValueError(f"entry {serial} is of no known kind: {kind!r}")

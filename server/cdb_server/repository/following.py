@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import select
 
 from cdb_server import instants, journal, model
 from cdb_server.errors import DatabaseRefused, Diverged
@@ -16,6 +16,7 @@ from cdb_server.instants import spell
 from cdb_server.model import Clock, Entry, Followed, NewCalibration
 from cdb_server.repository.append import Head, append, has_payload, head
 from cdb_server.repository.database import Database
+from cdb_server.repository.prepared import Connected, Prepared
 from cdb_server.schema import following, payload
 
 
@@ -94,13 +95,16 @@ class Following:
             connection.execute(following.update().values(stopped=self._clock(), reason=reason))
 
 
-def followed(connection: Connection) -> Followed | None:
+_FOLLOWED = Prepared(select(following))
+
+
+def followed(connection: Connected) -> Followed | None:
     """What a mirror knows of its master; None on a master."""
-    row: Any = connection.execute(select(following)).first()
+    row = _FOLLOWED.row(connection)
     return None if row is None else Followed(*row)
 
 
-def _check(connection: Connection, last: Head, entry: Entry, digest: str, data: bytes | None) -> None:
+def _check(connection: Connected, last: Head, entry: Entry, digest: str, data: bytes | None) -> None:
     if entry.serial != last.serial + 1:
         raise Diverged(f"entry {entry.serial} came where {last.serial + 1} comes next")
     if journal.digest(last.digest, entry) != digest:

@@ -2,25 +2,33 @@
 
 from datetime import datetime
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, bindparam
 
 from cdb_server import validity
 from cdb_server.model import NewCalibration, Preview, RunRange
 from cdb_server.repository import reader
-from cdb_server.schema import calibration
+from cdb_server.repository.prepared import Connected, Prepared
+from cdb_server.schema import Instant
 
 MOST_RANGES = 1_000
+
+_EQUAL = Prepared(
+    validity.equal_calibration(
+        bindparam("device_name"),
+        bindparam("calibration_type"),
+        bindparam("valid_from", type_=Instant),
+        bindparam("sha256"),
+    )
+)
 
 
 def preview(connection: Connection, content: NewCalibration, now: datetime) -> Preview:
     """What storing `content` now would change. Every run that starts while it is in force would get it (rule 5)."""
     key = (content.device_name, content.calibration_type)
     known = {tuple(row) for row in connection.execute(validity.keys(None))}
-    stored_id: int | None = connection.execute(
-        validity.equal_calibration(*key, content.valid_from, content.sha256)
-    ).scalar()
+    stored_id = equal_to(connection, content)
     run_count, run_range = 0, tuple[RunRange, ...]()
-    stored = None if stored_id is None else reader.record(connection, calibration.c.id == stored_id)
+    stored = None if stored_id is None else reader.record(connection, stored_id)
     if stored is not None:
         # It may be superseded: to store it again does not bring it back (rule 9).
         valid_until = stored.valid_until
@@ -40,7 +48,17 @@ def preview(connection: Connection, content: NewCalibration, now: datetime) -> P
         valid_until=valid_until,
         run_count=run_count,
         run_range=run_range,
-        takes_over_from=reader.record(
-            connection, calibration.c.id == validity.in_force(*key, content.valid_from, None)
-        ),
+        takes_over_from=reader.in_force(connection, *key, content.valid_from),
     )
+
+
+def equal_to(connection: Connected, content: NewCalibration) -> int | None:
+    """Rule 9: the id of a calibration that storing `content` would find stored; None when it would be new."""
+    id: int | None = _EQUAL.value(
+        connection,
+        device_name=content.device_name,
+        calibration_type=content.calibration_type,
+        valid_from=content.valid_from,
+        sha256=content.sha256,
+    )
+    return id

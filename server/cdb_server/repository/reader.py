@@ -1,11 +1,10 @@
 """What can be asked of a database: rules 3 to 7 and 13, one consistent moment an answer."""
 
 from collections.abc import Callable, Collection
-from dataclasses import replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, LargeBinary, cast, func, select
+from sqlalchemy import ColumnElement, LargeBinary, bindparam, cast, func, select
 
 from cdb_server import __version__, instants, model, validity
 from cdb_server.errors import (
@@ -16,14 +15,48 @@ from cdb_server.errors import (
     RunNotFound,
     TooLarge,
 )
-from cdb_server.model import CalibrationRecord, Clock, Device, Entry, Run, Status
+from cdb_server.model import CalibrationRecord, Clock, Device, Entry, Knowledge, Run, Status
 from cdb_server.repository.append import head
 from cdb_server.repository.database import Database
 from cdb_server.repository.entries import entries
+from cdb_server.repository.glance import Glance
+from cdb_server.repository.prepared import Connected, Prepared, both
 from cdb_server.repository.standing import standing
-from cdb_server.schema import calibration, payload, restoration
+from cdb_server.schema import Instant, calibration, payload, restoration
 
-Made = TypeVar("Made")
+_DEVICE_NAME: Any = bindparam("device_name")
+_CALIBRATION_TYPE: Any = bindparam("calibration_type")
+_AT = bindparam("instant", type_=Instant)
+_PERIOD = (bindparam("start", type_=Instant), bindparam("stop", type_=Instant))
+_NUMBER: Any = bindparam("run_number")
+
+
+def _records(condition: Callable[[Any], ColumnElement[bool]]) -> Callable[[int | None], Prepared]:
+    """The calibrations of a condition, by id, and at most `limit`."""
+    return both(
+        lambda upto: validity.records(upto).where(condition(upto)).order_by(calibration.c.id).limit(bindparam("limit"))
+    )
+
+
+_BY_ID = both(lambda upto: validity.records(upto).where(calibration.c.id == bindparam("id")))
+_IN_FORCE = both(
+    lambda upto: validity.records(upto).where(
+        calibration.c.id == validity.in_force(_DEVICE_NAME, _CALIBRATION_TYPE, _AT, upto)
+    )
+)
+_DURING = _records(lambda upto: calibration.c.id.in_(validity.in_force_during(*_PERIOD, upto)))
+_EVERYWHERE = _records(lambda upto: calibration.c.id.in_(validity.in_force_everywhere(_AT, upto)))
+_HISTORY = _records(
+    lambda _: (calibration.c.device_name == _DEVICE_NAME) & (calibration.c.calibration_type == _CALIBRATION_TYPE)
+)
+_KEYS = both(lambda upto: validity.keys(upto).limit(bindparam("limit")))
+_ALL_KEYS = both(validity.keys)
+_RUN = both(lambda upto: validity.run_entry(_NUMBER, upto))
+_RUNS = both(lambda upto: validity.runs_starting(*_PERIOD, upto).limit(bindparam("limit")))
+_SERIAL_AS_OF = Prepared(validity.serial_as_of(_AT))
+# As bytes, also where damage made text of them.
+_DATA = Prepared(select(cast(payload.c.data, LargeBinary)).where(payload.c.sha256 == bindparam("sha256")))
+_RESTORED = Prepared(select(func.max(restoration.c.restored)))
 
 
 class Reader:
@@ -36,12 +69,20 @@ class Reader:
     """
 
     def __init__(
-        self, database: Database, *, clock: Clock = instants.now, max_rows: int = 100_000, max_entries: int = 1_000
+        self,
+        database: Database | Glance,
+        *,
+        clock: Clock = instants.now,
+        max_rows: int = 100_000,
+        max_entries: int = 1_000,
+        max_data: int | None = None,
     ) -> None:
+        """Longer lists, and payloads of more bytes than `max_data`, are TooLarge."""
         self._database = database
         self._clock = clock
         self._max_rows = max_rows
         self._max_entries = max_entries
+        self._max_data = max_data
 
     def calibration_for_date(
         self,
@@ -94,7 +135,7 @@ class Reader:
         model.number("id", id)
         with self._database.read() as connection:
             upto = self._upto(connection, as_of)
-            found = record(connection, calibration.c.id == id, upto)
+            found = record(connection, id, upto)
             if found is None:
                 raise CalibrationNotFound("get_ids and get_history tell which ids there are", id=id, as_of=as_of)
             return self._with_data(connection, found, held)
@@ -106,14 +147,14 @@ class Reader:
         start, stop = model.period(start_time, stop_time)
         with self._database.read() as connection:
             upto = self._upto(connection, as_of)
-            return self._records(connection, calibration.c.id.in_(validity.in_force_during(start, stop, upto)), upto)
+            return self._calibrations(connection, _DURING(upto), upto, start=start, stop=stop)
 
     def calibrations_for_run(self, run_number: int, as_of: datetime | None = None) -> list[CalibrationRecord]:
         """Everything that applies to a run, by id. Raises RunNotFound and TooLarge."""
         with self._database.read() as connection:
             upto = self._upto(connection, as_of)
             start = self._run(connection, run_number, upto, as_of).start_time
-            return self._records(connection, calibration.c.id.in_(validity.in_force_everywhere(start, upto)), upto)
+            return self._calibrations(connection, _EVERYWHERE(upto), upto, instant=start)
 
     def history(
         self, device_name: str, calibration_type: str, as_of: datetime | None = None
@@ -122,15 +163,16 @@ class Reader:
         device_name, calibration_type = model.device_name(device_name), model.calibration_type(calibration_type)
         with self._database.read() as connection:
             upto = self._upto(connection, as_of)
-            stored = (calibration.c.device_name == device_name) & (calibration.c.calibration_type == calibration_type)
-            return self._records(connection, stored, upto)
+            return self._calibrations(
+                connection, _HISTORY(upto), upto, device_name=device_name, calibration_type=calibration_type
+            )
 
     def devices(self, as_of: datetime | None = None) -> list[Device]:
         """The devices, in alphabetical order, with their calibration types. Raises TooLarge."""
         types: dict[str, list[str]] = {}
         with self._database.read() as connection:
             upto = self._upto(connection, as_of)
-            for device_name, calibration_type in self._rows(connection, validity.keys(upto), tuple):
+            for device_name, calibration_type in self._rows(connection, _KEYS(upto), upto=upto):
                 types.setdefault(device_name, []).append(calibration_type)
         return [Device(device_name, tuple(known)) for device_name, known in types.items()]
 
@@ -144,7 +186,7 @@ class Reader:
         start, stop = model.period(start_time, stop_time)
         with self._database.read() as connection:
             upto = self._upto(connection, as_of)
-            return self._rows(connection, validity.runs_starting(start, stop, upto), lambda row: Run(*row))
+            return [Run(*row) for row in self._rows(connection, _RUNS(upto), start=start, stop=stop, upto=upto)]
 
     def journal(self, after_serial: int, limit: int) -> list[tuple[Entry, str]]:
         """At most `limit` entries after a serial, in order, each with its digest. Raises TooLarge."""
@@ -158,7 +200,7 @@ class Reader:
         """The bytes of a payload. Raises PayloadNotFound, InvalidArgument and DamagedPayload."""
         sha256 = model.sha256(sha256)
         with self._database.read() as connection:
-            data = _data(connection, sha256)
+            data = _DATA.value(connection, sha256=sha256)
             if data is None:
                 raise PayloadNotFound(sha256)
         return _proved(sha256, data)
@@ -169,7 +211,7 @@ class Reader:
             # First: what is created and committed while the rest is asked lies later than complete_until.
             stands = standing(connection, self._database.kind, self._clock)
             serial, digest, _ = head(connection)
-            restored: datetime | None = connection.execute(select(func.max(restoration.c.restored))).scalar()
+            restored: datetime | None = _RESTORED.value(connection)
         return Status(
             stands.status,
             stands.role,
@@ -183,36 +225,35 @@ class Reader:
             restored,
         )
 
-    def knowledge(self) -> tuple[int, float | None]:
-        """The serial up to which every later answer knows the journal and, on a copy, its age in seconds."""
+    def knowledge(self) -> Knowledge:
+        """How far the server knows the journal; every later answer knows it at least as far."""
         with self._database.read() as connection:
             stands = standing(connection, self._database.kind, self._clock) if self._database.kind != "master" else None
-            serial = head(connection).serial
-        return serial, None if stands is None or stands.heard is None else self._age(stands.heard)
+            serial, digest, _ = head(connection)
+        return Knowledge(serial, digest, None if stands is None else stands.heard)
 
     def _age(self, heard: datetime) -> float:
         return max(0.0, (self._clock() - heard).total_seconds())
 
-    def _upto(self, connection: Connection, as_of: datetime | None) -> int | None:
+    def _upto(self, connection: Connected, as_of: datetime | None) -> int | None:
         if as_of is None:
             return None
         complete_until = standing(connection, self._database.kind, self._clock).complete_until
         if as_of > complete_until:
             raise AsOfNotReached(as_of, complete_until)
-        serial: int | None = connection.execute(validity.serial_as_of(as_of)).scalar()
+        serial: int | None = _SERIAL_AS_OF.value(connection, instant=as_of)
         return serial or 0
 
     def _applying(
         self,
-        connection: Connection,
+        connection: Connected,
         device_name: str,
         calibration_type: str,
         instant: datetime,
         upto: int | None,
         **asked: Any,
     ) -> CalibrationRecord:
-        winner = validity.in_force(device_name, calibration_type, instant, upto)
-        found = record(connection, calibration.c.id == winner, upto)
+        found = in_force(connection, device_name, calibration_type, instant, upto)
         if found is None:
             raise CalibrationNotFound(
                 _what_there_is(connection, device_name, calibration_type, upto),
@@ -222,43 +263,53 @@ class Reader:
             )
         return found
 
-    def _with_data(self, connection: Connection, found: CalibrationRecord, held: Collection[str]) -> CalibrationRecord:
+    def _with_data(self, connection: Connected, found: CalibrationRecord, held: Collection[str]) -> CalibrationRecord:
         if found.sha256 in held:
             return found
-        return replace(found, data=_proved(found.sha256, _data(connection, found.sha256)))
+        if self._max_data is not None and found.size > self._max_data:
+            raise TooLarge(self._max_data, f"the payload has {found.size} bytes")
+        return found.with_data(_proved(found.sha256, _DATA.value(connection, sha256=found.sha256)))
 
-    def _run(self, connection: Connection, run_number: int, upto: int | None, as_of: datetime | None) -> Run:
+    def _run(self, connection: Connected, run_number: int, upto: int | None, as_of: datetime | None) -> Run:
         model.number("run_number", run_number)
-        row: Any = connection.execute(validity.run_entry(run_number, upto)).first()
-        if row is None:
+        found = run(connection, run_number, upto)
+        if found is None:
             raise RunNotFound(run_number, as_of)
-        return Run(*row)
+        return found
 
-    def _records(
-        self, connection: Connection, condition: ColumnElement[bool], upto: int | None
+    def _calibrations(
+        self, connection: Connected, statement: Prepared, upto: int | None, **values: Any
     ) -> list[CalibrationRecord]:
-        statement = validity.records(upto).where(condition).order_by(calibration.c.id)
-        return self._rows(connection, statement, lambda row: CalibrationRecord(*row))
+        return [CalibrationRecord(*row) for row in self._rows(connection, statement, upto=upto, **values)]
 
-    def _rows(self, connection: Connection, statement: Any, make: Callable[[Any], Made]) -> list[Made]:
-        rows = connection.execute(statement.limit(self._max_rows + 1)).all()
+    def _rows(self, connection: Connected, statement: Prepared, **values: Any) -> list[tuple[Any, ...]]:
+        rows = statement.rows(connection, limit=self._max_rows + 1, **values)
         if len(rows) > self._max_rows:
             problem = f"the answer has more than {self._max_rows} rows: ask for less, such as a shorter period"
             raise TooLarge(self._max_rows, problem)
-        return [make(row) for row in rows]
+        return rows
 
 
-def record(connection: Connection, condition: ColumnElement[bool], upto: int | None = None) -> CalibrationRecord | None:
-    """The one calibration of a condition, without data, as of a serial; None when there is none."""
-    row: Any = connection.execute(validity.records(upto).where(condition)).first()
+def record(connection: Connected, id: int, upto: int | None = None) -> CalibrationRecord | None:
+    """A calibration, without data, as of a serial; None when there is none."""
+    row = _BY_ID(upto).row(connection, id=id, upto=upto)
     return None if row is None else CalibrationRecord(*row)
 
 
-def _data(connection: Connection, sha256: str) -> bytes | None:
-    # As bytes, also where damage made text of them.
-    statement = select(cast(payload.c.data, LargeBinary)).where(payload.c.sha256 == sha256)
-    data: bytes | None = connection.execute(statement).scalar()
-    return data
+def in_force(
+    connection: Connected, device_name: str, calibration_type: str, instant: datetime, upto: int | None = None
+) -> CalibrationRecord | None:
+    """Rule 3: the calibration in force at an instant, without data; None when none is."""
+    row = _IN_FORCE(upto).row(
+        connection, device_name=device_name, calibration_type=calibration_type, instant=instant, upto=upto
+    )
+    return None if row is None else CalibrationRecord(*row)
+
+
+def run(connection: Connected, run_number: int, upto: int | None = None) -> Run | None:
+    """A run as of a serial; None when it is not registered."""
+    row = _RUN(upto).row(connection, run_number=run_number, upto=upto)
+    return None if row is None else Run(*row)
 
 
 def _proved(sha256: str, data: bytes | None) -> bytes:
@@ -268,9 +319,9 @@ def _proved(sha256: str, data: bytes | None) -> bytes:
     return data
 
 
-def _what_there_is(connection: Connection, device_name: str, calibration_type: str, upto: int | None) -> str:
-    known = connection.execute(validity.keys(upto)).all()
-    types = [row.calibration_type for row in known if row.device_name == device_name]
+def _what_there_is(connection: Connected, device_name: str, calibration_type: str, upto: int | None) -> str:
+    known = _ALL_KEYS(upto).rows(connection, upto=upto)
+    types = [known_type for known_device, known_type in known if known_device == device_name]
     if not types:
         return "nothing is stored for this device; list_devices tells which there are"
     if calibration_type not in types:

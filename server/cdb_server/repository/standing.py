@@ -6,14 +6,15 @@ A copy is a mirror, which repeats its master's entries, or a hot standby, to whi
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from cdb_server import instants
 from cdb_server.model import Clock, Role
+from cdb_server.repository.append import head
 from cdb_server.repository.database import Kind
 from cdb_server.repository.following import followed
+from cdb_server.repository.prepared import Connected
 from cdb_server.repository.replication import replicated
-from cdb_server.schema import journal
 
 # Rule 7: complete_until lies "some seconds before now, longer than any write may take between its created and its
 # commit". Writer gives a write up well before that.
@@ -36,19 +37,20 @@ class Standing:
     known_serial: int | None = None
 
 
-def standing(connection: Connection, kind: Kind, clock: Clock) -> Standing:
+def standing(connection: Connected, kind: Kind, clock: Clock) -> Standing:
     """How the server stands, of the same moment as all else that is asked in the transaction."""
     # A mirror's database may be replicated as well: what it says of itself came with it.
     if kind == "mirror" or (kind == "standby" and followed(connection) is not None):
         return _of_mirror(connection)
-    if kind == "standby":
+    # Only PostgreSQL has standbys, and what is Held is SQLite's.
+    if kind == "standby" and isinstance(connection, Connection):
         return _of_standby(connection)
     # No entry will be created at this instant or before it, unless the clock is set back by more than COMPLETE_AFTER
     # while nothing is written.
     return Standing("master", clock() - COMPLETE_AFTER)
 
 
-def _of_mirror(connection: Connection) -> Standing:
+def _of_mirror(connection: Connected) -> Standing:
     known = followed(connection)
     if known is None:
         raise LookupError("a mirror's database follows nobody")
@@ -64,9 +66,7 @@ def _of_standby(connection: Connection) -> Standing:
     Nor is anything that was created COMPLETE_AFTER before what is replayed was said or committed: by then it had its
     commit, which was replayed first.
     """
-    created: datetime | None = connection.execute(
-        select(journal.c.created).order_by(journal.c.serial.desc()).limit(1)
-    ).scalar()
+    created = head(connection).created
     known = replicated(connection)
     sure = [created, *(at - COMPLETE_AFTER for at in (known.committed, known.said) if at is not None)]
     heard = known.said or known.committed

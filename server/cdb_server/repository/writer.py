@@ -4,19 +4,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import Connection
 
-from cdb_server import instants, journal, model, validity
+from cdb_server import instants, journal, model
 from cdb_server.errors import CalibrationNotFound, Integrity, InvalidArgument, TooLarge, Unavailable
 from cdb_server.instants import MICROSECOND
 from cdb_server.model import CalibrationRecord, Clock, Entry, NewCalibration, Preview, Run, RunTimes, Withdrawal
 from cdb_server.repository import reader
 from cdb_server.repository.append import append, head
 from cdb_server.repository.database import Database
-from cdb_server.repository.preview import preview
-from cdb_server.schema import calibration
+from cdb_server.repository.preview import equal_to, preview
 
 # Rule 10: "While the last one lies more than 60 s ahead of the clock, writes are refused as unavailable."
 GREATEST_LEAD = timedelta(seconds=60)
@@ -96,10 +94,7 @@ class Writer:
         """Store a calibration, or find it stored (rule 9); as it stands afterwards, without data."""
         content = upload.content
         with self._appending(author) as appending:
-            equal = validity.equal_calibration(
-                content.device_name, content.calibration_type, content.valid_from, content.sha256
-            )
-            id: int | None = appending.connection.execute(equal).scalar()
+            id = equal_to(appending.connection, content)
             if id is None:
                 id = appending.entry(content, upload.data)
             return appending.record(id)
@@ -113,7 +108,7 @@ class Writer:
         """Rule 8: withdraw a calibration, or find it withdrawn. Raises CalibrationNotFound and InvalidArgument."""
         content = Withdrawal(model.number("id", id), model.reason(reason))
         with self._appending(author) as appending:
-            found = reader.record(appending.connection, calibration.c.id == id)
+            found = reader.record(appending.connection, id)
             if found is None:
                 raise CalibrationNotFound("get_ids and get_history tell which ids there are", id=id)
             if not found.withdrawn:
@@ -125,11 +120,13 @@ class Writer:
         model.period(start_time, stop_time)
         content = RunTimes(model.number("run_number", run_number), start_time, stop_time)
         with self._appending(author) as appending:
-            registered: Any = appending.connection.execute(validity.run_entry(run_number, None)).first()
+            registered = reader.run(appending.connection, run_number)
             if registered is None or (registered.start_time, registered.stop_time) != (start_time, stop_time):
                 appending.entry(content)
-                registered = appending.connection.execute(validity.run_entry(run_number, None)).one()
-            return Run(*registered)
+                registered = reader.run(appending.connection, run_number)
+            if registered is None:
+                raise LookupError(run_number)
+            return registered
 
     @contextmanager
     def _appending(self, author: str) -> Iterator["_Appending"]:
@@ -164,7 +161,7 @@ class _Appending:
         return entry.serial
 
     def record(self, id: int) -> CalibrationRecord:
-        found = reader.record(self.connection, calibration.c.id == id)
+        found = reader.record(self.connection, id)
         if found is None:
             raise LookupError(id)
         return found

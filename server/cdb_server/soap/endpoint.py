@@ -4,12 +4,15 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+from lxml import etree
 from spyne import Application, MethodContext
 from spyne.server import ServerBase
 
-from cdb_server.repository import Reader, Writer
+from cdb_server.errors import CdbError
+from cdb_server.repository import Busy, Reader, Writer
 from cdb_server.soap.contract import Contract
-from cdb_server.soap.faults import fault_of
+from cdb_server.soap.direct import Direct, Lasting
+from cdb_server.soap.faults import EnvelopeRefused, fault_of
 from cdb_server.soap.gate import operation_of
 from cdb_server.soap.protocol import Protocol
 from cdb_server.soap.services import Calibration, CalibrationSuperMouse
@@ -33,10 +36,11 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The bytes of an answer; a fault goes out as HTTP 500."""
+    """The bytes of an answer; a fault goes out as HTTP 500. `lasting` is None where it may be another at once."""
 
     fault: bool
     body: bytes
+    lasting: Lasting | None = None
 
 
 class _Application(Application):
@@ -57,11 +61,14 @@ class Endpoint:
         service: Any,
         *,
         reader: Reader | None = None,
+        glancing: Reader | None = None,
         writer: Writer | None = None,
         max_payload: int = 0,
     ) -> None:
         self.contract = contract
         self._reader = reader
+        self._direct = Direct(reader, contract) if reader else None
+        self._at_once = Direct(glancing, contract) if glancing else None
         self._writer = writer
         self._max_payload = max_payload
         self._server = ServerBase(_Application([service], NAMESPACE, in_protocol=Protocol(), out_protocol=Protocol()))
@@ -75,7 +82,9 @@ class Endpoint:
         initial = MethodContext(self._server, MethodContext.SERVER)
         initial.udc = call
         try:
-            call.operation = operation_of(body, soap_action.strip().strip('"'), self.contract)
+            call.operation = self._operation(body, soap_action)
+            if self._direct and (found := self._direct.answer(call.operation, held)):
+                return Answer(False, *found)
             [context] = self._server.generate_contexts(initial)
             self._server.get_in_object(context)
             if context.in_error is None:
@@ -84,20 +93,33 @@ class Endpoint:
         except Exception as error:
             return self.fault(error)
 
+    def answer_at_once(self, body: bytes, soap_action: str, held: frozenset[str]) -> Answer | None:
+        """As `answer`, but never waits; None for what cannot be answered so, or is a fault: for `answer` to say."""
+        if self._at_once is None:
+            return None
+        try:
+            found = self._at_once.answer(self._operation(body, soap_action), held)
+        except (CdbError, EnvelopeRefused, Busy):
+            return None
+        return None if found is None else Answer(False, *found)
+
     def fault(self, error: Exception) -> Answer:
         """The answer that says an error."""
         context = MethodContext(self._server, MethodContext.SERVER)
         context.out_error = fault_of(error)
         return self._written(context)
 
+    def _operation(self, body: bytes, soap_action: str) -> etree._Element:
+        return operation_of(body, soap_action.strip().strip('"'), self.contract)
+
     def _written(self, context: Any) -> Answer:
         self._server.get_out_string(context)
         return Answer(context.out_error is not None, b"".join(context.out_string))
 
 
-def reading_endpoint(reader: Reader) -> Endpoint:
-    """The service `Calibration`."""
-    return Endpoint(Contract("calibration.wsdl"), Calibration, reader=reader)
+def reading_endpoint(reader: Reader, glancing: Reader | None) -> Endpoint:
+    """The service `Calibration`; `glancing` is a Reader that never waits, where there is one."""
+    return Endpoint(Contract("calibration.wsdl"), Calibration, reader=reader, glancing=glancing)
 
 
 def writing_endpoint(writer: Writer, max_payload: int) -> Endpoint:

@@ -1,9 +1,8 @@
 """SOAP 1.1 as spyne speaks it, made exact: strict values in, typed fault details out."""
 
-import base64
-import binascii
 from typing import Any
 
+import pybase64
 from lxml import etree
 from lxml.builder import E
 from spyne import ByteArray, DateTime, Integer64
@@ -12,6 +11,7 @@ from spyne.protocol.soap import Soap11
 from cdb_server import instants
 from cdb_server.errors import InvalidArgument, TooLarge
 from cdb_server.repository import check_size
+from cdb_server.soap import values
 from cdb_server.soap.faults import fault_of
 from cdb_server.soap.gate import BASE64
 from cdb_server.soap.types import TypedFault
@@ -47,19 +47,16 @@ class Protocol(Soap11):
     def byte_array_to_parent(
         self, ctx: Any, cls: Any, inst: bytes, parent: Any, ns: str, name: str = "retval", **_: Any
     ) -> None:
-        etree.SubElement(parent, f"{{{ns}}}{name}").text = base64.b64encode(inst).decode("ascii")
+        etree.SubElement(parent, f"{{{ns}}}{name}").text = pybase64.b64encode_as_string(inst)
 
     def _instant_from_element(self, ctx: Any, cls: Any, element: Any) -> Any:
         try:
-            return instants.parse(element.text or "")
-        except ValueError as error:
-            argument = etree.QName(element).localname
-            raise fault_of(InvalidArgument(argument, f"{argument}: {error}")) from None
+            return values.instant(etree.QName(element).localname, element.text or "")
+        except InvalidArgument as error:
+            raise fault_of(error) from None
 
     def _number_from_element(self, ctx: Any, cls: Any, element: Any) -> int:
-        # The schema found it an xs:long; but it may begin with more zeros than Python cares to read.
-        digits = (element.text or "").strip(" \t\r\n+")
-        return int(digits.lstrip("0") or "0")
+        return values.whole_number(etree.QName(element).localname, element.text or "")
 
     def _data_from_element(self, ctx: Any, cls: Any, element: Any) -> bytes:
         argument = etree.QName(element).localname
@@ -78,8 +75,8 @@ class Protocol(Soap11):
 
 def _decoded(compact: bytes) -> bytes:
     """The bytes that base64 without white space stands for. Raises ValueError for what is not base64."""
-    data = binascii.a2b_base64(compact)
-    # Python's decoders pass over much that is not base64, each version another part of it; what comes back does not.
-    if binascii.b2a_base64(data, newline=False) != compact:
+    data = pybase64.b64decode(compact)
+    # Decoders pass over much that is not base64, each another part of it; what comes back does not.
+    if pybase64.b64encode(data) != compact:
         raise ValueError("not base64")
     return data

@@ -1,0 +1,132 @@
+"""The reading service's answers: ready ones, then those found on the event loop at once, then those of a thread."""
+
+import asyncio
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from starlette.requests import Request
+
+from cdb_server.http import knowledge, media
+from cdb_server.http.heads import Head, KnownHeads
+from cdb_server.http.knowledge import Glancing
+from cdb_server.http.looks import Looks
+from cdb_server.http.ready import HAVE, Question, Ready, ReadyAnswers
+from cdb_server.http.refusals import Refused
+from cdb_server.model import Knowledge
+from cdb_server.repository import Busy, Reader
+from cdb_server.soap import Answer, Endpoint
+
+SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
+# Where the connections find the questions in the state of the application's lifespan.
+QUESTIONS = "cdb.questions"
+# Among the extensions of a request's scope: the bytes of one that a connection received whole, and whether it closes.
+RECEIVED = "cdb.received"
+
+Result = TypeVar("Result")
+
+
+class Questions:
+    """One for each worker. `glancing` tells at once what the server knows, where that is possible."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        reader: Reader,
+        glancing: Glancing | None,
+        threads: ThreadPoolExecutor,
+        ready: ReadyAnswers,
+    ) -> None:
+        self._endpoint = endpoint
+        self._reader = reader
+        self._glancing = glancing
+        self._threads = threads
+        self._ready = ready
+        self._heads = KnownHeads()
+        self._looks = Looks(self._look)
+        self._under_way: dict[Question, asyncio.Future[None]] = {}
+
+    async def admit(self, request: Request) -> str:
+        """Everybody may read."""
+        return ""
+
+    async def answer(self, request: Request, body: bytes, author: str) -> tuple[Ready, Knowledge | None]:
+        """The answer to a request, and what the server knew before it."""
+        question = Question(request.headers.get("soapaction", ""), request.headers.get(HAVE, ""), body)
+        received = request.scope.get("extensions", {}).get(RECEIVED)
+        if received:
+            head = Head(question.soap_action, question.have, len(body), received["closes"])
+            self._heads.learn(received["request"], head)
+        waited = False
+        while True:
+            # Before the answer, which then knows at least as much as it says.
+            known = await self._known()
+            if known and (found := self._at_once(question, known)):
+                return found, known
+            # Equal questions at once cost one resolution: the others wait for it, and look again; not for ever.
+            under_way = self._under_way.get(question)
+            if under_way is None or waited:
+                return await self._resolve(question, known), known
+            await under_way
+            waited = True
+
+    def at_once(self, received: bytes) -> tuple[Ready, Knowledge, bool] | None:
+        """The answer to what a connection received, where it can be given without waiting.
+
+        With it what the server knew before it, and whether the connection is to be closed then.
+        """
+        asked = self._glancing and self._heads.of(received)
+        if not asked or not self._glancing:
+            return None
+        head, body = asked
+        try:
+            media.check_body(body)
+            known = self._glancing.known()
+        except (Refused, Busy):
+            return None
+        found = self._at_once(Question(head.soap_action, head.have, body), known)
+        return None if found is None else (found, known, head.closes)
+
+    def _at_once(self, question: Question, known: Knowledge) -> Ready | None:
+        ready = self._ready.find(question, known)
+        if ready is None:
+            answer = self._endpoint.answer_at_once(question.body, question.soap_action, _held(question))
+            if answer is None:
+                return None
+            ready = Ready.of(answer, known)
+            self._ready.keep(question, ready)
+        return ready
+
+    async def _resolve(self, question: Question, known: Knowledge | None) -> Ready:
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        first = self._under_way.setdefault(question, ended) is ended
+        try:
+            ready = await self._in_thread(lambda: Ready.of(self._answer(question), known))
+            self._ready.keep(question, ready)
+            return ready
+        finally:
+            if first:
+                del self._under_way[question]
+            ended.set_result(None)
+
+    def _answer(self, question: Question) -> Answer:
+        return self._endpoint.answer(question.body, question.soap_action, held=_held(question))
+
+    async def _known(self) -> Knowledge | None:
+        if self._glancing is not None:
+            try:
+                return self._glancing.known()
+            except Busy:
+                pass
+        return await self._looks.seen()
+
+    async def _look(self) -> Knowledge | None:
+        return await self._in_thread(lambda: knowledge.known(self._reader))
+
+    async def _in_thread(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def _held(question: Question) -> frozenset[str]:
+    return frozenset(SHA256.findall(question.have))

@@ -1,0 +1,120 @@
+"""Answers kept ready: those given lately, each found again by its question as it was received."""
+
+import base64
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from cdb_server import instants
+from cdb_server.http import knowledge
+from cdb_server.model import Clock, Knowledge
+from cdb_server.soap import Answer, Lasting
+
+XML = "text/xml; charset=utf-8"
+# The sha256s of payloads that the caller has: an answer need not bring them.
+HAVE = "CDB-Have"
+_DATA, _DATA_END = b"<tns:data>", b"</tns:data>"
+
+
+class Question(NamedTuple):
+    """What an answer depends on of a request: its body, and two of its headers."""
+
+    soap_action: str
+    have: str
+    body: bytes
+
+
+@dataclass(eq=False, slots=True)
+class Ready:
+    """The bytes of an answer; `digest` is that of the journal's last entry when it was found."""
+
+    body: bytes
+    fault: bool
+    lasting: Lasting | None
+    digest: str
+    proof: str
+
+    @classmethod
+    def of(cls, answer: Answer, known: Knowledge | None) -> "Ready":
+        lasting = answer.lasting if known else None
+        return cls(answer.body, answer.fault, lasting, known.digest if known else "", _proof(answer.body))
+
+    def headers(self, known: Knowledge | None) -> list[tuple[bytes, bytes]]:
+        """The headers of an answer of a server that knows this much."""
+        # A digest covers no header, so that the serial is told here again. A cache that keeps answers to POST must not
+        # give one without its payload to who has it not.
+        serial = f";serial={known.serial}" if known else ""
+        headers = {
+            "content-type": XML,
+            "content-length": str(len(self.body)),
+            "cdb-digest": f"{self.proof}{serial}",
+            "vary": HAVE,
+            **knowledge.headers(known),
+        }
+        return [(name.lower().encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
+
+
+class ReadyAnswers:
+    """At most `most_bytes` of answers and their questions, those asked least recently going first. For one thread."""
+
+    def __init__(self, most_bytes: int, clock: Clock = instants.now) -> None:
+        self._most_bytes = most_bytes
+        self._clock = clock
+        self._bytes = 0
+        self._found: OrderedDict[Question, Ready] = OrderedDict()
+
+    def find(self, question: Question, known: Knowledge) -> Ready | None:
+        """The answer where it is still right, for a database that stands as `known`."""
+        ready = self._found.get(question)
+        if ready is None or not self._is_right(ready, known):
+            return None
+        self._found.move_to_end(question)
+        return ready
+
+    def keep(self, question: Question, ready: Ready) -> None:
+        """Keep an answer, if it lasts."""
+        size = _size(question, ready)
+        # One long answer shall not displace all others.
+        if ready.lasting is None or size > self._most_bytes // 8:
+            return
+        replaced = self._found.pop(question, None)
+        if replaced is not None:
+            self._bytes -= _size(question, replaced)
+        self._found[question] = ready
+        self._bytes += size
+        while self._bytes > self._most_bytes:
+            self._bytes -= _size(*self._found.popitem(last=False))
+
+    def _is_right(self, ready: Ready, known: Knowledge) -> bool:
+        lasting = ready.lasting
+        if lasting is None:
+            return False
+        if lasting.for_ever:
+            return True
+        if ready.digest != known.digest:
+            return False
+        if lasting.since is None and lasting.until is None:
+            return True
+        now = self._clock()
+        return (lasting.since is None or lasting.since <= now) and (lasting.until is None or now < lasting.until)
+
+
+def _proof(body: bytes) -> str:
+    """A digest of all but the payload, for which its sha256 speaks: TCP's checksum lets some damage through.
+
+    RFC 9530's Content-Digest, in whose form it is, would take as long as all the rest of an answer.
+    """
+    begin, end = body.find(_DATA) + len(_DATA), body.rfind(_DATA_END)
+    digest = hashlib.sha256(body if end < 0 else body[:begin])
+    if end >= 0:
+        digest.update(body[end:])
+    return f"sha-256=:{base64.b64encode(digest.digest()).decode('ascii')}:"
+
+
+# Bytes that Python needs for what an answer and its question hold beside their texts.
+_OVERHEAD = 1_000
+
+
+def _size(question: Question, ready: Ready) -> int:
+    return len(question.body) + len(question.soap_action) + len(question.have) + len(ready.body) + _OVERHEAD

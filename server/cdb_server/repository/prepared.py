@@ -1,0 +1,110 @@
+"""Statements built once and run by the driver: building one with SQLAlchemy costs ten times the look-up itself."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ClauseElement, Connection, Dialect, bindparam, exc
+
+from cdb_server import schema
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A driver's own connection, in a transaction: as good as SQLAlchemy's for what is prepared."""
+
+    driver: Any
+    dialect: Dialect
+
+
+Connected = Connection | Held
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    text: str
+    # Name, default and conversion of each parameter; of each column that has one, its position and conversion.
+    parameters: tuple[tuple[str, Any, Callable[[Any], Any] | None], ...]
+    columns: tuple[tuple[int, Callable[[Any], Any]], ...]
+    named: bool
+
+
+class Prepared:
+    """A statement with named parameters (SQLAlchemy's `bindparam`), compiled once for each kind of database."""
+
+    def __init__(self, statement: ClauseElement) -> None:
+        self._statement = statement
+        self._compiled: dict[str, _Compiled] = {}
+
+    def rows(self, connection: Connected, **values: Any) -> list[tuple[Any, ...]]:
+        """The rows, instants in them as datetimes. Raises sqlalchemy.exc.DBAPIError."""
+        compiled, cursor = self._run(connection, values)
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+        if rows and compiled.columns:
+            # Column by column: a function for each row would cost more than the conversions.
+            columns = list(zip(*rows, strict=True))
+            for position, converted in compiled.columns:
+                columns[position] = tuple([None if value is None else converted(value) for value in columns[position]])
+            rows = list(zip(*columns, strict=True))
+        return rows
+
+    def row(self, connection: Connected, **values: Any) -> tuple[Any, ...] | None:
+        """The first row; None where there is none."""
+        rows = self.rows(connection, **values)
+        return rows[0] if rows else None
+
+    def value(self, connection: Connected, **values: Any) -> Any:
+        """What stands first in the first row; None where there is none."""
+        rows = self.rows(connection, **values)
+        return rows[0][0] if rows else None
+
+    def execute(self, connection: Connected, **values: Any) -> None:
+        """Run a statement that gives no rows."""
+        self._run(connection, values)
+
+    def _run(self, connection: Connected, values: dict[str, Any]) -> tuple[_Compiled, Any]:
+        driver: Any = connection.driver if isinstance(connection, Held) else connection.connection.driver_connection
+        dialect = connection.dialect
+        compiled = self._compiled.get(dialect.name) or self._compile(dialect)
+        given = [
+            (converted or _as_it_is)(values.get(name, default)) for name, default, converted in compiled.parameters
+        ]
+        try:
+            if compiled.named:
+                names = [name for name, _, _ in compiled.parameters]
+                return compiled, driver.execute(compiled.text, dict(zip(names, given, strict=True)))
+            return compiled, driver.execute(compiled.text, given)
+        except dialect.loaded_dbapi.Error as error:
+            raise exc.DBAPIError(None, None, error) from error
+
+    def _compile(self, dialect: Dialect) -> _Compiled:
+        compiled: Any = self._statement.compile(dialect=dialect)
+        named = compiled.positiontup is None
+        kinds = {name: parameter.type.dialect_impl(dialect) for parameter, name in compiled.bind_names.items()}
+        columns = getattr(self._statement, "selected_columns", ())
+        conversions = ((position, _conversion(column.type, dialect)) for position, column in enumerate(columns))
+        made = self._compiled[dialect.name] = _Compiled(
+            compiled.string,
+            tuple(
+                (name, compiled.params[name], kinds[name].bind_processor(dialect))
+                for name in (compiled.params if named else compiled.positiontup)
+            ),
+            tuple((position, converted) for position, converted in conversions if converted is not None),
+            named,
+        )
+        return made
+
+
+def both(build: Callable[[Any], ClauseElement]) -> Callable[[int | None], Prepared]:
+    """A statement for the database as it stands, and one as of a serial, which is the parameter `upto`."""
+    as_it_stands, as_of = Prepared(build(None)), Prepared(build(bindparam("upto", type_=schema.Number)))
+    return lambda upto: as_it_stands if upto is None else as_of
+
+
+def _conversion(kind: Any, dialect: Dialect) -> Callable[[Any], Any] | None:
+    converted: Callable[[Any], Any] | None = kind.dialect_impl(dialect).result_processor(dialect, None)
+    return converted
+
+
+def _as_it_is(value: Any) -> Any:
+    return value

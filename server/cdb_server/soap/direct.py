@@ -1,0 +1,204 @@
+"""Reading, answered without spyne: arguments out of the gate's element, records into the bytes that spyne would write.
+
+spyne takes 200 to 500 µs for a look-up, many times what the look-up takes. What is not answered here, faults among it,
+spyne answers; a test compares both ways, byte for byte.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pybase64
+from lxml import etree
+
+from cdb_server.instants import spell
+from cdb_server.model import CalibrationRecord, Device, Entry, NewCalibration, Run, RunTimes, Withdrawal
+from cdb_server.repository import Reader
+from cdb_server.soap import values
+from cdb_server.soap.contract import Contract
+from cdb_server.soap.types import NAMESPACE
+
+_BEGIN = (
+    "<?xml version='1.0' encoding='UTF-8'?>\n"
+    '<soap11env:Envelope xmlns:soap11env="http://schemas.xmlsoap.org/soap/envelope/" '
+    f'xmlns:tns="{NAMESPACE}"><soap11env:Body>'
+)
+_END = "</soap11env:Body></soap11env:Envelope>"
+_AS_OF = f"{{{NAMESPACE}}}as_of"
+_SPECIAL = re.compile("[&<>\r]")
+
+
+@dataclass(frozen=True, slots=True)
+class Lasting:
+    """How long an answer stays right: for ever, or until the journal grows.
+
+    With `since` and `until` only at instants from the one and before the other, where they are given.
+    """
+
+    for_ever: bool
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+FOR_EVER = Lasting(for_ever=True)
+UNTIL_WRITTEN = Lasting(for_ever=False)
+
+
+class Direct:
+    """The reading service's operations, by name, on one reader; get_status is left to spyne."""
+
+    def __init__(self, reader: Reader, contract: Contract) -> None:
+        self._reader = reader
+        self._arguments = {
+            name: [(f"{{{NAMESPACE}}}{argument.name}", argument.name, _READ[argument.type]) for argument in arguments]
+            for name, arguments in contract.operations.items()
+            if name in _OPERATIONS
+        }
+
+    def answer(self, operation: etree._Element, held: frozenset[str]) -> tuple[bytes, Lasting] | None:
+        """The answer to what the gate let through, and how long it lasts; None where it is left to spyne.
+
+        Raises CdbError, as the Reader does.
+        """
+        name = str(operation.tag).rpartition("}")[2]
+        if name not in _OPERATIONS:
+            return None
+        asked, written = _OPERATIONS[name]
+        given = {str(child.tag): child.text or "" for child in operation}
+        arguments = [read(known, given[tag]) if tag in given else None for tag, known, read in self._arguments[name]]
+        if written is _with_data:
+            arguments.append(held)
+        found = asked(self._reader, *arguments)
+        content, data, end = written(found)
+        if not content:
+            return f"{_BEGIN}<tns:{name}Response/>{_END}".encode(), _lasting(name, given, found)
+        begin = f"{_BEGIN}<tns:{name}Response>{content}".encode()
+        return b"".join((begin, data, f"{end}</tns:{name}Response>{_END}".encode())), _lasting(name, given, found)
+
+
+def _lasting(name: str, given: dict[str, str], found: Any) -> Lasting:
+    # Rule 7: "An answer once given to a question with as_of never changes." What cannot be answered yet, such as a run
+    # that is registered later, is no answer. A payload never changes either.
+    if _AS_OF in given or name == "get_payload":
+        return FOR_EVER
+    if name == "get_current_calibration":
+        return Lasting(False, found.valid_from, found.valid_until)
+    return UNTIL_WRITTEN
+
+
+# What an answer holds: text, then base64, then text.
+_Content = tuple[str, bytes, str]
+
+
+def _with_data(found: CalibrationRecord) -> _Content:
+    if found.data is None:
+        return _calibration(found), b"", "</tns:calibration>"
+    return f"{_calibration(found)}<tns:data>", pybase64.b64encode(found.data), "</tns:data></tns:calibration>"
+
+
+def _payload(found: bytes) -> _Content:
+    return "<tns:data>", pybase64.b64encode(found), "</tns:data>"
+
+
+def _one_run(found: Run) -> _Content:
+    return _run(found), b"", ""
+
+
+def _all(written: Callable[[Any], str], end: str = "") -> Callable[[list[Any]], _Content]:
+    return lambda found: (end.join(map(written, found)) + end if found else "", b"", "")
+
+
+def _calibration(of: CalibrationRecord) -> str:
+    """A calibration without its end, before which its data may stand."""
+    until = "" if of.valid_until is None else f"<tns:valid_until>{spell(of.valid_until)}</tns:valid_until>"
+    withdrawn = "<tns:withdrawn>false</tns:withdrawn>"
+    if of.withdrawn_at is not None:
+        withdrawn = (
+            f"<tns:withdrawn>true</tns:withdrawn><tns:withdrawn_at>{spell(of.withdrawn_at)}</tns:withdrawn_at>"
+            f"{_optional('withdrawn_reason', of.withdrawn_reason)}"
+        )
+    return (
+        f"<tns:calibration><tns:id>{of.id}</tns:id><tns:device_name>{of.device_name}</tns:device_name>"
+        f"<tns:calibration_type>{of.calibration_type}</tns:calibration_type>"
+        f"<tns:valid_from>{spell(of.valid_from)}</tns:valid_from>{until}<tns:created>{spell(of.created)}</tns:created>"
+        f"<tns:author>{_escaped(of.author)}</tns:author>{_optional('comment', of.comment)}{withdrawn}"
+        f"<tns:size>{of.size}</tns:size><tns:sha256>{of.sha256}</tns:sha256>"
+    )
+
+
+def _device(of: Device) -> str:
+    types = "".join(f"<tns:calibration_type>{known}</tns:calibration_type>" for known in of.calibration_type)
+    return f"<tns:device><tns:device_name>{of.device_name}</tns:device_name>{types}</tns:device>"
+
+
+def _run(of: Run) -> str:
+    return (
+        f"<tns:run><tns:run_number>{of.run_number}</tns:run_number>{_times(of)}"
+        f"<tns:created>{spell(of.created)}</tns:created><tns:author>{_escaped(of.author)}</tns:author></tns:run>"
+    )
+
+
+def _entry(found: tuple[Entry, str]) -> str:
+    of, digest = found
+    return (
+        f"<tns:entry><tns:serial>{of.serial}</tns:serial><tns:kind>{of.content.kind}</tns:kind>"
+        f"<tns:created>{spell(of.created)}</tns:created><tns:author>{_escaped(of.author)}</tns:author>"
+        f"<tns:digest>{digest}</tns:digest>{_content(of.content)}</tns:entry>"
+    )
+
+
+def _content(of: NewCalibration | Withdrawal | RunTimes) -> str:
+    match of:
+        case NewCalibration():
+            return (
+                f"<tns:device_name>{of.device_name}</tns:device_name>"
+                f"<tns:calibration_type>{of.calibration_type}</tns:calibration_type>"
+                f"<tns:valid_from>{spell(of.valid_from)}</tns:valid_from>{_optional('comment', of.comment)}"
+                f"<tns:size>{of.size}</tns:size><tns:sha256>{of.sha256}</tns:sha256>"
+            )
+        case Withdrawal():
+            return f"<tns:calibration_id>{of.calibration_id}</tns:calibration_id>{_optional('reason', of.reason)}"
+        case RunTimes():
+            return f"<tns:run_number>{of.run_number}</tns:run_number>{_times(of)}"
+
+
+def _times(of: Run | RunTimes) -> str:
+    stop = "" if of.stop_time is None else f"<tns:stop_time>{spell(of.stop_time)}</tns:stop_time>"
+    return f"<tns:start_time>{spell(of.start_time)}</tns:start_time>{stop}"
+
+
+def _optional(tag: str, text: str | None) -> str:
+    return "" if text is None else f"<tns:{tag}>{_escaped(text)}</tns:{tag}>"
+
+
+def _escaped(text: str) -> str:
+    """Text as it stands in XML; a bare carriage return would be read as a line feed."""
+    if not _SPECIAL.search(text):
+        return text
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\r", "&#13;")
+
+
+# How the contract's types of arguments are read.
+_READ: dict[str, Callable[[str, str], Any]] = {
+    "instant": values.instant,
+    **dict.fromkeys(("device_name", "calibration_type", "sha256"), values.words),
+    **dict.fromkeys(("id", "run_number", "serial", "entry_limit"), values.whole_number),
+}
+
+# What each operation asks, and how the answer is written.
+_OPERATIONS: dict[str, tuple[Callable[..., Any], Callable[[Any], _Content]]] = {
+    "get_calibration_for_run": (Reader.calibration_for_run, _with_data),
+    "get_calibration_for_date": (Reader.calibration_for_date, _with_data),
+    "get_current_calibration": (Reader.current_calibration, _with_data),
+    "get_calibration_for_id": (Reader.calibration_for_id, _with_data),
+    "get_ids": (Reader.ids, _all(_calibration, "</tns:calibration>")),
+    "get_calibrations_for_run": (Reader.calibrations_for_run, _all(_calibration, "</tns:calibration>")),
+    "get_history": (Reader.history, _all(_calibration, "</tns:calibration>")),
+    "list_devices": (Reader.devices, _all(_device)),
+    "get_run": (Reader.run, _one_run),
+    "get_runs": (Reader.runs, _all(_run)),
+    "get_journal": (Reader.journal, _all(_entry)),
+    "get_payload": (Reader.payload, _payload),
+}
