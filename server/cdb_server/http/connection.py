@@ -103,11 +103,11 @@ class BoundedConnection(HttpToolsProtocol):
         if self._header_timer is not None:
             self._header_timer.cancel()
             self._header_timer = None
-        content = [b"HTTP/1.1 200 OK\r\n"]
-        for name, value in (*self.server_state.default_headers, *ready.headers(known)):
-            content += (name, b": ", value, b"\r\n")
-        content += (b"connection: close\r\n\r\n" if closes else b"\r\n", ready.body)
-        self.transport.writelines(content)
+        head = [b"HTTP/1.1 200 OK\r\n"]
+        for name, value in self.server_state.default_headers:
+            head += (name, b": ", value, b"\r\n")
+        head += (ready.head(known), b"connection: close\r\n\r\n" if closes else b"\r\n")
+        self.transport.writelines((b"".join(head), *ready.parts))
         if closes:
             self.transport.close()
             return True

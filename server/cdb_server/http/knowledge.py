@@ -33,12 +33,12 @@ class Glancing:
         return self._known
 
 
-def headers(knowledge: Knowledge | None) -> dict[str, str]:
-    """`CDB-Serial`: the answer knows the journal at least up to there. `CDB-Age`, on a copy: seconds since the master
+def headers(knowledge: Knowledge | None) -> list[tuple[bytes, bytes]]:
+    """`cdb-serial`: the answer knows the journal at least up to there. `cdb-age`, on a copy: seconds since the master
     was heard. Neither when nothing is known."""
     if knowledge is None:
-        return {}
-    told = {"CDB-Serial": str(knowledge.serial)}
+        return []
+    told = [(b"cdb-serial", b"%d" % knowledge.serial)]
     if knowledge.heard is not None:
-        told["CDB-Age"] = str(max(0, int((instants.now() - knowledge.heard).total_seconds())))
+        told.append((b"cdb-age", b"%d" % max(0, (instants.now() - knowledge.heard).total_seconds())))
     return told

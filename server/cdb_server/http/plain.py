@@ -63,7 +63,7 @@ def _answer(reader: Reader, request: Request, answered: Callable[[Reader, Reques
         status = _STATUS[type(error)]
         headers = {"Retry-After": RETRY_SECONDS} if status == 503 else {}
         response = Refused(status, " ".join(error.message.split()), headers).response()
-    response.headers.update(known)
+    response.raw_headers += known
     return response
 
 

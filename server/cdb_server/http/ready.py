@@ -14,7 +14,7 @@ from cdb_server.soap import Answer, Lasting
 XML = "text/xml; charset=utf-8"
 # The sha256s of payloads that the caller has: an answer need not bring them.
 HAVE = "CDB-Have"
-_DATA, _DATA_END = b"<tns:data>", b"</tns:data>"
+_XML, _HAVE = XML.encode("ascii"), HAVE.encode("ascii")
 
 
 class Question(NamedTuple):
@@ -29,30 +29,39 @@ class Question(NamedTuple):
 class Ready:
     """The bytes of an answer; `digest` is that of the journal's last entry when it was found."""
 
-    body: bytes
+    parts: tuple[bytes, ...]
     fault: bool
     lasting: Lasting | None
     digest: str
-    proof: str
+    length: int
+    _proof: bytes
 
     @classmethod
     def of(cls, answer: Answer, known: Knowledge | None) -> "Ready":
+        """An answer, found when this much was known."""
+        parts = answer.parts
+        # The payload's own sha256 speaks for it. RFC 9530's Content-Digest, in whose form this is, would take as long
+        # as all the rest of an answer; and TCP's checksum lets some damage through.
+        proof = base64.b64encode(hashlib.sha256(parts[0] + parts[2]).digest())
         lasting = answer.lasting if known else None
-        return cls(answer.body, answer.fault, lasting, known.digest if known else "", _proof(answer.body))
+        return cls(parts, answer.fault, lasting, known.digest if known else "", sum(map(len, parts)), proof)
 
-    def headers(self, known: Knowledge | None) -> list[tuple[bytes, bytes]]:
-        """The headers of an answer of a server that knows this much."""
+    def head(self, known: Knowledge | None) -> bytes:
+        """The headers of an answer of a server that knows this much, as HTTP/1.1 has them."""
         # A digest covers no header, so that the serial is told here again. A cache that keeps answers to POST must not
         # give one without its payload to who has it not.
-        serial = f";serial={known.serial}" if known else ""
-        headers = {
-            "content-type": XML,
-            "content-length": str(len(self.body)),
-            "cdb-digest": f"{self.proof}{serial}",
-            "vary": HAVE,
-            **knowledge.headers(known),
-        }
-        return [(name.lower().encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
+        return b"content-type: %s\r\ncontent-length: %d\r\nvary: %s\r\ncdb-digest: sha-256=:%s:%s\r\n" % (
+            _XML,
+            self.length,
+            _HAVE,
+            self._proof,
+            b";serial=%d" % known.serial if known else b"",
+        ) + b"".join(b"%s: %s\r\n" % header for header in knowledge.headers(known))
+
+    def headers(self, known: Knowledge | None) -> list[tuple[bytes, bytes]]:
+        """The same as ASGI has them."""
+        lines = self.head(known).split(b"\r\n")[:-1]
+        return [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
 
 
 class ReadyAnswers:
@@ -100,21 +109,9 @@ class ReadyAnswers:
         return (lasting.since is None or lasting.since <= now) and (lasting.until is None or now < lasting.until)
 
 
-def _proof(body: bytes) -> str:
-    """A digest of all but the payload, for which its sha256 speaks: TCP's checksum lets some damage through.
-
-    RFC 9530's Content-Digest, in whose form it is, would take as long as all the rest of an answer.
-    """
-    begin, end = body.find(_DATA) + len(_DATA), body.rfind(_DATA_END)
-    digest = hashlib.sha256(body if end < 0 else body[:begin])
-    if end >= 0:
-        digest.update(body[end:])
-    return f"sha-256=:{base64.b64encode(digest.digest()).decode('ascii')}:"
-
-
 # Bytes that Python needs for what an answer and its question hold beside their texts.
 _OVERHEAD = 1_000
 
 
 def _size(question: Question, ready: Ready) -> int:
-    return len(question.body) + len(question.soap_action) + len(question.have) + len(ready.body) + _OVERHEAD
+    return len(question.body) + len(question.soap_action) + len(question.have) + ready.length + _OVERHEAD

@@ -74,6 +74,6 @@ class Service:
 
 
 def _response(ready: Ready, known: Knowledge | None) -> Response:
-    response = Response(ready.body, 500 if ready.fault else 200)
+    response = Response(b"".join(ready.parts), 500 if ready.fault else 200)
     response.raw_headers = ready.headers(known)
     return response

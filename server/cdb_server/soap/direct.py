@@ -42,6 +42,9 @@ class Lasting:
     until: datetime | None = None
 
 
+# Of an answer: before its payload, the payload, after it.
+_Parts = tuple[bytes, bytes, bytes]
+
 FOR_EVER = Lasting(for_ever=True)
 UNTIL_WRITTEN = Lasting(for_ever=False)
 
@@ -57,7 +60,7 @@ class Direct:
             if name in _OPERATIONS
         }
 
-    def answer(self, operation: etree._Element, held: frozenset[str]) -> tuple[bytes, Lasting] | None:
+    def answer(self, operation: etree._Element, held: frozenset[str]) -> tuple[_Parts, Lasting] | None:
         """The answer to what the gate let through, and how long it lasts; None where it is left to spyne.
 
         Raises CdbError, as the Reader does.
@@ -73,9 +76,11 @@ class Direct:
         found = asked(self._reader, *arguments)
         content, data, end = written(found)
         if not content:
-            return f"{_BEGIN}<tns:{name}Response/>{_END}".encode(), _lasting(name, given, found)
-        begin = f"{_BEGIN}<tns:{name}Response>{content}".encode()
-        return b"".join((begin, data, f"{end}</tns:{name}Response>{_END}".encode())), _lasting(name, given, found)
+            return (f"{_BEGIN}<tns:{name}Response/>{_END}".encode(), b"", b""), _lasting(name, given, found)
+        begin, end = f"{_BEGIN}<tns:{name}Response>{content}", f"{end}</tns:{name}Response>{_END}"
+        if not data:
+            return (f"{begin}{end}".encode(), b"", b""), _lasting(name, given, found)
+        return (begin.encode(), data, end.encode()), _lasting(name, given, found)
 
 
 def _lasting(name: str, given: dict[str, str], found: Any) -> Lasting:

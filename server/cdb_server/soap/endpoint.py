@@ -36,10 +36,13 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The bytes of an answer; a fault goes out as HTTP 500. `lasting` is None where it may be another at once."""
+    """The bytes of an answer in three parts: before its payload, the payload, after it; the others empty without one.
+
+    A fault goes out as HTTP 500. `lasting` is None where the answer may be another at once.
+    """
 
     fault: bool
-    body: bytes
+    parts: tuple[bytes, bytes, bytes]
     lasting: Lasting | None = None
 
 
@@ -114,7 +117,7 @@ class Endpoint:
 
     def _written(self, context: Any) -> Answer:
         self._server.get_out_string(context)
-        return Answer(context.out_error is not None, b"".join(context.out_string))
+        return Answer(context.out_error is not None, (b"".join(context.out_string), b"", b""))
 
 
 def reading_endpoint(reader: Reader, glancing: Reader | None) -> Endpoint:
