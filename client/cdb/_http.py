@@ -40,6 +40,13 @@ LONGEST_ANSWER = 2**29
 # RFC 9530, with the serial that our servers add: no digest of the content covers CDB-Serial.
 _DIGEST = re.compile(r"\bsha-256=:([^:,;]*):(?:\s*;\s*serial=([0-9]{1,18})\b)?")
 
+# What requests takes from the environment; to look at it as requests does would be a fifth of a call.
+_ENVIRONMENT = [
+    name
+    for setting in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "requests_ca_bundle", "curl_ca_bundle")
+    for name in (setting, setting.upper())
+]
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -53,7 +60,7 @@ class Reply:
 
 
 class Http:
-    """The way to servers: a session for each thread, and anew after a fork."""
+    """The way to servers: a line for each thread, and anew after a fork."""
 
     def __init__(self, auth: tuple[str, str] | None, client_cert: str | None) -> None:
         self._auth = auth
@@ -63,20 +70,12 @@ class Http:
     def post(self, server: str, path: str, headers: Mapping[str, str], body: bytes, share: Share) -> Reply:
         """Ask one server. Raises Failed, and the CdbPermanentError of an answer that is HTTP's own."""
         address = server.rstrip("/") + path
-        session, clock = self._session()
+        line = self._line()
+        clock = line.clock
         clock.start(share)
         began = time.monotonic()
         try:
-            with session.post(
-                address,
-                data=body,
-                headers={**headers, "Accept-Encoding": "identity"},
-                auth=self._auth,
-                # The rest of the time is the clock's; urllib3 asks for one all the same.
-                timeout=clock.left(),
-                allow_redirects=False,
-                stream=True,
-            ) as response:
+            with line.post(address, headers, body) as response:
                 reply = _whole(response, server, clock)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             took = time.monotonic() - began
@@ -95,33 +94,67 @@ class Http:
 
     def forget(self) -> None:
         """Close this thread's connections: what may still come on them belongs to no question."""
-        if getattr(self._of_thread, "process", None) == os.getpid():
-            self._of_thread.session.close()
+        line: _Line | None = getattr(self._of_thread, "line", None)
+        if line is not None and line.process == os.getpid():
+            line.close()
 
-    def _session(self) -> tuple[requests.Session, Clock]:
+    def _line(self) -> _Line:
         # One for each thread, and anew after a fork: the parent's connections carry the parent's answers.
-        if getattr(self._of_thread, "process", None) != os.getpid():
-            session = requests.Session()
-            # What a ~/.netrc says of the host is for other programs.
-            session.auth = _as_it_is
+        line: _Line | None = getattr(self._of_thread, "line", None)
+        if line is None or line.process != os.getpid():
             if self._client_cert is not None:
                 try:
                     _check_certificate(self._client_cert)
                 except errors.ServerUnreachable as error:
                     raise Failed(error, Again.NEVER) from None
-                # Twice the same: named as a key, too, one with a password is refused instead of asking the terminal.
-                session.cert = (self._client_cert, self._client_cert)
-            clock = Clock()
-            for scheme in ("http://", "https://"):
-                session.mount(scheme, _Adapter(clock))
-            self._of_thread.session = session
-            self._of_thread.clock = clock
-            self._of_thread.process = os.getpid()
-        return self._of_thread.session, self._of_thread.clock
+            line = self._of_thread.line = _Line(self._auth, self._client_cert)
+        return line
 
 
-def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request
+class _Line:
+    """The connections of a thread, and what is the same in each request on them: it is made once."""
+
+    def __init__(self, auth: tuple[str, str] | None, client_cert: str | None) -> None:
+        self.process = os.getpid()
+        self.clock = Clock()
+        self._auth = auth
+        self._session = requests.Session()
+        if client_cert is not None:
+            # Twice the same: named as a key, too, one with a password is refused instead of asking the terminal.
+            self._session.cert = (client_cert, client_cert)
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, _Adapter(self.clock))
+        self._environment: tuple[str | None, ...] = ()
+        self._prepared: dict[str, tuple[requests.PreparedRequest, dict[str, Any]]] = {}
+
+    def post(self, address: str, headers: Mapping[str, str], body: bytes) -> requests.Response:
+        """The response to a request, whose content is still to come."""
+        environment = tuple(map(os.environ.get, _ENVIRONMENT))
+        if environment != self._environment:
+            self._environment = environment
+            self._prepared.clear()
+        if address not in self._prepared:
+            self._prepared[address] = self._prepare(address)
+        prepared, settings = self._prepared[address]
+        request = prepared.copy()
+        request.headers.update(headers)
+        request.prepare_body(body, None)
+        if self._session.cookies:
+            # Of a balancer before the servers.
+            request.prepare_cookies(self._session.cookies)
+        # The rest of the time is the clock's; urllib3 asks for one all the same.
+        return self._session.send(request, timeout=self.clock.left(), allow_redirects=False, **settings)
+
+    def close(self) -> None:
+        """Close the connections, and look at all settings anew."""
+        self._session.close()
+        self._prepared.clear()
+
+    def _prepare(self, address: str) -> tuple[requests.PreparedRequest, dict[str, Any]]:
+        headers = {**self._session.headers, "Accept-Encoding": "identity"}
+        # Not by the session: what a ~/.netrc says of the host is for other programs.
+        request = requests.Request("POST", address, headers, auth=self._auth).prepare()
+        return request, {**self._session.merge_environment_settings(address, {}, True, None, None)}
 
 
 def _whole(response: requests.Response, server: str, clock: Clock) -> Reply:
