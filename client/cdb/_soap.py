@@ -147,8 +147,8 @@ class Service:
                 told = f"{server}: its answer arrived damaged, or was cut off"
                 raise Failed(errors.ServerUnreachable(told), Again.AT_ONCE) from None
             raise Failed(foreign, Again.NEVER) from None
-        contents = envelope.xpath("/s:Envelope/s:Body/*", namespaces={"s": SOAP})
-        if len(contents) != 1:
+        contents = [content for body in envelope.iterchildren(f"{{{SOAP}}}Body") for content in body.iterchildren("*")]
+        if envelope.tag != f"{{{SOAP}}}Envelope" or len(contents) != 1:
             raise Failed(foreign, Again.NEVER)
         content = contents[0]
         if content.tag == f"{{{SOAP}}}Fault":
