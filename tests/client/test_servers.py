@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import cdb
+from cdb import _deadline
 from tests import mirrors
 from tests.client.faulty import faulty
 from tests.client.shells import shell, under_a_terminal
@@ -189,6 +190,44 @@ def test_what_the_environment_says_of_the_network_holds_at_once(
         monkeypatch.setenv(name, value)
         with nullcontext() if reached else pytest.raises(cdb.ServerUnreachable, match="the proxy"):
             assert client.get_calibration_for_id(1).data == DATA
+
+
+def test_a_proxy_is_told_where_to_and_who(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole address, and the user and password that stand in its own."""
+    asked: list[bytes] = []
+
+    def answered(request: bytes) -> bytes:
+        asked.append(request)
+        return http(GOOD)
+
+    with faulty(answered) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.replace("//", "//alice:secret@"))
+        client = cdb.Calibration("http://cdb.example:8080")
+        assert [client.get_calibration_for_id(1).data for _ in range(2)] == [DATA, DATA]
+    for request in asked:
+        assert request.startswith(b"POST http://cdb.example:8080/cdb/v2/calibration HTTP/1.1\r\n")
+        assert b"\r\nProxy-Authorization: Basic " + base64.b64encode(b"alice:secret") in request
+        assert b"\r\nHost: cdb.example:8080\r\n" in request
+
+
+def test_a_question_is_sent_in_one_piece(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its headers with it; what is large is not copied for that."""
+    sent: list[int] = []
+    send = _deadline.send
+
+    def counted(sock: socket.socket, data: bytes, clock: _deadline.Clock) -> None:
+        sent.append(len(data))
+        send(sock, data, clock)
+
+    monkeypatch.setattr(_deadline, "send", counted)
+    writer = cdb.CalibrationSuperMouse(scripted(http(GOOD)), user="alice", token="x", direct=True)
+    writer.get_calibration_for_id(1)
+    assert len(sent) == 1
+    with pytest.raises(cdb.ServerUnreachable):
+        # What answers is no answer to this.
+        writer.add_calibration("TOF1", "t0", "2016-01-01", bytes(2**20))
+    assert len(sent) == 3
+    assert sent[1] < 1_000 < 2**20 < sent[2]
 
 
 def test_a_cookie_of_a_balancer_is_shown_to_it() -> None:
