@@ -17,6 +17,11 @@ Record = TypeVar("Record", CalibrationRecord, Device, JournalEntry, Preview, Run
 # What a question is answered with: a record or a list of records, of the kind that its operation gives.
 Answer = Any
 
+# The fields of each kind, and whether they may be None.
+_FIELDS: dict[Any, list[tuple[str, bool]]] = {
+    kind: [(field.name, "None" in str(field.type)) for field in fields(kind)] for kind in Record.__constraints__
+}
+
 # The arguments that an answer or a fault repeats.
 _ABOUT = {"device_name", "calibration_type", "run_number", "id", "date", "as_of"}
 
@@ -77,11 +82,11 @@ def record_of(kind: type[Record], answered: Any) -> Record:
     """A dataclass of what zeep read. Raises ServerUnreachable when that is not of its kind."""
     values: dict[str, Any] = {}
     try:
-        for field in fields(kind):
-            value = getattr(answered, field.name)
-            if value is None and "None" not in str(field.type):
-                raise AttributeError(field.name)
-            values[field.name] = _value(field.name, value)
+        for name, is_optional in _FIELDS[kind]:
+            value = getattr(answered, name)
+            if value is None and not is_optional:
+                raise AttributeError(name)
+            values[name] = _value(name, value)
     except AttributeError:
         raise ServerUnreachable("the answer is not one of a calibration database") from None
     return kind(**values)

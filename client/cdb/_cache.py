@@ -71,7 +71,7 @@ class Cache:
         """The sha256s of the last payloads that were answers to questions about the same, as far as they are kept."""
         found = dict.fromkeys(sha256 for server in servers for sha256 in self._read_texts(_held(server, question)))
         named = (sha256 for sha256 in found if _SHA256.fullmatch(sha256))
-        return [sha256 for sha256 in named if (self.store.folder / _payload(sha256)).exists()][:MOST_HELD]
+        return [sha256 for sha256 in named if self.store.has(_payload(sha256))][:MOST_HELD]
 
     def keep_held(self, server: str, question: Question, sha256: str) -> None:
         """Keep that a payload was the answer to a question."""

@@ -1,4 +1,4 @@
-"""One request to one server and its whole answer, or why there is none. Alone imports requests and urllib3.
+"""One request to one server and its whole answer, or why there is none.
 
 Bounded in time and in size; no redirect is followed, nothing is unpacked, and what was damaged on its way is no answer.
 """
@@ -6,34 +6,22 @@ Bounded in time and in size; no redirect is followed, nothing is unpacked, and w
 from __future__ import annotations
 
 import base64
-import functools
 import hashlib
-import http.client
-import io
 import os
 import re
-import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
-import requests
-import requests.adapters
-import urllib3
-import urllib3.connection
-import urllib3.connectionpool
-import urllib3.exceptions
-
-from cdb import _deadline
 from cdb import _exceptions as errors
 from cdb._deadline import Clock, Share
 from cdb._failures import Again, Failed
 from cdb._reasons import check_status, reason_of
+from cdb._way import CHUNK, Response, Troubles, Way, environment
 
-CHUNK = 2**16
 # More than any payload or list that a server is set to give.
 LONGEST_ANSWER = 2**29
 
@@ -54,7 +42,7 @@ class Reply:
 
 
 class Http:
-    """The way to servers: a session for each thread, and anew after a fork."""
+    """The way to servers: a line for each thread, and anew after a fork."""
 
     def __init__(self, auth: tuple[str, str] | None, client_cert: str | None) -> None:
         self._auth = auth
@@ -64,22 +52,14 @@ class Http:
     def post(self, server: str, path: str, headers: Mapping[str, str], body: bytes, share: Share) -> Reply:
         """Ask one server. Raises Failed, and the CdbPermanentError of an answer that is HTTP's own."""
         address = server.rstrip("/") + path
-        session, clock = self._session()
+        line = self._line()
+        clock = line.clock
         clock.start(share)
         began = time.monotonic()
         try:
-            with session.post(
-                address,
-                data=body,
-                headers={**headers, "Accept-Encoding": "identity"},
-                auth=self._auth,
-                # The rest of the time is the clock's; urllib3 asks for one all the same.
-                timeout=clock.left(),
-                allow_redirects=False,
-                stream=True,
-            ) as response:
+            with closing(line.post(address, headers, body)) as response:
                 reply = _whole(response, server, clock)
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        except Troubles as error:
             took = time.monotonic() - began
             told, again = reason_of(error, address, self._client_cert, begun=clock.begun, took=took)
             raise Failed(errors.ServerUnreachable(f"{server}: {told}"), again) from error
@@ -96,39 +76,53 @@ class Http:
 
     def forget(self) -> None:
         """Close this thread's connections: what may still come on them belongs to no question."""
-        if getattr(self._of_thread, "process", None) == os.getpid():
-            self._of_thread.session.close()
+        line: _Line | None = getattr(self._of_thread, "line", None)
+        if line is not None and line.process == os.getpid():
+            line.close()
 
-    def _session(self) -> tuple[requests.Session, Clock]:
+    def _line(self) -> _Line:
         # One for each thread, and anew after a fork: the parent's connections carry the parent's answers.
-        if getattr(self._of_thread, "process", None) != os.getpid():
-            session = requests.Session()
-            # What a ~/.netrc says of the host is for other programs.
-            session.auth = _as_it_is
+        line: _Line | None = getattr(self._of_thread, "line", None)
+        if line is None or line.process != os.getpid():
             if self._client_cert is not None:
                 try:
                     _check_certificate(self._client_cert)
                 except errors.ServerUnreachable as error:
                     raise Failed(error, Again.NEVER) from None
-                # Twice the same: named as a key, too, one with a password is refused instead of asking the terminal.
-                session.cert = (self._client_cert, self._client_cert)
-            clock = Clock()
-            for scheme in ("http://", "https://"):
-                session.mount(scheme, _Adapter(clock))
-            self._of_thread.session = session
-            self._of_thread.clock = clock
-            self._of_thread.process = os.getpid()
-        return self._of_thread.session, self._of_thread.clock
+            line = self._of_thread.line = _Line(self._auth, self._client_cert)
+        return line
 
 
-def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request
+class _Line:
+    """The ways of one thread: from server to server, at one time."""
+
+    def __init__(self, auth: tuple[str, str] | None, client_cert: str | None) -> None:
+        self.process = os.getpid()
+        self.clock = Clock()
+        self._auth = auth
+        self._client_cert = client_cert
+        self._environment: list[str | None] = []
+        self._ways: dict[str, Way] = {}
+
+    def post(self, address: str, headers: Mapping[str, str], body: bytes) -> Response:
+        """The response to a request, whose content is still to come."""
+        if (found := environment()) != self._environment:
+            self.close()
+            self._environment = found
+        if address not in self._ways:
+            self._ways[address] = Way(address, self._auth, self._client_cert, self.clock)
+        return self._ways[address].post(headers, body)
+
+    def close(self) -> None:
+        """Close the connections, and look at all that is set anew."""
+        while self._ways:
+            self._ways.popitem()[1].close()
 
 
-def _whole(response: requests.Response, server: str, clock: Clock) -> Reply:
+def _whole(response: Response, server: str, clock: Clock) -> Reply:
     content = bytearray()
     # As it comes: nothing is unpacked.
-    while chunk := response.raw.read1(CHUNK, decode_content=False):
+    while chunk := response.read1(CHUNK, decode_content=False):
         content += chunk
         if len(content) > LONGEST_ANSWER:
             raise Failed(errors.ServerUnreachable(f"{server}: its answer does not end"), Again.NEVER)
@@ -142,11 +136,11 @@ def _whole(response: requests.Response, server: str, clock: Clock) -> Reply:
         if None not in (serial, digest[2]) and serial != digest[2]:
             raise damaged
         # Of the services only answers of SOAP have a digest: here it is the status that is not as it was sent.
-        if response.status_code not in (200, 500):
+        if response.status not in (200, 500):
             raise damaged
         serial = serial or digest[2]
     return Reply(
-        response.status_code,
+        response.status,
         response.headers.get("Content-Type", ""),
         bytes(content),
         digest is not None,
@@ -161,87 +155,6 @@ def _digest(content: bytearray) -> str:
     if end >= 0:
         digest.update(content[end:])
     return base64.b64encode(digest.digest()).decode("ascii")
-
-
-class _Adapter(requests.adapters.HTTPAdapter):
-    """What gives a session connections that look at its clock."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        super().__init__()
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self._set(self.poolmanager)
-
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(*args, **kwargs)
-        self._set(manager)
-        return manager
-
-    def _set(self, manager: urllib3.PoolManager) -> None:
-        # Proxies of another kind, SOCKS, bring their own connections.
-        if manager.pool_classes_by_scheme["http"] is urllib3.HTTPConnectionPool:
-            manager.pool_classes_by_scheme = {
-                "http": self._made(urllib3.HTTPConnectionPool, _Connection),
-                "https": self._made(urllib3.HTTPSConnectionPool, _TlsConnection),
-            }
-
-    def _made(self, kind: Callable[..., Any], connection: Callable[..., Any]) -> Any:
-        def make(*args: Any, **kwargs: Any) -> Any:
-            pool = kind(*args, **kwargs)
-            pool.ConnectionCls = functools.partial(connection, self._clock)
-            return pool
-
-        return make
-
-
-class _Connection(urllib3.connection.HTTPConnection):
-    """A connection that waits for nothing longer than a clock says."""
-
-    def __init__(self, clock: Clock, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._clock = clock
-        self.response_class = functools.partial(_Response, clock)  # type: ignore[assignment]  # it makes one
-
-    def _new_conn(self) -> socket.socket:
-        try:
-            return _deadline.connected(self._dns_host, self.port, self.socket_options or (), self._clock)
-        except socket.gaierror as error:
-            raise urllib3.exceptions.NameResolutionError(self.host, self, error) from error
-        except TimeoutError as error:
-            raise urllib3.exceptions.ConnectTimeoutError(self, str(error)) from error
-        except OSError as error:
-            raise urllib3.exceptions.NewConnectionError(self, str(error)) from error
-
-    def send(self, data: Any) -> None:
-        if self.sock is None:
-            self.connect()
-        _deadline.send(self.sock, data, self._clock)
-
-
-class _TlsConnection(_Connection, urllib3.connection.HTTPSConnection):
-    """The same over TLS."""
-
-
-class _Response(http.client.HTTPResponse):
-    """What comes on such a connection. Where its headers do not say its end, or are none, it was damaged."""
-
-    def __init__(self, clock: Clock, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_deadline.Incoming(self.fp.detach(), sock, clock), CHUNK)
-
-    def begin(self) -> None:
-        super().begin()
-        # RFC 9112, 9.3 and 9.6: without "close" a connection stays, so that a body must tell its length.
-        endless = self.version == 11 and not self.chunked and self.length is None
-        closing = "close" in self.headers.get("Connection", "").lower()
-        # What has no body by its status, and announces one.
-        silenced = self.status in (204, 304) and self.headers.get("Content-Length", "0") != "0"
-        if self.headers.defects or self.headers.get_payload() or (endless and not closing) or silenced:
-            raise http.client.HTTPException("damaged headers")
-        # requests would read the whole answer to learn where it points, and what that is may be no address.
-        del self.headers["Location"]
 
 
 def _check_certificate(file: str) -> None:

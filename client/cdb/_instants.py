@@ -43,8 +43,7 @@ def instant(argument: str, value: Instant) -> datetime:
 
 def spell(value: datetime) -> str:
     """The contract's text of an aware datetime: `2016-03-01T08:00:00.000000Z`."""
-    utc = value.astimezone(timezone.utc)
-    return f"{utc.year:04}-{utc:%m-%dT%H:%M:%S}.{utc.microsecond:06}Z"
+    return f"{value.astimezone(timezone.utc).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
 def _read(text: str) -> datetime:

@@ -6,6 +6,7 @@ that the contract does not describe, nor one that knows less of the journal than
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import as_file, files
@@ -23,6 +24,9 @@ from cdb._http import Http, Reply
 from cdb._instants import instant
 from cdb._serials import Floor
 from cdb._servers import Servers
+
+# zeep tells on stderr, where nobody configured logging, what the error that is raised then says.
+logging.getLogger("zeep").addHandler(logging.NullHandler())
 
 NAMESPACE = "urn:mice:cdb:2"
 SOAP = "http://schemas.xmlsoap.org/soap/envelope/"
@@ -94,7 +98,8 @@ class Service:
         try:
             reply = self._http.post(server, self._path, headers, request, share)
             try:
-                answer = made(self._read(operation, arguments, reply, server))
+                content = self._read(operation, arguments, reply, server)
+                answer = _sound(made, content, proven=reply.proven)
             except errors.AsOfNotReached as error:
                 self._check_known(operation, reply, server)
                 raise Failed(error, Again.NEVER, sound=True) from None
@@ -143,12 +148,12 @@ class Service:
         try:
             envelope = etree.fromstring(reply.content, _parser())
         except etree.XMLSyntaxError:
-            if not reply.proven and b":Envelope" in reply.content[:300]:
+            if b":Envelope" in reply.content[:300]:
                 told = f"{server}: its answer arrived damaged, or was cut off"
                 raise Failed(errors.ServerUnreachable(told), Again.AT_ONCE) from None
             raise Failed(foreign, Again.NEVER) from None
-        contents = envelope.xpath("/s:Envelope/s:Body/*", namespaces={"s": SOAP})
-        if len(contents) != 1:
+        contents = [content for body in envelope.iterchildren(f"{{{SOAP}}}Body") for content in body.iterchildren("*")]
+        if envelope.tag != f"{{{SOAP}}}Envelope" or len(contents) != 1:
             raise Failed(foreign, Again.NEVER)
         content = contents[0]
         if content.tag == f"{{{SOAP}}}Fault":
@@ -166,6 +171,14 @@ class Service:
         except Exception:
             # zeep lets its own errors and those of what it stands on through.
             raise Failed(foreign, Again.NEVER) from None
+
+
+def _sound(made: Callable[[Any], Answer], content: Any, *, proven: bool) -> Answer:
+    try:
+        return made(content)
+    except errors.Integrity as error:
+        # The rest came as it was sent: it is the line that damages.
+        raise Failed(error, Again.AT_ONCE if proven else Again.ONCE) from None
 
 
 def _typed(fault: etree._Element, server: str) -> errors.CdbError:

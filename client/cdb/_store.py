@@ -49,19 +49,25 @@ class Store:
 
     def read(self, name: str, is_right: Callable[[bytes], bool]) -> bytes | None:
         """A file's bytes; None when there is none, or when it was wrong: then it is put aside. Raises OSError."""
-        path = self.folder / name
+        path = f"{self.folder}/{name}"
         try:
-            data = path.read_bytes()
+            with open(path, "rb", buffering=0) as file:
+                data = file.read()
+                used = os.fstat(file.fileno()).st_mtime
         except FileNotFoundError:
             return None
         if not is_right(data):
-            self.put_aside(path)
+            self.put_aside(self.folder / name)
             return None
-        with suppress(OSError):
-            # A cache that may only be read serves all the same.
-            if time.time() - path.stat().st_mtime > USE_KNOWN_TO:
+        if time.time() - used > USE_KNOWN_TO:
+            with suppress(OSError):
+                # A cache that may only be read serves all the same.
                 os.utime(path)
         return data
+
+    def has(self, name: str) -> bool:
+        """Whether there is a file of that name, right or wrong."""
+        return os.path.exists(f"{self.folder}/{name}")
 
     def write(self, name: str, data: bytes) -> None:
         """Have a file, whole, under a name. Raises OSError; then nothing of it is left."""

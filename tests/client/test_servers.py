@@ -7,12 +7,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import pytest
 
 import cdb
+from cdb import _deadline
 from tests import mirrors
 from tests.client.faulty import faulty
 from tests.client.shells import shell, under_a_terminal
@@ -170,6 +171,78 @@ def test_a_proxy_that_is_away_is_not_taken_for_the_server(monkeypatch: pytest.Mo
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     with pytest.raises(cdb.ServerUnreachable, match=r"the proxy on the way to it.*NO_PROXY"):
         cdb.Calibration("http://cdb.example:8080", timeout=0.5).get_status()
+
+
+def test_what_the_environment_says_of_the_network_holds_at_once(
+    scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For clients that are there already, too: a proxy set, excepted, unset."""
+    for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    client = cdb.Calibration(scripted(http(GOOD)), timeout=0.5)
+    for name, value, reached in (
+        ("http_proxy", "", True),
+        ("http_proxy", "http://127.0.0.1:1", False),
+        ("NO_PROXY", "127.0.0.1", True),
+        ("NO_PROXY", "", False),
+        ("http_proxy", "", True),
+    ):
+        monkeypatch.setenv(name, value)
+        with nullcontext() if reached else pytest.raises(cdb.ServerUnreachable, match="the proxy"):
+            assert client.get_calibration_for_id(1).data == DATA
+
+
+def test_a_proxy_is_told_where_to_and_who(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole address, and the user and password that stand in its own."""
+    asked: list[bytes] = []
+
+    def answered(request: bytes) -> bytes:
+        asked.append(request)
+        return http(GOOD)
+
+    with faulty(answered) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.replace("//", "//alice:secret@"))
+        client = cdb.Calibration("http://cdb.example:8080")
+        assert [client.get_calibration_for_id(1).data for _ in range(2)] == [DATA, DATA]
+    for request in asked:
+        assert request.startswith(b"POST http://cdb.example:8080/cdb/v2/calibration HTTP/1.1\r\n")
+        assert b"\r\nProxy-Authorization: Basic " + base64.b64encode(b"alice:secret") in request
+        assert b"\r\nHost: cdb.example:8080\r\n" in request
+
+
+def test_a_question_is_sent_in_one_piece(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its headers with it; what is large is not copied for that."""
+    sent: list[int] = []
+    send = _deadline.send
+
+    def counted(sock: socket.socket, data: bytes, clock: _deadline.Clock) -> None:
+        sent.append(len(data))
+        send(sock, data, clock)
+
+    monkeypatch.setattr(_deadline, "send", counted)
+    writer = cdb.CalibrationSuperMouse(scripted(http(GOOD)), user="alice", token="x", direct=True)
+    writer.get_calibration_for_id(1)
+    assert len(sent) == 1
+    with pytest.raises(cdb.ServerUnreachable):
+        # What answers is no answer to this.
+        writer.add_calibration("TOF1", "t0", "2016-01-01", bytes(2**20))
+    assert len(sent) == 3
+    assert sent[1] < 1_000 < 2**20 < sent[2]
+
+
+def test_a_cookie_of_a_balancer_is_shown_to_it() -> None:
+    """By which it leads a caller to the same server again."""
+    asked: list[bytes] = []
+
+    def answered(request: bytes) -> bytes:
+        asked.append(request)
+        return http(GOOD, "200 OK", "text/xml", "Set-Cookie: led_to=2")
+
+    with faulty(answered) as proxy:
+        client = cdb.Calibration(proxy.url)
+        for _ in range(3):
+            client.get_calibration_for_id(1)
+    assert [request.count(b"Cookie: led_to=2\r\n") for request in asked] == [0, 1, 1]
 
 
 def test_a_name_that_nobody_knows_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
