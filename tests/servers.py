@@ -130,7 +130,7 @@ def spawned(thread: Path) -> set[int]:
     for number in (thread / "children").read_text().split():
         # A child may end while it is looked at.
         with suppress(FileNotFoundError, ProcessLookupError):
-            if b"spawn_main" in Path(f"/proc/{number}/cmdline").read_bytes():
+            if b"resource_tracker" not in Path(f"/proc/{number}/cmdline").read_bytes():
                 found.add(int(number))
     return found
 

@@ -185,8 +185,7 @@ def test_a_renewed_certificate_is_taken_at_sighup_and_a_bad_one_is_not(tmp_path:
         while master.workers() != second_workers:
             serial_shown(master, second)
         os.kill(second_workers.pop(), signal.SIGKILL)
-        # Killed while uvicorn asks it for a sign of life, it is waited for half a minute.
-        assert master.process.wait(60) == 1
+        assert master.process.wait(20) == 1
         assert master.log.read_text().count("a worker cannot start: CDB_TLS_CERT") == 2
 
 

@@ -10,7 +10,7 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from cdb_server.http import tls
+from cdb_server.http import tls, workers
 from cdb_server.http.app import create_app
 from cdb_server.http.connection import BoundedConnection
 from cdb_server.repository import Fuse
@@ -71,10 +71,11 @@ def serve(listening: socket.socket, settings: Settings) -> None:
         timeout_worker_healthcheck=HEALTH_SECONDS,
     )
     if settings.workers > 1:
-        workers = Multiprocess(config, sockets=[listening])
-        workers.run()
+        workers.begin_as_copies()
+        parent = Multiprocess(config, sockets=[listening])
+        parent.run()
         # uvicorn stops when one cannot start, and makes no difference between that and being told to.
-        if any(worker.exitcode == STARTUP_FAILURE for worker in workers.processes):
+        if any(worker.exitcode == STARTUP_FAILURE for worker in parent.processes):
             sys.exit(1)
     else:
         uvicorn.Server(config).run(sockets=[listening])
