@@ -151,7 +151,15 @@ def _check_arguments(operation: etree._Element, name: str, contract: Contract) -
         if XSI_NIL in element.attrib:
             raise MalformedRequest(f"{_shown(element)} carries xsi:nil: leave an optional argument out instead")
     validator = contract.validator()
-    if validator.validate(operation):
+    data = operation.find(f"{{{NAMESPACE}}}data")
+    # libxml2 takes longer for a payload than all the rest of an upload; whether it is base64, who decodes it finds out.
+    payload = data.text if data is not None and not len(data) else None
+    if data is not None and payload:
+        data.text = ""
+    valid = validator.validate(operation)
+    if data is not None and payload:
+        data.text = payload
+    if valid:
         return
     log = validator.error_log
     # A wrong value of an attribute is no argument's.
