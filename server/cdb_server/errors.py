@@ -134,6 +134,14 @@ class PayloadNotFound(CdbError, LookupError):
         )
 
 
+class LargePayload(Exception):
+    """A payload of `size` bytes is wanted where none so large is given."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"the payload has {size} bytes")
+        self.size = size
+
+
 class Diverged(Exception):
     """A mirror and its master have different histories, or what came was changed on its way. For the operator."""
 

@@ -44,6 +44,10 @@ class Settings:
     ready_bytes: int = 64 * 2**20
     bytes_at_once: int = 256 * 2**10
     rows_at_once: int = 200
+    # Of memory for large payloads on their way, in each worker; and for large questions, which nobody needs to ask, so
+    # that who asks them does not take it from who stores.
+    room: int = 240 * 2**20
+    room_of_questions: int = 64 * 2**20
     header_limit: int = 64 * 2**10
     header_deadline: float = 15.0
     stall_deadline: float = 15.0

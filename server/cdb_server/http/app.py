@@ -19,6 +19,7 @@ from cdb_server.http.plain import plain_routes
 from cdb_server.http.questions import QUESTIONS, Questions
 from cdb_server.http.ready import ReadyAnswers
 from cdb_server.http.refusals import Refused
+from cdb_server.http.room import LARGE, Room
 from cdb_server.http.service import Service
 from cdb_server.http.writes import Writes
 from cdb_server.repository import Database, Fuse, Glance, Reader, Tokens, Writer
@@ -58,10 +59,12 @@ def create_app(settings: Settings, fuse: Fuse) -> Starlette:
             glance, max_rows=settings.rows_at_once, max_entries=settings.rows_at_once, max_data=settings.bytes_at_once
         )
         glancing = Glancing(glance, at_once)
-    reading = reading_endpoint(reader, at_once)
-    questions = Questions(reading, reader, glancing, threads, ReadyAnswers(settings.ready_bytes))
+    sparing = Reader(database, max_rows=settings.max_rows, max_entries=settings.max_entries, max_data=LARGE)
+    reading = reading_endpoint(reader, at_once, sparing)
+    room = Room(settings.room)
+    questions = Questions(reading, reader, glancing, threads, ReadyAnswers(settings.ready_bytes), room)
     routes = [
-        Route(READING_PATH, Service(reading, questions, settings)),
+        Route(READING_PATH, Service(reading, questions, settings, Room(settings.room_of_questions))),
         *plain_routes(reader, threads),
     ]
     if settings.read_only:
@@ -69,7 +72,7 @@ def create_app(settings: Settings, fuse: Fuse) -> Starlette:
     else:
         writing = writing_endpoint(Writer(database), settings.max_payload)
         writes = Writes(writing, reader, Tokens(database), attempts, threads, settings)
-        routes.append(Route(WRITING_PATH, Service(writing, writes, settings)))
+        routes.append(Route(WRITING_PATH, Service(writing, writes, settings, room)))
     app = Starlette(
         routes=routes,
         lifespan=lifespan,

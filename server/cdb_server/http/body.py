@@ -63,11 +63,20 @@ class Bodiless:
         await self._app(scope, incoming, send_and_linger)
 
 
-async def receive_body(request: Request, settings: Settings) -> bytes:
-    """The whole body. Raises Refused (413) as soon as it is known to be too long, and Disconnected."""
+def announced_length(request: Request, settings: Settings) -> int:
+    """How long the body will be, or may be where that is not said. Raises Refused (413)."""
+    if "transfer-encoding" in request.headers:
+        return settings.max_body
     announced = request.headers.get("content-length", "0")
-    if announced.isdigit() and int(announced) > settings.max_body:
+    if not announced.isdigit():
+        return settings.max_body
+    if int(announced) > settings.max_body:
         raise _too_long(settings)
+    return int(announced)
+
+
+async def receive_body(request: Request, settings: Settings) -> bytes:
+    """The whole body. Raises Refused (413) as soon as it is too long, and Disconnected."""
     chunks: list[bytes] = []
     length = 0
     loop = asyncio.get_running_loop()

@@ -2,18 +2,21 @@
 
 import asyncio
 import re
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from starlette.requests import Request
 
+from cdb_server.errors import LargePayload, Unavailable
 from cdb_server.http import knowledge, media
 from cdb_server.http.heads import Head, KnownHeads
 from cdb_server.http.knowledge import Glancing
 from cdb_server.http.looks import Looks
 from cdb_server.http.ready import HAVE, Question, Ready, ReadyAnswers
 from cdb_server.http.refusals import Refused
+from cdb_server.http.room import OF_ANSWER, Room
 from cdb_server.model import Knowledge
 from cdb_server.repository import Busy, Reader
 from cdb_server.soap import Answer, Endpoint
@@ -37,12 +40,14 @@ class Questions:
         glancing: Glancing | None,
         threads: ThreadPoolExecutor,
         ready: ReadyAnswers,
+        room: Room,
     ) -> None:
         self._endpoint = endpoint
         self._reader = reader
         self._glancing = glancing
         self._threads = threads
         self._ready = ready
+        self._room = room
         self._heads = KnownHeads()
         self._looks = Looks(self._look)
         self._under_way: dict[Question, asyncio.Future[None]] = {}
@@ -102,7 +107,7 @@ class Questions:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         first = self._under_way.setdefault(question, ended) is ended
         try:
-            ready = await self._in_thread(lambda: Ready.of(self._answer(question), known))
+            ready = await self._found(question, known)
             self._ready.keep(question, ready)
             return ready
         finally:
@@ -110,8 +115,27 @@ class Questions:
                 del self._under_way[question]
             ended.set_result(None)
 
-    def _answer(self, question: Question) -> Answer:
-        return self._endpoint.answer(question.body, question.soap_action, held=_held(question))
+    async def _found(self, question: Question, known: Knowledge | None) -> Ready:
+        try:
+            return await self._in_thread(lambda: Ready.of(self._answer(question, sparing=True), known))
+        except LargePayload as large:
+            wanted = large.size * OF_ANSWER
+        try:
+            taken = await self._room.take(wanted)
+        except Unavailable as error:
+            return Ready.of(self._endpoint.fault(error), None)
+        try:
+            ready = await self._in_thread(lambda: Ready.of(self._answer(question), known))
+        except BaseException:
+            self._room.give_back(taken)
+            raise
+        # When the last who is sent it has it; until then all others who ask for it get the same.
+        weakref.finalize(ready, self._room.give_back, taken)
+        self._ready.lend(question, ready)
+        return ready
+
+    def _answer(self, question: Question, *, sparing: bool = False) -> Answer:
+        return self._endpoint.answer(question.body, question.soap_action, held=_held(question), sparing=sparing)
 
     async def _known(self) -> Knowledge | None:
         if self._glancing is not None:

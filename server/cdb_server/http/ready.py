@@ -5,6 +5,7 @@ import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 from cdb_server import instants
 from cdb_server.http import knowledge
@@ -25,7 +26,7 @@ class Question(NamedTuple):
     body: bytes
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False)
 class Ready:
     """The bytes of an answer; `digest` is that of the journal's last entry when it was found."""
 
@@ -72,11 +73,15 @@ class ReadyAnswers:
         self._clock = clock
         self._bytes = 0
         self._found: OrderedDict[Question, Ready] = OrderedDict()
+        self._lent: WeakValueDictionary[Question, Ready] = WeakValueDictionary()
 
     def find(self, question: Question, known: Knowledge) -> Ready | None:
         """The answer where it is still right, for a database that stands as `known`."""
         ready = self._found.get(question)
-        if ready is None or not self._is_right(ready, known):
+        if ready is None:
+            ready = self._lent.get(question)
+            return ready if ready and self._is_right(ready, known) else None
+        if not self._is_right(ready, known):
             return None
         self._found.move_to_end(question)
         return ready
@@ -94,6 +99,10 @@ class ReadyAnswers:
         self._bytes += size
         while self._bytes > self._most_bytes:
             self._bytes -= _size(*self._found.popitem(last=False))
+
+    def lend(self, question: Question, ready: Ready) -> None:
+        """Let an answer be found for as long as somebody else holds it."""
+        self._lent[question] = ready
 
     def _is_right(self, ready: Ready, known: Knowledge) -> bool:
         lasting = ready.lasting

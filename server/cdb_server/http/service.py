@@ -8,12 +8,23 @@ from starlette.types import Receive, Scope, Send
 
 from cdb_server.errors import Unavailable
 from cdb_server.http import media
-from cdb_server.http.body import Disconnected, Incoming, announces_body, answer_and_linger, receive_body
+from cdb_server.http.body import (
+    Disconnected,
+    Incoming,
+    announced_length,
+    announces_body,
+    answer_and_linger,
+    receive_body,
+)
 from cdb_server.http.ready import XML, Ready
 from cdb_server.http.refusals import Refused
+from cdb_server.http.room import LARGE, OF_REQUEST, Room
 from cdb_server.model import Knowledge
 from cdb_server.settings import Settings
 from cdb_server.soap import Endpoint
+
+# Bytes of an answer that are handed on at once.
+PIECE = 2**18
 
 
 class Operations(Protocol):
@@ -27,12 +38,13 @@ class Operations(Protocol):
 
 
 class Service:
-    """One service."""
+    """One service. `room` is for its large requests."""
 
-    def __init__(self, endpoint: Endpoint, operations: Operations, settings: Settings) -> None:
+    def __init__(self, endpoint: Endpoint, operations: Operations, settings: Settings, room: Room) -> None:
         self._endpoint = endpoint
         self._operations = operations
         self._settings = settings
+        self._room = room
         self._wsdl = endpoint.contract.published(settings.public_url)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,14 +78,40 @@ class Service:
         try:
             author = await self._operations.admit(request)
         except Unavailable as error:
-            return _response(Ready.of(self._endpoint.fault(error), None), None)
+            return SoapResponse(Ready.of(self._endpoint.fault(error), None), None)
         media.check_headers(request.headers)
+        length = announced_length(request, self._settings)
+        if length <= LARGE:
+            return await self._answered(request, author)
+        try:
+            taken = await self._room.take(length * OF_REQUEST)
+        except Unavailable as error:
+            return SoapResponse(Ready.of(self._endpoint.fault(error), None), None)
+        try:
+            return await self._answered(request, author)
+        finally:
+            self._room.give_back(taken)
+
+    async def _answered(self, request: Request, author: str) -> Response:
         body = await receive_body(request, self._settings)
         media.check_body(body)
-        return _response(*await self._operations.answer(request, body, author))
+        return SoapResponse(*await self._operations.answer(request, body, author))
 
 
-def _response(ready: Ready, known: Knowledge | None) -> Response:
-    response = Response(b"".join(ready.parts), 500 if ready.fault else 200)
-    response.raw_headers = ready.headers(known)
-    return response
+class SoapResponse(Response):
+    """An answer of SOAP, in pieces: what waits to be sent is never more than one of them."""
+
+    def __init__(self, ready: Ready, known: Knowledge | None) -> None:
+        super().__init__(status_code=500 if ready.fault else 200)
+        self.raw_headers = ready.headers(known)
+        # All of a fault: the one answer that may have to be sent while its request is still coming.
+        self.body = ready.parts[0]
+        self._ready = ready
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for part in self._ready.parts:
+            for start in range(0, len(part), PIECE):
+                piece = part if len(part) <= PIECE else part[start : start + PIECE]
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

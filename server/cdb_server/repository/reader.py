@@ -11,6 +11,7 @@ from cdb_server.errors import (
     AsOfNotReached,
     CalibrationNotFound,
     DamagedPayload,
+    LargePayload,
     PayloadNotFound,
     RunNotFound,
     TooLarge,
@@ -56,6 +57,7 @@ _RUNS = both(lambda upto: validity.runs_starting(*_PERIOD, upto).limit(bindparam
 _SERIAL_AS_OF = Prepared(validity.serial_as_of(_AT))
 # As bytes, also where damage made text of them.
 _DATA = Prepared(select(cast(payload.c.data, LargeBinary)).where(payload.c.sha256 == bindparam("sha256")))
+_SIZE = Prepared(select(func.length(payload.c.data)).where(payload.c.sha256 == bindparam("sha256")))
 _RESTORED = Prepared(select(func.max(restoration.c.restored)))
 
 
@@ -77,7 +79,7 @@ class Reader:
         max_entries: int = 1_000,
         max_data: int | None = None,
     ) -> None:
-        """Longer lists, and payloads of more bytes than `max_data`, are TooLarge."""
+        """Longer lists are TooLarge; payloads of more bytes than `max_data` raise LargePayload."""
         self._database = database
         self._clock = clock
         self._max_rows = max_rows
@@ -200,9 +202,11 @@ class Reader:
         """The bytes of a payload. Raises PayloadNotFound, InvalidArgument and DamagedPayload."""
         sha256 = model.sha256(sha256)
         with self._database.read() as connection:
-            data = _DATA.value(connection, sha256=sha256)
-            if data is None:
+            size: int | None = _SIZE.value(connection, sha256=sha256)
+            if size is None:
                 raise PayloadNotFound(sha256)
+            self._check_size(size)
+            data = _DATA.value(connection, sha256=sha256)
         return _proved(sha256, data)
 
     def status(self) -> Status:
@@ -266,9 +270,12 @@ class Reader:
     def _with_data(self, connection: Connected, found: CalibrationRecord, held: Collection[str]) -> CalibrationRecord:
         if found.sha256 in held:
             return found
-        if self._max_data is not None and found.size > self._max_data:
-            raise TooLarge(self._max_data, f"the payload has {found.size} bytes")
+        self._check_size(found.size)
         return found.with_data(_proved(found.sha256, _DATA.value(connection, sha256=found.sha256)))
+
+    def _check_size(self, size: int) -> None:
+        if self._max_data is not None and size > self._max_data:
+            raise LargePayload(size)
 
     def _run(self, connection: Connected, run_number: int, upto: int | None, as_of: datetime | None) -> Run:
         model.number("run_number", run_number)

@@ -8,10 +8,10 @@ from lxml import etree
 from spyne import Application, MethodContext
 from spyne.server import ServerBase
 
-from cdb_server.errors import CdbError
+from cdb_server.errors import CdbError, LargePayload
 from cdb_server.repository import Busy, Reader, Writer
 from cdb_server.soap.contract import Contract
-from cdb_server.soap.direct import Direct, Lasting
+from cdb_server.soap.direct import Direct, DirectUploads, Lasting
 from cdb_server.soap.faults import EnvelopeRefused, fault_of
 from cdb_server.soap.gate import operation_of
 from cdb_server.soap.protocol import Protocol
@@ -31,7 +31,7 @@ class Call:
     max_payload: int
     author: str
     held: frozenset[str]
-    operation: Any = None
+    operation: etree._Element
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,7 @@ class Endpoint:
         *,
         reader: Reader | None = None,
         glancing: Reader | None = None,
+        sparing: Reader | None = None,
         writer: Writer | None = None,
         max_payload: int = 0,
     ) -> None:
@@ -72,27 +73,42 @@ class Endpoint:
         self._reader = reader
         self._direct = Direct(reader, contract) if reader else None
         self._at_once = Direct(glancing, contract) if glancing else None
+        self._uploads = DirectUploads(writer, max_payload) if writer else None
+        self._sparing = Direct(sparing, contract) if sparing else None
         self._writer = writer
         self._max_payload = max_payload
         self._server = ServerBase(_Application([service], NAMESPACE, in_protocol=Protocol(), out_protocol=Protocol()))
 
-    def answer(self, body: bytes, soap_action: str, author: str = "", held: frozenset[str] = frozenset()) -> Answer:
+    def answer(
+        self,
+        body: bytes,
+        soap_action: str,
+        author: str = "",
+        held: frozenset[str] = frozenset(),
+        *,
+        sparing: bool = False,
+    ) -> Answer:
         """Answer a request. `soap_action` is that header's value, `author` the user whose token was shown.
 
-        A payload of which the sha256 is among `held` is left out. Raises nothing: what goes wrong is a fault.
+        A payload of which the sha256 is among `held` is left out. What goes wrong is a fault; but LargePayload is
+        raised where a large one would have to be read, and the caller is `sparing` with memory.
         """
-        call = Call(self._reader, self._writer, self._max_payload, author, held)
-        initial = MethodContext(self._server, MethodContext.SERVER)
-        initial.udc = call
         try:
-            call.operation = self._operation(body, soap_action)
-            if self._direct and (found := self._direct.answer(call.operation, held)):
+            operation = self._operation(body, soap_action)
+            direct = self._sparing if sparing else self._direct
+            if direct and (found := direct.answer(operation, held)):
                 return Answer(False, *found)
+            if self._uploads and (stored := self._uploads.answer(operation, author)):
+                return Answer(False, stored)
+            initial = MethodContext(self._server, MethodContext.SERVER)
+            initial.udc = Call(self._reader, self._writer, self._max_payload, author, held, operation)
             [context] = self._server.generate_contexts(initial)
             self._server.get_in_object(context)
             if context.in_error is None:
                 self._server.get_out_object(context)
             return self._written(context)
+        except LargePayload:
+            raise
         except Exception as error:
             return self.fault(error)
 
@@ -102,7 +118,7 @@ class Endpoint:
             return None
         try:
             found = self._at_once.answer(self._operation(body, soap_action), held)
-        except (CdbError, EnvelopeRefused, Busy):
+        except (CdbError, LargePayload, EnvelopeRefused, Busy):
             return None
         return None if found is None else Answer(False, *found)
 
@@ -120,9 +136,12 @@ class Endpoint:
         return Answer(context.out_error is not None, (b"".join(context.out_string), b"", b""))
 
 
-def reading_endpoint(reader: Reader, glancing: Reader | None) -> Endpoint:
-    """The service `Calibration`; `glancing` is a Reader that never waits, where there is one."""
-    return Endpoint(Contract("calibration.wsdl"), Calibration, reader=reader, glancing=glancing)
+def reading_endpoint(reader: Reader, glancing: Reader | None, sparing: Reader) -> Endpoint:
+    """The service `Calibration`.
+
+    `glancing` is a Reader that never waits, where there is one; `sparing` one that gives no large payloads.
+    """
+    return Endpoint(Contract("calibration.wsdl"), Calibration, reader=reader, glancing=glancing, sparing=sparing)
 
 
 def writing_endpoint(writer: Writer, max_payload: int) -> Endpoint:

@@ -9,11 +9,9 @@ from spyne import ByteArray, DateTime, Integer64
 from spyne.protocol.soap import Soap11
 
 from cdb_server import instants
-from cdb_server.errors import InvalidArgument, TooLarge
-from cdb_server.repository import check_size
+from cdb_server.errors import CdbError, InvalidArgument
 from cdb_server.soap import values
 from cdb_server.soap.faults import fault_of
-from cdb_server.soap.gate import BASE64
 from cdb_server.soap.types import TypedFault
 
 
@@ -59,24 +57,7 @@ class Protocol(Soap11):
         return values.whole_number(etree.QName(element).localname, element.text or "")
 
     def _data_from_element(self, ctx: Any, cls: Any, element: Any) -> bytes:
-        argument = etree.QName(element).localname
         try:
-            # Line breaks within base64 are legal.
-            compact = (element.text or "").encode("ascii").translate(None, b" \t\r\n")
-            # Before it is decoded: what is far too large need not be.
-            check_size(len(compact) // 4 * 3 - compact[-2:].count(b"="), ctx.udc.max_payload)
-            return _decoded(compact)
-        except ValueError:
-            problem = f"{argument} is not accepted: it must be {BASE64}"
-            raise fault_of(InvalidArgument(argument, problem)) from None
-        except TooLarge as error:
+            return values.data(etree.QName(element).localname, element.text or "", ctx.udc.max_payload)
+        except CdbError as error:
             raise fault_of(error) from None
-
-
-def _decoded(compact: bytes) -> bytes:
-    """The bytes that base64 without white space stands for. Raises ValueError for what is not base64."""
-    data = pybase64.b64decode(compact)
-    # Decoders pass over much that is not base64, each another part of it; what comes back does not.
-    if pybase64.b64encode(data) != compact:
-        raise ValueError("not base64")
-    return data

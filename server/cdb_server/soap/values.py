@@ -2,8 +2,12 @@
 
 from datetime import datetime
 
+import pybase64
+
 from cdb_server import instants
 from cdb_server.errors import InvalidArgument
+from cdb_server.repository import check_size
+from cdb_server.soap.gate import BASE64
 
 
 def instant(argument: str, text: str) -> datetime:
@@ -22,3 +26,20 @@ def whole_number(argument: str, text: str) -> int:
 def words(argument: str, text: str) -> str:
     """Text, as it stands."""
     return text
+
+
+def data(argument: str, text: str, most: int) -> bytes:
+    """The at most so many bytes that base64 stands for. Raises InvalidArgument for other text, and TooLarge."""
+    try:
+        # Line breaks within base64 are legal.
+        compact = text.encode("ascii").translate(None, b" \t\r\n")
+        del text
+        # Before it is decoded: what is far too large need not be.
+        check_size(len(compact) // 4 * 3 - compact[-2:].count(b"="), most)
+        decoded = pybase64.b64decode(compact)
+        # Decoders pass over much that is not base64, each another part of it; what comes back does not.
+        if pybase64.b64encode(decoded) == compact:
+            return decoded
+    except ValueError:
+        pass
+    raise InvalidArgument(argument, f"{argument} is not accepted: it must be {BASE64}")
