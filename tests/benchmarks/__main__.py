@@ -5,6 +5,7 @@ docs/performance.md says what each line measures, and how.
 
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,9 +63,10 @@ def _measured(bench: Bench, name: str) -> Outcome:
     try:
         for figure in LINES[name](bench):
             figures.append(figure)
-    except Failure as error:
-        failure = str(error)
-        bench.tell(f"{name} failed: {failure}")
+    except Exception as error:
+        # Whatever it is, the other lines are measured all the same.
+        failure = str(error) if isinstance(error, Failure) else f"{type(error).__name__}: {error}"
+        bench.tell("".join(traceback.format_exception(error)))
     return Outcome(name, figures, failure, time.monotonic() - begun)
 
 

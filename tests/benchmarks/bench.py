@@ -16,18 +16,19 @@ import psycopg
 
 from cdb_server.repository import Database, Tokens
 from tests import servers
+from tests.benchmarks import questions
 from tests.benchmarks.figures import Figure, Rounds, Sample, Target
 from tests.benchmarks.load import Load, Question, Server, ask
 from tests.benchmarks.loading import load
 from tests.benchmarks.processes import Processes
 from tests.benchmarks.stock import Stock
 
-SQLITE, POSTGRESQL = "SQLite", "PostgreSQL"
+SQLITE, POSTGRESQL = BACKENDS = ("SQLite", "PostgreSQL")
 
 
 @dataclass(frozen=True)
 class Served(Server):
-    """A running server of ours. `token` is of servers.USER, empty where none may write."""
+    """A running server of ours. `token` is of questions.USER, empty where none may write."""
 
     token: str
     # The processes that answer.
@@ -98,13 +99,23 @@ class Bench:
             shutil.copyfile(loaded.removeprefix("sqlite:///"), file)
         else:
             with psycopg.connect(self.postgresql(), autocommit=True) as connection:
-                connection.execute(f"DROP DATABASE IF EXISTS {name}".encode())
+                connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
                 connection.execute(f"CREATE DATABASE {name} TEMPLATE {stock.name} STRATEGY file_copy".encode())
                 connection.execute("CHECKPOINT")
             self._stack.callback(self._drop, name)
         # What is still to be written is not the server's.
         os.sync()
         return f"sqlite:///{file}" if kind == SQLITE else self._named(name)
+
+    def empty(self, kind: str) -> str:
+        """The URL of an empty database, which ends with the run."""
+        if kind == SQLITE:
+            return f"sqlite:///{self._scratch}/empty.sqlite"
+        with psycopg.connect(self.postgresql(), autocommit=True) as connection:
+            connection.execute("DROP DATABASE IF EXISTS empty WITH (FORCE)")
+            connection.execute("CREATE DATABASE empty")
+        self._stack.callback(self._drop, "empty")
+        return self._named("empty")
 
     @contextmanager
     def serve(self, kind: str, stock: Stock, *, writing: bool = False) -> Iterator[Served]:
@@ -113,7 +124,7 @@ class Bench:
         token = ""
         if writing:
             with Database.open(url) as database:
-                token = Tokens(database).add(servers.USER)
+                token = Tokens(database).add(questions.USER)
         with servers.serving(url, self._scratch, token, "--workers", "2") as server:
             processes = Processes(server.process.pid)
             processes.settle()
@@ -149,7 +160,12 @@ class Bench:
 
     def _drop(self, database: str) -> None:
         with psycopg.connect(self.postgresql(), autocommit=True) as connection:
-            connection.execute(f"DROP DATABASE {database} WITH (FORCE)".encode())
+            connection.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)".encode())
+
+
+def beside(kind: str) -> str:
+    """How the name of a figure ends: targets hold on SQLite, PostgreSQL's figures stand beside."""
+    return "" if kind == SQLITE else f", {kind}"
 
 
 def rates(

@@ -28,6 +28,8 @@ local fill = {
    device = function() return "DEVICE" .. math.random(0, 9) end,
    type = function() return types[math.random(5)] end,
    date = function() return spelled(instant()) end,
+   -- One of 60 days.
+   day = function() return spelled(begin + math.floor((stop - begin) / 60) * math.random(0, 59)) end,
    run = function() return tostring(math.random(runs)) end,
    -- A period with the 50 that are in force at its start, and 50 that begin in it.
    start = function()

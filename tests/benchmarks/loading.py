@@ -15,11 +15,10 @@ from sqlalchemy import Connection
 
 from cdb_server import journal
 from cdb_server.model import Entry, NewCalibration
-from cdb_server.repository import Database, Tokens
+from cdb_server.repository import Database
 from cdb_server.repository.append import append
 from cdb_server.schema import calibration, run
 from cdb_server.schema import journal as journal_table
-from tests import servers
 from tests.benchmarks.stock import PAYLOADS, Stock
 
 # What a transaction holds at most.
@@ -29,8 +28,8 @@ BYTES_AT_ONCE = 64 * 2**20
 Proved = tuple[Entry, str, bytes | None]
 
 
-def load(url: str, stock: Stock, progress: Callable[[int, int], None] = lambda done, of: None) -> str:
-    """Make a database of a stock, and answer a token of `servers.USER`; `progress` is told entries done and of all."""
+def load(url: str, stock: Stock, progress: Callable[[int, int], None] = lambda done, of: None) -> None:
+    """Make a database of a stock; `progress` is told entries done and of all."""
     Database.create(url)
     done, total = 0, stock.count + stock.runs
     with Database.open(url) as database:
@@ -39,7 +38,6 @@ def load(url: str, stock: Stock, progress: Callable[[int, int], None] = lambda d
                 add(connection, portion)
             done += len(portion)
             progress(done, total)
-        return Tokens(database).add(servers.USER)
 
 
 def proved(entries: Iterable[tuple[Entry, bytes | None]]) -> Iterator[Proved]:

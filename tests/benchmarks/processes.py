@@ -20,6 +20,9 @@ class Memory:
     resident: int
     proportional: int
 
+    def __str__(self) -> str:
+        return f"{self.resident / 1e6:.1f} MB resident, {self.proportional / 1e6:.1f} MB proportional"
+
     def __add__(self, other: "Memory") -> "Memory":
         return Memory(self.resident + other.resident, self.proportional + other.proportional)
 

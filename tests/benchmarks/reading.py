@@ -7,13 +7,12 @@ from dataclasses import replace
 from functools import partial
 
 from tests.benchmarks import answers, questions, references
-from tests.benchmarks.bench import POSTGRESQL, SQLITE, Bench, rates
+from tests.benchmarks.bench import BACKENDS, POSTGRESQL, SQLITE, Bench, beside, rates
 from tests.benchmarks.figures import Figure, at_least, at_most
 from tests.benchmarks.load import Load, Question, Server
 from tests.benchmarks.stock import Stock
 
 KB = 1_000
-BACKENDS = (SQLITE, POSTGRESQL)
 
 
 def _one(stock: Stock) -> Question:
@@ -33,7 +32,7 @@ def same_question(bench: Bench) -> Iterator[Figure]:
                 contenders["nginx"] = bench.loading(nginx, questions.static("one"), connections)
                 rounds = bench.alternate(title, contenders)
                 yield rates(title, rounds, SQLITE, "nginx", target if connections == 16 else None)
-                yield rates(f"{title}, {POSTGRESQL}", rounds, POSTGRESQL, "nginx")
+                yield rates(title + beside(POSTGRESQL), rounds, POSTGRESQL, "nginx")
 
 
 def random_dates(bench: Bench) -> Iterator[Figure]:
@@ -57,11 +56,11 @@ def random_dates(bench: Bench) -> Iterator[Figure]:
             many = connections == 16
             yield rates(title, rounds, SQLITE, "nginx", at_least(0.3) if many else None)
             yield rates(title, rounds, SQLITE, "bare spyne", at_least(2.5) if many else None)
-            yield rates(f"{title}, {POSTGRESQL}", rounds, POSTGRESQL, "nginx")
-            yield rates(f"{title}, {POSTGRESQL}", rounds, POSTGRESQL, "bare spyne")
-            for kind, beside in ((SQLITE, ""), (POSTGRESQL, f", {POSTGRESQL}")):
+            yield rates(title + beside(POSTGRESQL), rounds, POSTGRESQL, "nginx")
+            yield rates(title + beside(POSTGRESQL), rounds, POSTGRESQL, "bare spyne")
+            for kind in BACKENDS:
                 yield Figure(
-                    f"99th percentile of {title}{beside}",
+                    f"99th percentile of {title}{beside(kind)}",
                     "bare spyne",
                     rounds.ratios(kind, "bare spyne", lambda load: load.p99),
                     at_most(0.25) if many and kind == SQLITE else None,
@@ -99,20 +98,20 @@ def connections(bench: Bench) -> Iterator[Figure]:
 
 def _cold(bench: Bench, kind: str, stock: Stock, connections: int) -> Load:
     with bench.serve(kind, stock) as server:
-        answers.look_ups(server.url, stock)
+        answers.look_ups(server)
         return bench.loading(server, questions.RANDOM_DATES, connections)()
 
 
 def _static(running: ExitStack, server: Server, stock: Stock) -> tuple[Server, Question]:
     """nginx with the bytes of an answer, which was checked, and the question."""
-    answers.look_ups(server.url, stock)
+    answers.look_ups(server)
     question = _one(stock)
-    expected = answers.answer(server.url, question)
+    expected = answers.answer(server, question)
     nginx = running.enter_context(references.nginx(stock, {"one": expected}))
-    answers.same(nginx.url, questions.static("one"), expected)
+    answers.same(nginx, questions.static("one"), expected)
     # Both workers.
     for _ in range(8):
-        answers.same(server.url, question, expected)
+        answers.same(server, question, expected)
     return nginx, question
 
 

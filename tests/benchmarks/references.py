@@ -1,11 +1,14 @@
 """What the service is measured against: nginx with static files, spyne under gunicorn, and Varnish before either."""
 
+import json
 import os
 import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests import servers
@@ -34,6 +37,21 @@ http {{
 }}
 """
 VARNISH = (Path(__file__).parents[2] / "docs" / "varnish.vcl").read_text()
+
+
+@dataclass(frozen=True)
+class Varnish(Server):
+    """A running Varnish."""
+
+    folder: Path
+
+    def hits(self) -> float:
+        """Which part of all requests was answered from the cache."""
+        command = ("varnishstat", "-n", str(self.folder), "-1", "-j")
+        told = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        told = told.get("counters", told)
+        hits, requests = (told[f"MAIN.{name}"]["value"] for name in ("cache_hit", "client_req"))
+        return float(hits / requests)
 
 
 def free_port() -> int:
@@ -66,7 +84,7 @@ def spyne(stock: Stock) -> Iterator[Server]:
         port = free_port()
         command = (
             *(sys.executable, "-m", "gunicorn", "--workers", "2", "--worker-class", "gthread", "--threads", "16"),
-            *("--keep-alive", "30", "--backlog", "2048", "--bind", f"127.0.0.1:{port}"),
+            *("--keep-alive", "30", "--no-control-socket", "--backlog", "2048", "--bind", f"127.0.0.1:{port}"),
             "tests.benchmarks.bare_spyne:application",
         )
         with _running(command, stock, port, Path(name), {"CDB_BENCHMARK_SIZE": str(stock.size)}) as running:
@@ -74,7 +92,7 @@ def spyne(stock: Stock) -> Iterator[Server]:
 
 
 @contextmanager
-def varnish(before: Server) -> Iterator[Server]:
+def varnish(before: Server) -> Iterator[Varnish]:
     """Varnish with the configuration of the guide, before a server at this machine."""
     with tempfile.TemporaryDirectory() as name:
         folder, port = Path(name), free_port()
@@ -83,7 +101,7 @@ def varnish(before: Server) -> Iterator[Server]:
         (folder / "cdb.vcl").write_text(VARNISH.replace('"8080"', f'"{before.url.rpartition(":")[2]}"'))
         command = ("/usr/sbin/varnishd", "-F", "-j", "none", "-n", f"{folder}/varnish", "-f", f"{folder}/cdb.vcl")
         with _running((*command, "-a", f"127.0.0.1:{port}"), before.stock, port, folder) as running:
-            yield running
+            yield Varnish(**vars(running), folder=folder / "varnish")
 
 
 @contextmanager
