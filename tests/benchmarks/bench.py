@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 
@@ -132,13 +132,18 @@ class Bench:
 
     def loading(self, server: Server, question: Question, connections: int) -> Callable[[], Load]:
         """What asks a server for the seconds of a round."""
-        return partial(ask, server, question, connections=connections, seconds=self.seconds)
+
+        def asking() -> Load:
+            return ask(server, question, connections=connections, seconds=self.seconds)
+
+        return asking
 
     def alternate(self, title: str, contenders: Mapping[str, Callable[[], Sample]]) -> Rounds[Sample]:
         """Measure in turns, and say what comes of it."""
 
         def tell(number: int, name: str, sample: Sample) -> None:
-            self.tell(f"{title}, round {number + 1} of {self.rounds}: {name} {sample}")
+            told = f"{sample:.4g}" if isinstance(sample, float) else sample
+            self.tell(f"{title}, round {number + 1} of {self.rounds}: {name} {told}")
 
         return Rounds.alternating(self.rounds, contenders, tell)
 
@@ -168,13 +173,11 @@ def beside(kind: str) -> str:
     return "" if kind == SQLITE else f", {kind}"
 
 
-def rates(
-    name: str, rounds: Rounds[Load], ours: str, reference: str, target: Target | None = None, of: str | None = None
-) -> Figure:
+def rates(name: str, rounds: Rounds[Load], ours: str, reference: str, target: Target | None = None) -> Figure:
     """The ratio of two rates, with what else is known of both loads."""
-    details = {}
-    for side, contender in (("ours", ours), ("reference", reference)):
-        for what in ("rate", "p50", "p99", "processor"):
-            if all(getattr(load, what) is not None for load in rounds.samples[contender]):
-                details[f"{side}_{what}"] = rounds.median(contender, lambda load, what=what: getattr(load, what))
-    return Figure(name, of or reference, rounds.ratios(ours, reference, lambda load: load.rate), target, details)
+    details = {
+        f"{side}_{what}": rounds.median(contender, attrgetter(what))
+        for side, contender in (("ours", ours), ("reference", reference))
+        for what in ("rate", "p50", "p99", "processor")
+    }
+    return Figure(name, reference, rounds.ratios(ours, reference, lambda load: load.rate), target, details)

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from functools import partial
 from importlib.resources import as_file, files
 from tempfile import TemporaryDirectory
@@ -67,18 +68,18 @@ def _timed(call: Call, seconds: float) -> float:
     return took / calls
 
 
-def _cdb(client: cdb.Calibration, device_name: str, calibration_type: str, date: object) -> Call:
+def _cdb(client: cdb.Calibration, device_name: str, calibration_type: str, date: datetime) -> Call:
     return lambda: client.get_calibration_for_date(device_name, calibration_type, date).data
 
 
-def _zeep(url: str, device_name: str, calibration_type: str, date: object) -> Call:
+def _zeep(url: str, device_name: str, calibration_type: str, date: datetime) -> Call:
     with as_file(files("cdb.wsdl").joinpath("calibration.wsdl")) as wsdl:
         client = zeep.Client(str(wsdl))
     service = client.create_service(f"{{{NAMESPACE}}}CalibrationBinding", url + wire.READING)
     return lambda: service.get_calibration_for_date(device_name, calibration_type, date).data
 
 
-def _suds(url: str, device_name: str, calibration_type: str, date: object) -> Call:
+def _suds(url: str, device_name: str, calibration_type: str, date: datetime) -> Call:
     client = suds.client.Client(f"{url}{wire.READING}?wsdl", cache=None, location=url + wire.READING)
     text = spell(date)
     return lambda: base64.b64decode(client.service.get_calibration_for_date(device_name, calibration_type, text).data)

@@ -1,13 +1,13 @@
 """Lines that ask whether cost grows: with the number of calibrations, and with the rows of an answer."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 
 from tests.benchmarks import answers, bare, questions, references
 from tests.benchmarks.bench import BACKENDS, SQLITE, Bench, Served, beside, rates
 from tests.benchmarks.figures import Figure, at_least
-from tests.benchmarks.load import Question
+from tests.benchmarks.load import Load, Question
 from tests.benchmarks.stock import KEYS, Stock
 
 SIZE = 1_000
@@ -88,13 +88,11 @@ def bare_query(bench: Bench) -> Iterator[Figure]:
         reference = f"the bare query, {kind}"
         with bench.serve(kind, stock) as server:
             answers.look_ups(server)
-            rounds = bench.alternate(
-                title,
-                {
-                    kind: bench.loading(server, questions.RANDOM_DATES, CONNECTIONS),
-                    reference: partial(bare.look_ups, bench.database(kind, stock), stock, 2, bench.seconds),
-                },
-            )
+            contenders: dict[str, Callable[[], Load]] = {
+                kind: bench.loading(server, questions.RANDOM_DATES, CONNECTIONS),
+                reference: partial(bare.look_ups, bench.database(kind, stock), stock, 2, bench.seconds),
+            }
+            rounds = bench.alternate(title, contenders)
         yield rates(title, rounds, kind, reference)
 
 
