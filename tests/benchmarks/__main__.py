@@ -21,7 +21,7 @@ from tests.benchmarks.report import Outcome
 @click.command()
 @click.option("--only", multiple=True, type=click.Choice(list(LINES)), help="This line alone; may be repeated.")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="How often each side is measured.")
-@click.option("--seconds", type=click.IntRange(1), default=3, show_default=True, help="Of each side in a round.")
+@click.option("--seconds", type=click.IntRange(1), default=2, show_default=True, help="Of each side in a round.")
 @click.option(
     "--count",
     "counts",
