@@ -1,7 +1,6 @@
 -- What wrk asks: a path and a body, in which {names} are filled anew for every request; the figures go out as JSON.
--- Arguments: METHOD PATH BODY-FILE SEED BEGIN END STEP RUNS LIMIT [HEADER: VALUE]…
--- BEGIN, END and STEP are microseconds since 1970, whole numbers that a double holds; LIMIT is how many requests a
--- thread sends at most, 0 for as many as it can.
+-- Arguments: METHOD PATH BODY-FILE SEED BEGIN END STEP RUNS [HEADER: VALUE]…
+-- BEGIN, END and STEP are microseconds since 1970, whole numbers that a double holds.
 
 local threads = 0
 
@@ -11,8 +10,8 @@ function setup(thread)
 end
 
 local types = { "cabling", "gain", "t0", "trigger", "tw" }
-local begin, stop, step, runs, limit
-local seed, sent, answered, slot = 0, 0, 0, 0
+local begin, stop, step, runs
+local seed, sent, slot = 0, 0, 0
 
 local function spelled(microseconds)
    local seconds = math.floor(microseconds / 1000000)
@@ -70,23 +69,17 @@ function init(args)
       body = parsed(file:read("*a"))
       file:close()
    end
-   seed, begin, stop, step, runs, limit = unpack(args, 4, 9)
+   seed, begin, stop, step, runs = unpack(args, 4, 8)
    seed, begin, stop = tonumber(seed), tonumber(begin), tonumber(stop)
-   step, runs, limit = tonumber(step), tonumber(runs), tonumber(limit)
+   step, runs = tonumber(step), tonumber(runs)
    headers = {}
-   for index = 10, #args do
+   for index = 9, #args do
       local name, value = args[index]:match("^(.-): (.*)$")
       headers[name] = value
    end
    math.randomseed(seed * 100 + number)
    if #path == 1 and (body == nil or #body == 1) then
       fixed = wrk.format(method, path[1], headers, body and body[1])
-   end
-   if limit > 0 then
-      response = function()
-         answered = answered + 1
-         if answered >= limit then wrk.thread:stop() end
-      end
    end
 end
 

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import math
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -58,8 +57,8 @@ class Load:
         return f"{self.rate:,.0f}/s, p99 {self.p99 * 1e3:.3g} ms"
 
 
-def ask(server: Server, question: Question, *, connections: int, seconds: int, limit: int = 0) -> Load:
-    """Ask for some seconds, on so many connections at once, and at most `limit` times. Raises Failure."""
+def ask(server: Server, question: Question, *, connections: int, seconds: int) -> Load:
+    """Ask for some seconds, on so many connections at once. Raises Failure."""
     threads = min(2, connections)
     begin, end = server.stock.covered
     with tempfile.NamedTemporaryFile("w") as body:
@@ -70,7 +69,7 @@ def ask(server: Server, question: Question, *, connections: int, seconds: int, l
             *("--duration", f"{seconds}s", "--timeout", f"{PATIENCE}s", "--script", str(SCRIPT), server.url, "--"),
             *(question.method, question.path, "-" if question.body is None else body.name, str(next(_seeds))),
             *(str(to_microseconds(begin)), str(to_microseconds(end)), str(server.stock.step // MICROSECOND)),
-            *(str(server.stock.runs), str(math.ceil(limit / threads))),
+            str(server.stock.runs),
             *(f"{name}: {value}" for name, value in question.headers.items()),
         ]
         before = server.processes.processor()
@@ -86,3 +85,9 @@ def ask(server: Server, question: Question, *, connections: int, seconds: int, l
         )
     requests = told["requests"]
     return Load(requests, requests / told["seconds"], told["p50"], told["p99"], used / requests)
+
+
+def ask_often(server: Server, question: Question, times: int, *, connections: int) -> None:
+    """Ask so many times at least. Raises Failure."""
+    while times > 0:
+        times -= ask(server, question, connections=connections, seconds=1).requests

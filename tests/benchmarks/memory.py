@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from tests.benchmarks import answers, questions
 from tests.benchmarks.bench import SQLITE, Bench
 from tests.benchmarks.figures import Figure, at_most
-from tests.benchmarks.load import ask
+from tests.benchmarks.load import ask_often
 from tests.benchmarks.processes import Memory
 from tests.benchmarks.stock import Stock
 
@@ -46,7 +46,7 @@ def caches_full(bench: Bench) -> Iterator[Figure]:
     def measure() -> Memory:
         with bench.serve(SQLITE, Stock(bench.middle, 100_000)) as server:
             for question in (questions.RANDOM_DATES, questions.REPEATED):
-                ask(server, question, connections=16, seconds=60, limit=QUESTIONS)
+                ask_often(server, question, QUESTIONS, connections=16)
             used = server.processes.memory()
             return max((used[number] for number in server.workers()), key=lambda memory: memory.resident)
 

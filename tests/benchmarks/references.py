@@ -45,13 +45,11 @@ class Varnish(Server):
 
     folder: Path
 
-    def hits(self) -> float:
-        """Which part of all requests was answered from the cache."""
+    def misses(self) -> int:
+        """How many requests were not answered from the cache."""
         command = ("varnishstat", "-n", str(self.folder), "-1", "-j")
-        told = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-        told = told.get("counters", told)
-        hits, requests = (told[f"MAIN.{name}"]["value"] for name in ("cache_hit", "client_req"))
-        return float(hits / requests)
+        told = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["counters"]
+        return int(told["MAIN.client_req"]["value"] - told["MAIN.cache_hit"]["value"])
 
 
 def free_port() -> int:
