@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 
-from cdb_server import model
+from cdb_server import model, schema
 from cdb_server.instants import MICROSECOND, UTC
 from cdb_server.model import Entry, NewCalibration, RunTimes
 
@@ -42,8 +42,8 @@ class Stock:
 
     @property
     def name(self) -> str:
-        """What it is called on disk."""
-        return f"cdb_{self.count}_{self.size}"
+        """What it is called on disk, where it is kept for as long as the tables are made like this."""
+        return f"cdb_v{schema.VERSION}_{self.count}_{self.size}"
 
     @cached_property
     def step(self) -> timedelta:
