@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.cdb-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint test-all interop fuzz crash-test hostile clean
+.PHONY: help demo test lint test-all interop fuzz crash-test hostile bench clean
 
 help:  ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,8 +42,12 @@ crash-test: $(READY)  ## Kill the server under load, CYCLES=2000 times, and chec
 hostile: $(READY)  ## Spoil answers at every byte on their way to the client, and check that none is wrong, short or late
 	$(BIN)/python -m tests.hostile
 
+bench: $(READY)  ## Measure how fast the service is, against references measured likewise; leaves bench-data/
+	tests/benchmarks/install
+	$(BIN)/python -m tests.benchmarks
+
 clean:  ## Remove what the targets above made
-	rm -rf .venv .venvs demo-data build tests/interop/build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venvs demo-data bench-data build tests/interop/build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(READY): setup.cfg setup.py pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -1,0 +1,64 @@
+"""The lines of memory: a server that has just begun, and a worker whose caches are full."""
+
+from collections.abc import Iterator
+
+from tests.benchmarks import answers, questions
+from tests.benchmarks.bench import SQLITE, Bench
+from tests.benchmarks.figures import Figure, at_most
+from tests.benchmarks.load import ask_often
+from tests.benchmarks.processes import Memory
+from tests.benchmarks.stock import Stock
+
+MB = 1_000_000
+# Both in bytes.
+EMPTY, FULL = 120 * MB, 200 * MB
+# Questions that fill any cache: the answers to each kind are some 400 MB and 1.4 GB.
+QUESTIONS = 10_000
+
+
+def caches_empty(bench: Bench) -> Iterator[Figure]:
+    """All processes of a server with two workers, once each has answered something: all its code is loaded then."""
+    title = "memory of a server, 2 workers, caches empty"
+
+    def measure() -> Memory:
+        with bench.serve(SQLITE, Stock(bench.middle, 1_000)) as server:
+            answers.look_ups(server)
+            return sum(server.processes.memory().values(), Memory(0, 0))
+
+    rounds = bench.alternate(title, {"all processes": measure})
+    measured = rounds.samples["all processes"]
+    yield Figure(
+        title,
+        f"{EMPTY // MB} MB",
+        [memory.resident / EMPTY for memory in measured],
+        at_most(1),
+        {
+            "ours_memory": rounds.median("all processes", lambda memory: memory.resident),
+            "proportional_memory": rounds.median("all processes", lambda memory: memory.proportional),
+        },
+    )
+
+
+def caches_full(bench: Bench) -> Iterator[Figure]:
+    """The largest worker, after questions by chance, and others again and again, of more than any cache holds."""
+    title = "memory of a worker, caches full"
+
+    def measure() -> Memory:
+        with bench.serve(SQLITE, Stock(bench.middle, 100_000)) as server:
+            for question in (questions.RANDOM_DATES, questions.REPEATED):
+                ask_often(server, question, QUESTIONS, connections=16)
+            used = server.processes.memory()
+            return max((used[number] for number in server.workers()), key=lambda memory: memory.resident)
+
+    rounds = bench.alternate(title, {"a worker": measure})
+    measured = rounds.samples["a worker"]
+    yield Figure(
+        title,
+        f"{FULL // MB} MB",
+        [memory.resident / FULL for memory in measured],
+        at_most(1),
+        {
+            "ours_memory": rounds.median("a worker", lambda memory: memory.resident),
+            "proportional_memory": rounds.median("a worker", lambda memory: memory.proportional),
+        },
+    )

@@ -1,0 +1,102 @@
+"""Lines that ask whether cost grows: with the number of calibrations, and with the rows of an answer."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+
+from tests.benchmarks import answers, bare, questions, references
+from tests.benchmarks.bench import BACKENDS, SQLITE, Bench, Served, beside, rates
+from tests.benchmarks.figures import Figure, at_least
+from tests.benchmarks.load import Load, Question
+from tests.benchmarks.stock import KEYS, Stock
+
+SIZE = 1_000
+CONNECTIONS = 16
+# As many as upload.
+WRITERS = 4
+
+
+def flatness(bench: Bench) -> Iterator[Figure]:
+    """The same work on the largest database and on the smallest, each on its own server."""
+    few, many = Stock(bench.small, SIZE), Stock(bench.large, SIZE)
+    names = [f"N = {stock.count:,}" for stock in (few, many)]
+    for kind in BACKENDS:
+        for what, writing in (("look-up", False), ("listing of 100", False), ("upload", True)):
+            title = f"{what} at {names[1]}{beside(kind)}"
+            with ExitStack() as running:
+                servers = [running.enter_context(bench.serve(kind, stock, writing=writing)) for stock in (few, many)]
+                for server in servers:
+                    (answers.lists if what == "listing of 100" else answers.look_ups)(server)
+                connections = WRITERS if writing else CONNECTIONS
+                rounds = bench.alternate(
+                    title,
+                    {
+                        name: bench.loading(server, _question(what, server), connections)
+                        for name, server in zip(names, servers, strict=True)
+                    },
+                )
+            yield rates(title, rounds, names[1], names[0], at_least(0.9) if kind == SQLITE else None)
+
+
+def listing(bench: Bench) -> Iterator[Figure]:
+    """Lists of 100 rows, each of another period, of the largest database; bare spyne lists 100 rows from memory."""
+    stock = Stock(bench.large, SIZE)
+    with ExitStack() as running:
+        ours = {kind: running.enter_context(bench.serve(kind, stock)) for kind in BACKENDS}
+        for server in ours.values():
+            answers.lists(server)
+        spyne = running.enter_context(references.spyne(stock))
+        title = f"get_ids with 100 rows, N = {stock.count:,}"
+        contenders = {kind: bench.loading(server, questions.LISTS_OF_100, CONNECTIONS) for kind, server in ours.items()}
+        contenders["bare spyne"] = bench.loading(spyne, questions.LISTS_OF_100, CONNECTIONS)
+        rounds = bench.alternate(title, contenders)
+    for kind in BACKENDS:
+        yield rates(title + beside(kind), rounds, kind, "bare spyne", at_least(2) if kind == SQLITE else None)
+
+
+def run_in_one_call(bench: Bench) -> Iterator[Figure]:
+    """Everything that applies to a run, of all 50 devices and types, in one call, and each in a call of its own."""
+    stock = Stock(bench.middle, SIZE)
+    for kind in BACKENDS:
+        title = f"get_calibrations_for_run, {len(KEYS)} keys in one call{beside(kind)}"
+        with bench.serve(kind, stock) as server:
+            answers.runs(server)
+            rounds = bench.alternate(
+                title,
+                {
+                    "in one call": bench.loading(server, questions.FOR_RUNS_ALL, CONNECTIONS),
+                    "a call each": bench.loading(server, questions.FOR_RUNS_ONE, CONNECTIONS),
+                },
+            )
+        yield Figure(
+            title,
+            "a call each",
+            tuple(len(KEYS) * ratio for ratio in rounds.ratios("in one call", "a call each", lambda load: load.rate)),
+            at_least(10) if kind == SQLITE else None,
+            {
+                "ours_keys a second": len(KEYS) * rounds.median("in one call", lambda load: load.rate),
+                "reference_keys a second": rounds.median("a call each", lambda load: load.rate),
+            },
+        )
+
+
+def bare_query(bench: Bench) -> Iterator[Figure]:
+    """Dates by chance, beside what the drivers alone take for the bare query in two processes."""
+    stock = Stock(bench.middle, SIZE)
+    for kind in BACKENDS:
+        title = f"random dates, N = {stock.count:,}, 1 kB{beside(kind)}"
+        reference = f"the bare query, {kind}"
+        with bench.serve(kind, stock) as server:
+            answers.look_ups(server)
+            contenders: dict[str, Callable[[], Load]] = {
+                kind: bench.loading(server, questions.RANDOM_DATES, CONNECTIONS),
+                reference: partial(bare.look_ups, bench.database(kind, stock), stock, 2, bench.seconds),
+            }
+            rounds = bench.alternate(title, contenders)
+        yield rates(title, rounds, kind, reference)
+
+
+def _question(what: str, server: Served) -> Question:
+    if what == "listing of 100":
+        return questions.LISTS_OF_100
+    return questions.upload(server.stock, server.token) if what == "upload" else questions.RANDOM_DATES
