@@ -8,6 +8,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cdb_server.http.refusals import Refused
+from cdb_server.http.room import LARGE, OF_REQUEST, Share
 from cdb_server.settings import Settings
 
 
@@ -63,20 +64,15 @@ class Bodiless:
         await self._app(scope, incoming, send_and_linger)
 
 
-def announced_length(request: Request, settings: Settings) -> int:
-    """How long the body will be, or may be where that is not said. Raises Refused (413)."""
-    if "transfer-encoding" in request.headers:
-        return settings.max_body
-    announced = request.headers.get("content-length", "0")
-    if not announced.isdigit():
-        return settings.max_body
-    if int(announced) > settings.max_body:
+async def receive_body(request: Request, settings: Settings, share: Share) -> bytes:
+    """The whole body, a large one only once there is room for it.
+
+    Raises Refused (413) as soon as it is known to be too long, Disconnected, and Unavailable.
+    """
+    announced = request.headers.get("content-length", "")
+    expected = int(announced) if announced.isdigit() else settings.max_body
+    if announced and expected > settings.max_body:
         raise _too_long(settings)
-    return int(announced)
-
-
-async def receive_body(request: Request, settings: Settings) -> bytes:
-    """The whole body. Raises Refused (413) as soon as it is too long, and Disconnected."""
     chunks: list[bytes] = []
     length = 0
     loop = asyncio.get_running_loop()
@@ -91,6 +87,10 @@ async def receive_body(request: Request, settings: Settings) -> bytes:
         if message["type"] == "http.disconnect":
             raise Disconnected
         chunk = message.get("body", b"")
+        if length <= LARGE < length + len(chunk):
+            began = loop.time()
+            await share.take(expected * OF_REQUEST)
+            deadline += loop.time() - began
         length += len(chunk)
         if length > settings.max_body:
             raise _too_long(settings)

@@ -42,3 +42,21 @@ class Room:
             if not turn.done():
                 self._free -= wanted
                 turn.set_result(None)
+
+
+class Share:
+    """What one request has of a room, until its block ends."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._taken = 0
+
+    async def take(self, wanted: int) -> None:
+        """Wait for so many bytes, once. Raises Unavailable."""
+        self._taken = await self._room.take(wanted)
+
+    def __enter__(self) -> "Share":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._room.give_back(self._taken)

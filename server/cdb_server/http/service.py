@@ -11,14 +11,13 @@ from cdb_server.http import media
 from cdb_server.http.body import (
     Disconnected,
     Incoming,
-    announced_length,
     announces_body,
     answer_and_linger,
     receive_body,
 )
 from cdb_server.http.ready import XML, Ready
 from cdb_server.http.refusals import Refused
-from cdb_server.http.room import LARGE, OF_REQUEST, Room
+from cdb_server.http.room import Room, Share
 from cdb_server.model import Knowledge
 from cdb_server.settings import Settings
 from cdb_server.soap import Endpoint
@@ -80,22 +79,13 @@ class Service:
         except Unavailable as error:
             return SoapResponse(Ready.of(self._endpoint.fault(error), None), None)
         media.check_headers(request.headers)
-        length = announced_length(request, self._settings)
-        if length <= LARGE:
-            return await self._answered(request, author)
-        try:
-            taken = await self._room.take(length * OF_REQUEST)
-        except Unavailable as error:
-            return SoapResponse(Ready.of(self._endpoint.fault(error), None), None)
-        try:
-            return await self._answered(request, author)
-        finally:
-            self._room.give_back(taken)
-
-    async def _answered(self, request: Request, author: str) -> Response:
-        body = await receive_body(request, self._settings)
-        media.check_body(body)
-        return SoapResponse(*await self._operations.answer(request, body, author))
+        with Share(self._room) as share:
+            try:
+                body = await receive_body(request, self._settings, share)
+            except Unavailable as error:
+                return SoapResponse(Ready.of(self._endpoint.fault(error), None), None)
+            media.check_body(body)
+            return SoapResponse(*await self._operations.answer(request, body, author))
 
 
 class SoapResponse(Response):
