@@ -7,7 +7,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from cdb_server.errors import Unavailable
-from cdb_server.http import media
+from cdb_server.http import media, tally
 from cdb_server.http.body import Disconnected, Incoming, announces_body, answer_and_linger, receive_body
 from cdb_server.http.ready import XML, Ready
 from cdb_server.http.refusals import Refused
@@ -59,6 +59,7 @@ class Service:
 
     async def _respond(self, request: Request) -> Response:
         if request.method in ("GET", "HEAD") and request.url.query.lower().rstrip("=") == "wsdl":
+            request.scope[tally.OPERATION] = tally.WSDL
             return Response(self._wsdl, media_type=XML, headers={"Cache-Control": "no-cache"})
         if request.method != "POST":
             text = "use POST for the operations of this service, GET with ?wsdl for their description"
@@ -66,14 +67,15 @@ class Service:
         try:
             author = await self._operations.admit(request)
         except Unavailable as error:
-            return _response(Ready.of(self._endpoint.fault(error), None), None)
+            return _response(request, Ready.of(self._endpoint.fault(error), None), None)
         media.check_headers(request.headers)
         body = await receive_body(request, self._settings)
         media.check_body(body)
-        return _response(*await self._operations.answer(request, body, author))
+        return _response(request, *await self._operations.answer(request, body, author))
 
 
-def _response(ready: Ready, known: Knowledge | None) -> Response:
+def _response(request: Request, ready: Ready, known: Knowledge | None) -> Response:
+    request.scope[tally.ANSWER] = ready
     response = Response(b"".join(ready.parts), 500 if ready.fault else 200)
     response.raw_headers = ready.headers(known)
     return response
