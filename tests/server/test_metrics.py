@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,13 +20,15 @@ from cdb_server import __version__
 from cdb_server.http.counts import BOUNDS, Counts
 from cdb_server.http.metrics import METRICS_PATH, metrics_route
 from cdb_server.http.tally import REFUSALS, layout
-from cdb_server.repository import Database, Fuse, Reader
-from tests import mirrors, servers
+from cdb_server.instants import UTC
+from cdb_server.repository import Database, Fuse, Reader, Writer
+from tests import mirrors, servers, way
 from tests.crash.processes import peers
 from tests.fuzz import wire
 from tests.fuzz.schema import NAMESPACE
 from tests.fuzz.structure import SOAP
 from tests.servers import Master, until
+from tests.test_layers import ROOT
 
 DATA = b"1 2 3\n"
 # The two counters of the ready answers.
@@ -264,13 +268,24 @@ def test_every_outcome_has_its_name(master: Master) -> None:
     assert {int(outcome) for _, _, outcome in CASES.values() if outcome.isdigit()} <= set(REFUSALS)
 
 
-def test_who_may_not_write_is_counted(tmp_path: Path) -> None:
-    """403, with one worker too: it counts as two do."""
-    options = ("--workers", "1", "--write-networks", "10.1.0.0/16")
-    with servers.master(f"sqlite:///{tmp_path}/cdb.sqlite", tmp_path, *options) as closed:
-        with wire.Peer(closed.url) as peer:
-            assert peer.ask(call("add_calibration", ADD_EQUAL, path=wire.WRITING)).status == 403
-        assert scrape(closed.url).requests("-", "403") == 1
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Master]:
+    """A running master with one worker and one entry, which nobody here may write to."""
+    folder = tmp_path_factory.mktemp("closed")
+    url = f"sqlite:///{folder}/cdb.sqlite"
+    Database.create(url)
+    with Database.open(url) as database:
+        Writer(database).add_run(1, datetime(2016, 3, 1, tzinfo=UTC), None, author="alice")
+    with servers.serving(url, folder, "", "--workers", "1", "--write-networks", "10.1.0.0/16") as running:
+        yield running
+
+
+def test_who_may_not_write_is_counted(closed: Master) -> None:
+    """By a server with one worker as by one with two."""
+    before = scrape(closed.url)
+    with wire.Peer(closed.url) as peer:
+        assert peer.ask(call("add_calibration", ADD_EQUAL, path=wire.WRITING)).status == 403
+    assert counted(before, scrape(closed.url)) == {("-", "403"): 1}
 
 
 def test_durations_are_a_histogram(master: Master) -> None:
@@ -301,29 +316,36 @@ def test_a_master_has_a_serial_and_no_lag(master: Master) -> None:
     assert found.of("cdb_info", role="master", version=__version__) == 1
     assert found.of("cdb_serial") == cdb.Calibration(master.url).get_status().serial
     assert found.of("cdb_database_up") == 1
-    assert (("cdb_writes_stopped", ())) in found
-    assert found.of("cdb_writes_stopped") == 0
+    assert found["cdb_writes_stopped", ()] == 0
     assert not [name for name, _ in found if "lag" in name]
 
 
-def test_a_mirror_says_how_far_behind_it_is(tmp_path: Path) -> None:
+def test_a_mirror_says_how_far_behind_it_is(closed: Master, tmp_path: Path) -> None:
     """Entries that it lacks, and seconds since its master was heard, which grow while the master is away."""
-    with servers.master(f"sqlite:///{tmp_path}/master.sqlite", tmp_path, "--workers", "1") as master:
-        cdb.CalibrationSuperMouse(master.url, user=master.user, token=master.token).add_run(1, "2016-03-01")
-        with mirrors.mirror(master.url, f"sqlite:///{tmp_path}/mirror.sqlite", tmp_path) as mirror:
+    mirror_url = f"sqlite:///{tmp_path}/mirror.sqlite"
+    with way.way(closed.url) as leading, mirrors.mirror(leading.url, mirror_url, tmp_path, "--workers", "1") as mirror:
 
-            def caught_up() -> Samples | None:
-                found = scrape(mirror.url)
-                return found if found.of("cdb_serial") == 1 else None
+        def caught_up() -> Samples | None:
+            found = scrape(mirror.url)
+            return found if found.of("cdb_serial") == 1 else None
 
-            found = until(caught_up)
-            assert found.of("cdb_info", role="mirror", version=__version__) == 1
-            assert found["cdb_mirror_lag_entries", ()] == 0
-            assert 0 <= found["cdb_mirror_lag_seconds", ()] < 30
-            assert ("cdb_writes_stopped", ()) not in found
-            servers.kill(master.process)
-            lag = scrape(mirror.url).of("cdb_mirror_lag_seconds")
-            until(lambda: scrape(mirror.url).of("cdb_mirror_lag_seconds") > lag + 0.5)
+        found = until(caught_up)
+        assert found.of("cdb_info", role="mirror", version=__version__) == 1
+        assert found["cdb_mirror_lag_entries", ()] == 0
+        assert 0 <= found["cdb_mirror_lag_seconds", ()] < 30
+        assert ("cdb_writes_stopped", ()) not in found
+        leading.is_cut = True
+        lag = scrape(mirror.url).of("cdb_mirror_lag_seconds")
+        until(lambda: scrape(mirror.url).of("cdb_mirror_lag_seconds") > lag + 1.5)
+
+
+def test_the_guide_names_every_metric_and_none_that_is_not(master: Master) -> None:
+    """The table of docs/operations.md, and the expressions of its alerts."""
+    guide = (ROOT / "docs" / "operations.md").read_text()
+    table = re.findall(r"^\| `(cdb_[a-z_]+)` \|", guide, re.MULTILINE)
+    told = {re.sub(r"_(bucket|sum|count)$", "", name) for name, _ in scrape(master.url)}
+    assert set(table) == told | {"cdb_mirror_lag_entries", "cdb_mirror_lag_seconds"}
+    assert set(re.findall(r"\bcdb_[a-z_]+\b", guide)) == set(table)
 
 
 def test_a_blown_fuse_and_a_lost_database_are_seen(tmp_path: Path) -> None:
