@@ -1,6 +1,7 @@
 """GET /metrics: each request counted once, whichever worker answers it and whatever becomes of that worker."""
 
 import asyncio
+import multiprocessing
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from itertools import pairwise
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import cdb
 from cdb_server import __version__
-from cdb_server.http.counts import BOUNDS, Counts
+from cdb_server.http.counts import BOUNDS, MISSES, Counts
 from cdb_server.http.metrics import METRICS_PATH, metrics_route
 from cdb_server.http.tally import REFUSALS, layout
 from cdb_server.instants import UTC
@@ -346,6 +348,32 @@ def test_the_guide_names_every_metric_and_none_that_is_not(master: Master) -> No
     told = {re.sub(r"_(bucket|sum|count)$", "", name) for name, _ in scrape(master.url)}
     assert set(table) == told | {"cdb_mirror_lag_entries", "cdb_mirror_lag_seconds"}
     assert set(re.findall(r"\bcdb_[a-z_]+\b", guide)) == set(table)
+
+
+def hold(counts: Counts, told: Connection) -> None:
+    """A process that has a row until it is let go."""
+    counts.row()[MISSES] = 1
+    told.send(counts.totals()[MISSES])
+    told.recv()
+
+
+def test_processes_beside_one_another_have_rows_of_their_own() -> None:
+    """As while workers are replaced; one for which there is none left is served all the same."""
+    spawn = multiprocessing.get_context("spawn")
+    counts = Counts(layout(), rows=3)
+    counts.row()[MISSES] = 1
+    holders = []
+    for rows_used in (2, 3, 3):
+        here, there = spawn.Pipe()
+        process = spawn.Process(target=hold, args=(counts, there))
+        process.start()
+        assert here.recv() == rows_used
+        holders.append((process, here))
+    for process, here in holders:
+        here.send(None)
+        process.join()
+        assert process.exitcode == 0
+    assert counts.totals()[MISSES] == 3
 
 
 def test_a_blown_fuse_and_a_lost_database_are_seen(tmp_path: Path) -> None:

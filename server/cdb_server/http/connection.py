@@ -117,8 +117,9 @@ class BoundedConnection(HttpToolsProtocol):
         for name, value in self.server_state.default_headers:
             head += (name, b": ", value, b"\r\n")
         head += (ready.head(known), b"connection: close\r\n\r\n" if closes else b"\r\n")
-        self.transport.writelines((b"".join(head), *ready.parts))
+        # First: who has the answer finds it counted, whichever worker is asked.
         self._tally.answered(ready, began)
+        self.transport.writelines((b"".join(head), *ready.parts))
         if closes:
             self.transport.close()
             return True
