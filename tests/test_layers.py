@@ -103,6 +103,7 @@ def test_client_and_server_do_not_know_each_other() -> None:
         ("psycopg", SERVER, "maintenance"),
         ("starlette", SERVER, "http"),
         ("uvicorn", SERVER, "http"),
+        ("prometheus_client", SERVER, "http"),
         ("click", SERVER, "cli"),
         ("zeep", CLIENT, "_soap.py"),
         ("requests", CLIENT, "_way.py"),

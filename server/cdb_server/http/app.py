@@ -13,14 +13,17 @@ from starlette.types import Receive, Scope, Send
 
 from cdb_server.http.attempts import Attempts
 from cdb_server.http.body import Bodiless
+from cdb_server.http.counts import Counts
 from cdb_server.http.knowledge import Glancing
 from cdb_server.http.memory import keep_buffers
+from cdb_server.http.metrics import metrics_route
 from cdb_server.http.plain import plain_routes
 from cdb_server.http.questions import QUESTIONS, Questions
 from cdb_server.http.ready import ReadyAnswers
 from cdb_server.http.refusals import Refused
 from cdb_server.http.room import LARGE, Room
 from cdb_server.http.service import Service
+from cdb_server.http.tally import TALLY, Counted, Tally
 from cdb_server.http.writes import Writes
 from cdb_server.repository import Database, Fuse, Glance, Reader, Tokens, Writer
 from cdb_server.settings import Settings
@@ -30,21 +33,22 @@ READING_PATH = "/cdb/v2/calibration"
 WRITING_PATH = "/cdb/v2/calibrationSuperMouse"
 
 
-def create_app(settings: Settings, fuse: Fuse) -> Starlette:
+def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
     """The application on the database of the settings, one for each worker process.
 
-    On a master both services; on a mirror, which is read only, the reading one alone. The `fuse` is one for
-    all workers.
+    On a master both services; on a mirror, which is read only, the reading one alone. The `fuse` and
+    the `counts` are one for all workers.
     """
     keep_buffers()
     database = Database.open(settings.database, settings.threads, fuse, read_only=settings.read_only)
     threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="cdb")
     attempts = Attempts()
+    tally = Tally(counts)
 
     @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Questions]]:
+    async def lifespan(_: Starlette) -> AsyncIterator[dict[str, object]]:
         # What the lifespan gives, connections get to see.
-        yield {QUESTIONS: questions}
+        yield {QUESTIONS: questions, TALLY: tally}
         attempts.tell()
         threads.shutdown()
         if glance is not None:
@@ -66,6 +70,7 @@ def create_app(settings: Settings, fuse: Fuse) -> Starlette:
     routes = [
         Route(READING_PATH, Service(reading, questions, settings, Room(settings.room_of_questions))),
         *plain_routes(reader, threads),
+        metrics_route(counts, reader, None if settings.read_only else fuse, threads),
     ]
     if settings.read_only:
         routes.append(Route(WRITING_PATH, NoWriting(reader)))
@@ -80,6 +85,7 @@ def create_app(settings: Settings, fuse: Fuse) -> Starlette:
     )
     services = (READING_PATH,) if settings.read_only else (READING_PATH, WRITING_PATH)
     app.add_middleware(Bodiless, paths=services, seconds=settings.stall_deadline)
+    app.add_middleware(Counted, tally=tally)
     # An address with a slash too much is not redirected: the way there would be taken from the Host header.
     app.router.redirect_slashes = False
     return app

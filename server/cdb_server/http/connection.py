@@ -5,11 +5,13 @@ A question that can be answered at once it answers itself, when it knows the hea
 
 import asyncio
 import re
+from time import perf_counter_ns
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from cdb_server.http.questions import QUESTIONS, RECEIVED, Questions
+from cdb_server.http.tally import TALLY, Tally
 from cdb_server.settings import Settings
 
 # Requests that may wait for the answer to an earlier one of the same connection.
@@ -37,6 +39,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._unsent = 0
         self._last_received = 0.0
         self._questions: Questions = self.app_state[QUESTIONS]
+        self._tally: Tally = self.app_state[TALLY]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
@@ -67,6 +70,7 @@ class BoundedConnection(HttpToolsProtocol):
         overhead = self._fed - self._delivered
         allowed = self._settings.header_limit + OVERHEAD * self._delivered
         if overhead > allowed and not self.transport.is_closing():
+            self._tally.refused(431)
             text = b"the request's headers are too long\n"
             self.transport.write(
                 b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
@@ -95,7 +99,13 @@ class BoundedConnection(HttpToolsProtocol):
             and not self.transport.is_closing()
         )
 
+    def send_400_response(self, msg: str) -> None:
+        # What is not HTTP: uvicorn itself turns it away.
+        self._tally.refused(400)
+        super().send_400_response(msg)
+
     def _answered_at_once(self, data: bytes) -> bool:
+        began = perf_counter_ns()
         found = self._questions.at_once(data)
         if found is None:
             return False
@@ -107,6 +117,8 @@ class BoundedConnection(HttpToolsProtocol):
         for name, value in self.server_state.default_headers:
             head += (name, b": ", value, b"\r\n")
         head += (ready.head(known), b"connection: close\r\n\r\n" if closes else b"\r\n")
+        # First: who has the answer finds it counted, whichever worker is asked.
+        self._tally.answered(ready, began)
         self.transport.writelines((b"".join(head), *ready.parts))
         if closes:
             self.transport.close()

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from cdb_server import errors, instants
-from cdb_server.http import knowledge, ranges
+from cdb_server.http import knowledge, ranges, tally
 from cdb_server.http.refusals import Refused
 from cdb_server.model import GREATEST_NUMBER, CalibrationRecord
 from cdb_server.repository import Reader
@@ -43,13 +43,17 @@ RETRY_SECONDS = "10"
 def plain_routes(reader: Reader, threads: ThreadPoolExecutor) -> list[Route]:
     """The routes, on one reader."""
 
-    def route(path: str, answered: Callable[[Reader, Request], Response]) -> Route:
+    def route(path: str, operation: str, answered: Callable[[Reader, Request], Response]) -> Route:
         async def endpoint(request: Request) -> Response:
+            request.scope[tally.OPERATION] = operation
             return await asyncio.get_running_loop().run_in_executor(threads, _answer, reader, request, answered)
 
         return Route(path, endpoint, methods=["GET"])
 
-    return [route(PAYLOAD_PATH, _payload), route(CALIBRATION_PATH, _calibration)]
+    return [
+        route(PAYLOAD_PATH, tally.PAYLOAD, _payload),
+        route(CALIBRATION_PATH, tally.CALIBRATION, _calibration),
+    ]
 
 
 def _answer(reader: Reader, request: Request, answered: Callable[[Reader, Request], Response]) -> Response:

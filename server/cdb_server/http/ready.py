@@ -28,14 +28,19 @@ class Question(NamedTuple):
 
 @dataclass(eq=False)
 class Ready:
-    """The bytes of an answer; `digest` is that of the journal's last entry when it was found."""
+    """The bytes of an answer; `digest` is that of the journal's last entry when it was found.
+
+    `operation` and `fault` are as Answer has them; `given` says whether it was given once already.
+    """
 
     parts: tuple[bytes, ...]
-    fault: bool
+    operation: str
+    fault: str
     lasting: Lasting | None
     digest: str
     length: int
     _proof: bytes
+    given: bool = False
 
     @classmethod
     def of(cls, answer: Answer, known: Knowledge | None) -> "Ready":
@@ -45,7 +50,8 @@ class Ready:
         # as all the rest of an answer; and TCP's checksum lets some damage through.
         proof = base64.b64encode(hashlib.sha256(parts[0] + parts[2]).digest())
         lasting = answer.lasting if known else None
-        return cls(parts, answer.fault, lasting, known.digest if known else "", sum(map(len, parts)), proof)
+        digest = known.digest if known else ""
+        return cls(parts, answer.operation, answer.fault, lasting, digest, sum(map(len, parts)), proof)
 
     def head(self, known: Knowledge | None) -> bytes:
         """The headers of an answer of a server that knows this much, as HTTP/1.1 has them."""

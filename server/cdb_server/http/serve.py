@@ -13,6 +13,8 @@ from uvicorn.supervisors import Multiprocess
 from cdb_server.http import tls, workers
 from cdb_server.http.app import create_app
 from cdb_server.http.connection import BoundedConnection
+from cdb_server.http.counts import Counts
+from cdb_server.http.tally import layout
 from cdb_server.repository import Fuse
 from cdb_server.settings import Settings
 
@@ -53,9 +55,11 @@ def listen(settings: Settings) -> tuple[socket.socket, Settings]:
 
 def serve(listening: socket.socket, settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM; requests under way are answered first."""
+    # Room for those that come while others go, and for workers that uvicorn adds when it is told to.
+    counts = Counts(layout(), rows=2 * settings.workers + 64)
     config = tls.Configuration(
         settings,
-        app=partial(create_app, settings, Fuse()),
+        app=partial(create_app, settings, Fuse(), counts),
         factory=True,
         # Called as a class is; unlike a class made here, it can be handed to worker processes.
         http=partial(BoundedConnection, settings),

@@ -7,14 +7,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from cdb_server.errors import Unavailable
-from cdb_server.http import media
-from cdb_server.http.body import (
-    Disconnected,
-    Incoming,
-    announces_body,
-    answer_and_linger,
-    receive_body,
-)
+from cdb_server.http import media, tally
+from cdb_server.http.body import Disconnected, Incoming, announces_body, answer_and_linger, receive_body
 from cdb_server.http.ready import XML, Ready
 from cdb_server.http.refusals import Refused
 from cdb_server.http.room import Room, Share
@@ -70,6 +64,7 @@ class Service:
 
     async def _respond(self, request: Request) -> Response:
         if request.method in ("GET", "HEAD") and request.url.query.lower().rstrip("=") == "wsdl":
+            request.scope[tally.OPERATION] = tally.WSDL
             return Response(self._wsdl, media_type=XML, headers={"Cache-Control": "no-cache"})
         if request.method != "POST":
             text = "use POST for the operations of this service, GET with ?wsdl for their description"
@@ -77,15 +72,19 @@ class Service:
         try:
             author = await self._operations.admit(request)
         except Unavailable as error:
-            return SoapResponse(Ready.of(self._endpoint.fault(error), None), None)
+            return self._response(request, Ready.of(self._endpoint.fault(error), None), None)
         media.check_headers(request.headers)
         with Share(self._room) as share:
             try:
                 body = await receive_body(request, self._settings, share)
             except Unavailable as error:
-                return SoapResponse(Ready.of(self._endpoint.fault(error), None), None)
+                return self._response(request, Ready.of(self._endpoint.fault(error), None), None)
             media.check_body(body)
-            return SoapResponse(*await self._operations.answer(request, body, author))
+            return self._response(request, *await self._operations.answer(request, body, author))
+
+    def _response(self, request: Request, ready: Ready, known: Knowledge | None) -> Response:
+        request.scope[tally.ANSWER] = ready
+        return SoapResponse(ready, known)
 
 
 class SoapResponse(Response):

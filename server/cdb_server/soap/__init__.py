@@ -2,6 +2,7 @@
 
 from cdb_server.soap import spyne_import  # noqa: F401  # before any module that imports spyne
 from cdb_server.soap.direct import Lasting
-from cdb_server.soap.endpoint import Answer, Endpoint, reading_endpoint, writing_endpoint
+from cdb_server.soap.endpoint import Answer, Endpoint, operations, reading_endpoint, writing_endpoint
+from cdb_server.soap.faults import FAULT_NAMES
 
-__all__ = ["Answer", "Endpoint", "Lasting", "reading_endpoint", "writing_endpoint"]
+__all__ = ["FAULT_NAMES", "Answer", "Endpoint", "Lasting", "operations", "reading_endpoint", "writing_endpoint"]

@@ -12,14 +12,16 @@ from cdb_server.errors import CdbError, LargePayload
 from cdb_server.repository import Busy, Reader, Writer
 from cdb_server.soap.contract import Contract
 from cdb_server.soap.direct import Direct, DirectUploads, Lasting
-from cdb_server.soap.faults import EnvelopeRefused, fault_of
-from cdb_server.soap.gate import operation_of
+from cdb_server.soap.faults import EnvelopeRefused, fault_of, name_of
+from cdb_server.soap.gate import check_arguments, operation_of
 from cdb_server.soap.protocol import Protocol
 from cdb_server.soap.services import Calibration, CalibrationSuperMouse
 from cdb_server.soap.types import NAMESPACE
 
 # spyne logs refused requests whole, and expected faults with their tracebacks. What matters is logged by `fault_of`.
 logging.getLogger("spyne").setLevel(logging.CRITICAL + 1)
+
+_READING, _WRITING = "calibration.wsdl", "calibration_supermouse.wsdl"
 
 
 @dataclass(slots=True)
@@ -38,12 +40,14 @@ class Call:
 class Answer:
     """The bytes of an answer in three parts: before its payload, the payload, after it; the others empty without one.
 
-    A fault goes out as HTTP 500. `lasting` is None where the answer may be another at once.
+    `fault` is the name of the fault that it is, which goes out as HTTP 500, or empty. `lasting` is None where the
+    answer may be another at once. `operation` is empty where none was found in the request.
     """
 
-    fault: bool
+    fault: str
     parts: tuple[bytes, bytes, bytes]
     lasting: Lasting | None = None
+    operation: str = ""
 
 
 class _Application(Application):
@@ -93,47 +97,62 @@ class Endpoint:
         A payload of which the sha256 is among `held` is left out. What goes wrong is a fault; but LargePayload is
         raised where a large one would have to be read, and the caller is `sparing` with memory.
         """
+        name = ""
         try:
             operation = self._operation(body, soap_action)
+            name = _name(operation)
+            check_arguments(operation, self.contract)
             direct = self._sparing if sparing else self._direct
             if direct and (found := direct.answer(operation, held)):
-                return Answer(False, *found)
+                return Answer("", *found, name)
             if self._uploads and (stored := self._uploads.answer(operation, author)):
-                return Answer(False, stored)
+                return Answer("", stored, operation=name)
             initial = MethodContext(self._server, MethodContext.SERVER)
             initial.udc = Call(self._reader, self._writer, self._max_payload, author, held, operation)
             [context] = self._server.generate_contexts(initial)
             self._server.get_in_object(context)
             if context.in_error is None:
                 self._server.get_out_object(context)
-            return self._written(context)
+            return self._written(context, name)
         except LargePayload:
             raise
         except Exception as error:
-            return self.fault(error)
+            return self.fault(error, name)
 
     def answer_at_once(self, body: bytes, soap_action: str, held: frozenset[str]) -> Answer | None:
         """As `answer`, but never waits; None for what cannot be answered so, or is a fault: for `answer` to say."""
         if self._at_once is None:
             return None
         try:
-            found = self._at_once.answer(self._operation(body, soap_action), held)
+            operation = self._operation(body, soap_action)
+            check_arguments(operation, self.contract)
+            found = self._at_once.answer(operation, held)
         except (CdbError, LargePayload, EnvelopeRefused, Busy):
             return None
-        return None if found is None else Answer(False, *found)
+        return None if found is None else Answer("", *found, _name(operation))
 
-    def fault(self, error: Exception) -> Answer:
-        """The answer that says an error."""
+    def fault(self, error: Exception, operation: str = "") -> Answer:
+        """The answer that says an error, to a request for an operation, if that is known."""
         context = MethodContext(self._server, MethodContext.SERVER)
         context.out_error = fault_of(error)
-        return self._written(context)
+        return self._written(context, operation)
 
     def _operation(self, body: bytes, soap_action: str) -> etree._Element:
         return operation_of(body, soap_action.strip().strip('"'), self.contract)
 
-    def _written(self, context: Any) -> Answer:
+    def _written(self, context: Any, operation: str) -> Answer:
         self._server.get_out_string(context)
-        return Answer(context.out_error is not None, (b"".join(context.out_string), b"", b""))
+        fault = "" if context.out_error is None else name_of(context.out_error)
+        return Answer(fault, (b"".join(context.out_string), b"", b""), operation=operation)
+
+
+def _name(operation: etree._Element) -> str:
+    return str(operation.tag).rpartition("}")[2]
+
+
+def operations() -> list[str]:
+    """All operations of both services, by name."""
+    return [*Contract(_READING).operations, *Contract(_WRITING).operations]
 
 
 def reading_endpoint(reader: Reader, glancing: Reader | None, sparing: Reader) -> Endpoint:
@@ -141,10 +160,10 @@ def reading_endpoint(reader: Reader, glancing: Reader | None, sparing: Reader) -
 
     `glancing` is a Reader that never waits, where there is one; `sparing` one that gives no large payloads.
     """
-    return Endpoint(Contract("calibration.wsdl"), Calibration, reader=reader, glancing=glancing, sparing=sparing)
+    return Endpoint(Contract(_READING), Calibration, reader=reader, glancing=glancing, sparing=sparing)
 
 
 def writing_endpoint(writer: Writer, max_payload: int) -> Endpoint:
     """The service `CalibrationSuperMouse`."""
-    contract = Contract("calibration_supermouse.wsdl")
+    contract = Contract(_WRITING)
     return Endpoint(contract, CalibrationSuperMouse, writer=writer, max_payload=max_payload)

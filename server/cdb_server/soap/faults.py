@@ -23,6 +23,9 @@ FAULTS: dict[type[errors.CdbError], type[types.TypedFault]] = {
     errors.Unavailable: types.Unavailable,
 }
 
+# All that a fault may be named, but for those that spyne might have of its own.
+FAULT_NAMES = (*dict.fromkeys(fault.__type_name__ for fault in FAULTS.values()), "VersionMismatch", "MustUnderstand")
+
 
 class EnvelopeRefused(Exception):
     """A refusal that SOAP 1.1 itself defines: `code` is VersionMismatch or MustUnderstand."""
@@ -30,6 +33,11 @@ class EnvelopeRefused(Exception):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+def name_of(fault: Fault) -> str:
+    """A fault's name, without the side that it is on."""
+    return str(fault.faultcode).rpartition(".")[2]
 
 
 def fault_of(error: Exception) -> Any:

@@ -75,8 +75,8 @@ _of_thread = _Parsers()
 def operation_of(body: bytes, soap_action: str, contract: Contract) -> etree._Element:
     """The element of the operation that a request asks for.
 
-    `soap_action` is the header's value without its quotes; empty, it asks for nothing in particular. Raises
-    MalformedRequest, InvalidArgument and EnvelopeRefused.
+    `soap_action` is the header's value without its quotes; empty, it asks for nothing in particular. Its arguments are
+    for `check_arguments` to judge. Raises MalformedRequest and EnvelopeRefused.
     """
     envelope = _parse(body)
     if envelope.tag == f"{SOAP_12}Envelope":
@@ -104,7 +104,6 @@ def operation_of(body: bytes, soap_action: str, contract: Contract) -> etree._El
     if soap_action and soap_action != contract.action(name):
         wanted = contract.action(name)
         raise MalformedRequest(f"SOAPAction is {soap_action[:80]!r}; for {name} it is {wanted!r}, empty or absent")
-    _check_arguments(operation, name, contract)
     return operation
 
 
@@ -146,7 +145,9 @@ def _instruction() -> MalformedRequest:
     return MalformedRequest("a processing instruction has no place in a SOAP message")
 
 
-def _check_arguments(operation: etree._Element, name: str, contract: Contract) -> None:
+def check_arguments(operation: etree._Element, contract: Contract) -> None:
+    """Judge an operation's arguments by the schema. Raises MalformedRequest and InvalidArgument."""
+    name = _name(operation)
     for element in (operation, *operation):
         if XSI_NIL in element.attrib:
             raise MalformedRequest(f"{_shown(element)} carries xsi:nil: leave an optional argument out instead")
