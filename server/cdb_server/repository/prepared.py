@@ -40,6 +40,12 @@ class Prepared:
         """The rows, instants in them as datetimes. Raises sqlalchemy.exc.DBAPIError."""
         compiled, cursor = self._run(connection, values)
         rows: list[tuple[Any, ...]] = cursor.fetchall()
+        if len(rows) == 1:
+            row = list(rows[0])
+            for position, converted in compiled.columns:
+                if row[position] is not None:
+                    row[position] = converted(row[position])
+            return [tuple(row)]
         if rows and compiled.columns:
             # Column by column: a function for each row would cost more than the conversions.
             columns = list(zip(*rows, strict=True))
@@ -67,7 +73,8 @@ class Prepared:
         dialect = connection.dialect
         compiled = self._compiled.get(dialect.name) or self._compile(dialect)
         given = [
-            (converted or _as_it_is)(values.get(name, default)) for name, default, converted in compiled.parameters
+            values.get(name, default) if converted is None else converted(values.get(name, default))
+            for name, default, converted in compiled.parameters
         ]
         try:
             if compiled.named:
@@ -104,7 +111,3 @@ def both(build: Callable[[Any], ClauseElement]) -> Callable[[int | None], Prepar
 def _conversion(kind: Any, dialect: Dialect) -> Callable[[Any], Any] | None:
     converted: Callable[[Any], Any] | None = kind.dialect_impl(dialect).result_processor(dialect, None)
     return converted
-
-
-def _as_it_is(value: Any) -> Any:
-    return value

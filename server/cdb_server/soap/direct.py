@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import Any
 
 import pybase64
-from lxml import etree
 
 from cdb_server.instants import spell
 from cdb_server.model import CalibrationRecord, Device, Entry, NewCalibration, Run, RunTimes, Withdrawal
@@ -26,8 +25,6 @@ _BEGIN = (
     f'xmlns:tns="{NAMESPACE}"><soap11env:Body>'
 )
 _END = "</soap11env:Body></soap11env:Envelope>"
-_ADD = f"{{{NAMESPACE}}}add_calibration"
-_AS_OF = f"{{{NAMESPACE}}}as_of"
 _SPECIAL = re.compile("[&<>\r]")
 
 
@@ -56,22 +53,20 @@ class Direct:
     def __init__(self, reader: Reader, contract: Contract) -> None:
         self._reader = reader
         self._arguments = {
-            name: [(f"{{{NAMESPACE}}}{argument.name}", argument.name, _READ[argument.type]) for argument in arguments]
+            name: [(argument.name, _READ[argument.type]) for argument in arguments]
             for name, arguments in contract.operations.items()
             if name in _OPERATIONS
         }
 
-    def answer(self, operation: etree._Element, held: frozenset[str]) -> tuple[_Parts, Lasting] | None:
+    def answer(self, name: str, given: dict[str, str], held: frozenset[str]) -> tuple[_Parts, Lasting] | None:
         """The answer to what the gate let through, and how long it lasts; None where it is left to spyne.
 
-        Raises CdbError, as the Reader does.
+        `given` are the arguments of the operation `name`, as they are spelled. Raises CdbError, as the Reader does.
         """
-        name = str(operation.tag).rpartition("}")[2]
         if name not in _OPERATIONS:
             return None
         asked, written = _OPERATIONS[name]
-        given = {str(child.tag): child.text or "" for child in operation}
-        arguments = [read(known, given[tag]) if tag in given else None for tag, known, read in self._arguments[name]]
+        arguments = [read(known, given[known]) if known in given else None for known, read in self._arguments[name]]
         if written is _with_data:
             arguments.append(held)
         found = asked(self._reader, *arguments)
@@ -91,11 +86,10 @@ class DirectUploads:
         self._writer = writer
         self._max_payload = max_payload
 
-    def answer(self, operation: etree._Element, author: str) -> _Parts | None:
+    def answer(self, name: str, given: dict[str, str], author: str) -> _Parts | None:
         """As Direct's. Raises CdbError, as Upload.checked and the Writer do."""
-        if operation.tag != _ADD:
+        if name != "add_calibration":
             return None
-        given = {str(child.tag).rpartition("}")[2]: child.text or "" for child in operation}
         upload = Upload.checked(
             given["device_name"],
             given["calibration_type"],
@@ -113,7 +107,7 @@ class DirectUploads:
 def _lasting(name: str, given: dict[str, str], found: Any) -> Lasting:
     # Rule 7: "An answer once given to a question with as_of never changes." What cannot be answered yet, such as a run
     # that is registered later, is no answer. A payload never changes either.
-    if _AS_OF in given or name == "get_payload":
+    if "as_of" in given or name == "get_payload":
         return FOR_EVER
     if name == "get_current_calibration":
         return Lasting(False, found.valid_from, found.valid_until)

@@ -13,6 +13,7 @@ from cdb_server.repository import Busy, Reader, Writer
 from cdb_server.soap.contract import Contract
 from cdb_server.soap.direct import Direct, DirectUploads, Lasting
 from cdb_server.soap.faults import EnvelopeRefused, fault_of, name_of
+from cdb_server.soap.forms import Forms, Request
 from cdb_server.soap.gate import check_arguments, operation_of
 from cdb_server.soap.protocol import Protocol
 from cdb_server.soap.services import Calibration, CalibrationSuperMouse
@@ -77,6 +78,8 @@ class Endpoint:
         self._reader = reader
         self._direct = Direct(reader, contract) if reader else None
         self._at_once = Direct(glancing, contract) if glancing else None
+        # Of requests that are answered at once, by one thread.
+        self._forms = Forms()
         self._uploads = DirectUploads(writer, max_payload) if writer else None
         self._sparing = Direct(sparing, contract) if sparing else None
         self._writer = writer
@@ -102,11 +105,13 @@ class Endpoint:
             operation = self._operation(body, soap_action)
             name = _name(operation)
             check_arguments(operation, self.contract)
+            given = _given(operation)
             direct = self._sparing if sparing else self._direct
-            if direct and (found := direct.answer(operation, held)):
+            if direct and (found := direct.answer(name, given, held)):
                 return Answer("", *found, name)
-            if self._uploads and (stored := self._uploads.answer(operation, author)):
+            if self._uploads and (stored := self._uploads.answer(name, given, author)):
                 return Answer("", stored, operation=name)
+            del given
             initial = MethodContext(self._server, MethodContext.SERVER)
             initial.udc = Call(self._reader, self._writer, self._max_payload, author, held, operation)
             [context] = self._server.generate_contexts(initial)
@@ -124,12 +129,18 @@ class Endpoint:
         if self._at_once is None:
             return None
         try:
-            operation = self._operation(body, soap_action)
-            check_arguments(operation, self.contract)
-            found = self._at_once.answer(operation, held)
+            name, given = self._forms.read(body, soap_action) or self._judged(body, soap_action)
+            found = self._at_once.answer(name, given, held)
         except (CdbError, LargePayload, EnvelopeRefused, Busy):
             return None
-        return None if found is None else Answer("", *found, _name(operation))
+        return None if found is None else Answer("", *found, name)
+
+    def _judged(self, body: bytes, soap_action: str) -> Request:
+        operation = self._operation(body, soap_action)
+        check_arguments(operation, self.contract)
+        name = _name(operation)
+        self._forms.learn(body, soap_action, operation, self.contract.operations[name])
+        return name, _given(operation)
 
     def fault(self, error: Exception, operation: str = "") -> Answer:
         """The answer that says an error, to a request for an operation, if that is known."""
@@ -148,6 +159,10 @@ class Endpoint:
 
 def _name(operation: etree._Element) -> str:
     return str(operation.tag).rpartition("}")[2]
+
+
+def _given(operation: etree._Element) -> dict[str, str]:
+    return {_name(child): child.text or "" for child in operation}
 
 
 def operations() -> list[str]:
