@@ -211,14 +211,15 @@ def _in_process() -> Iterator[Service]:
         Database.create(url)
         database = Database.open(url)
         endpoints = {
-            "reading": reading_endpoint(Reader(database)),
+            "reading": reading_endpoint(Reader(database), None),
             "writing": writing_endpoint(Writer(database), MAX_PAYLOAD),
         }
 
         def ask(question: str) -> etree._Element:
             answer = endpoints["reading"].answer(_envelope(question), "")
-            judge.require(not answer.fault, f"reading back: {answer.body[:500]!r}")
-            return etree.fromstring(answer.body)[0][0]
+            body = b"".join(answer.parts)
+            judge.require(not answer.fault, f"reading back: {body[:500]!r}")
+            return etree.fromstring(body)[0][0]
 
         def service(made: Input) -> tuple[Outcome, float]:
             errors.last = None
@@ -232,7 +233,7 @@ def _in_process() -> Iterator[Service]:
                 # Rule 14: what is no answer and no refusal is a finding, whatever it is.
                 raise Failure(f"uncaught: {error!r}") from error
             seconds = time.perf_counter() - start
-            outcome = judge.judge_soap(made, answer.fault, answer.body, since, ask)
+            outcome = judge.judge_soap(made, answer.fault, b"".join(answer.parts), since, ask)
             judge.require(errors.last is None, f"logged: {errors.last and errors.last.getMessage()}")
             return outcome, seconds
 
