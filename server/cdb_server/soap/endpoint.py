@@ -8,11 +8,10 @@ from lxml import etree
 from spyne import Application, MethodContext
 from spyne.server import ServerBase
 
-from cdb_server.errors import CdbError
-from cdb_server.repository import Busy, Reader, Writer
+from cdb_server.repository import Reader, Writer
 from cdb_server.soap.contract import Contract
 from cdb_server.soap.direct import Direct, Lasting
-from cdb_server.soap.faults import EnvelopeRefused, fault_of
+from cdb_server.soap.faults import fault_of
 from cdb_server.soap.gate import operation_of
 from cdb_server.soap.protocol import Protocol
 from cdb_server.soap.services import Calibration, CalibrationSuperMouse
@@ -97,12 +96,13 @@ class Endpoint:
             return self.fault(error)
 
     def answer_at_once(self, body: bytes, soap_action: str, held: frozenset[str]) -> Answer | None:
-        """As `answer`, but never waits; None for what cannot be answered so, or is a fault: for `answer` to say."""
+        """As `answer`, but never waits; None for what cannot be answered so, or goes wrong: for `answer` to say."""
         if self._at_once is None:
             return None
         try:
             found = self._at_once.answer(self._operation(body, soap_action), held)
-        except (CdbError, EnvelopeRefused, Busy):
+        except Exception:
+            # Whatever it is, `answer` makes a fault of it, and tells the log where that is due.
             return None
         return None if found is None else Answer(False, *found)
 
