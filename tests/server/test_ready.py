@@ -272,6 +272,46 @@ def test_no_answer_is_older_than_what_was_acknowledged_before_the_question(asked
     assert acknowledged > 3
 
 
+def test_a_resolution_that_began_before_a_question_is_not_its_own(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer may miss a write that was acknowledged meanwhile: who comes then shares the next one."""
+    found, go_on = threading.Event(), threading.Event()
+    answer = asked.endpoint.answer
+
+    def answer_slowly(*arguments: Any, **named: Any) -> Answer:
+        answered = answer(*arguments, **named)
+        found.set()
+        assert go_on.wait(servers.PATIENCE)
+        return answered
+
+    monkeypatch.setattr(asked.endpoint, "answer", answer_slowly)
+
+    async def scenario() -> None:
+        # Longer than what is found on the event loop.
+        asked.writer.add_calibration(upload(MARCH, b"x" * 2_000), "alice")
+        early = [asyncio.ensure_future(asked.ask(CURRENT)) for _ in range(3)]
+        await asyncio.get_running_loop().run_in_executor(None, found.wait, servers.PATIENCE)
+        asked.writer.add_calibration(upload(MARCH, b"y" * 2_000), "alice")
+        late = [asyncio.ensure_future(asked.ask(CURRENT)) for _ in range(10)]
+        # Whoever gives up takes nothing along.
+        early.pop(0).cancel()
+        # The next look is theirs; then they wait.
+        await asked.questions._known()
+        go_on.set()
+        for ready, known in await asyncio.gather(*late):
+            assert number(b"".join(ready.parts)) == 2
+            assert known is not None
+            assert known.serial == 2
+        await asyncio.gather(*early)
+        assert len(asked.resolved) == 2
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        go_on.set()
+
+
 def test_a_look_that_began_before_a_question_is_not_its_own() -> None:
     """Whoever comes during a look shares the next one with all who come until that begins."""
 
