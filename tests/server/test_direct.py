@@ -254,7 +254,7 @@ def test_both_ways_give_the_same_bytes(ways: Ways, backend: str) -> None:
     """Whatever is asked, however it is written: byte for byte the same, faults too; and nearly all without spyne."""
     chance = random.Random(SEED)
     answered, faults, at_once = Counter[str](), Counter[str](), Counter[str]()
-    for name, is_pinned, body, action, held in questions(chance, ways, 60):
+    for name, is_pinned, body, action, held in questions(chance, ways, 30):
         answer = ways.agree(body, action, held)
         if answer.fault:
             faults[name] += 1
@@ -269,7 +269,7 @@ def test_both_ways_give_the_same_bytes(ways: Ways, backend: str) -> None:
             assert answer.lasting == UNTIL_WRITTEN
         at_once[name] += ways.direct.answer_at_once(body, action, held) is not None
     assert set(answered) == set(schema.contract("reading").operations)
-    assert min(answered.values()) >= 20
+    assert min(answered.values()) >= 10
     assert set(faults) == set(answered)
     del answered["get_status"], at_once["get_status"]
     assert at_once == (answered if backend == "sqlite" else Counter(dict.fromkeys(answered, 0)))
@@ -277,9 +277,9 @@ def test_both_ways_give_the_same_bytes(ways: Ways, backend: str) -> None:
 
 def test_both_ways_give_the_same_bytes_to_the_fuzzer(ways: Ways) -> None:
     """The same for what the fuzzer makes of requests, most of it refused."""
-    made = [made for made in (generate(SEED, number) for number in range(3000)) if made.side == "reading"]
+    made = [made for made in (generate(SEED, number) for number in range(1500)) if made.side == "reading"]
     faults = [ways.agree(one.body, one.action or "", frozenset()).fault for one in made]
-    assert 100 < faults.count(False) < len(faults) / 2
+    assert 50 < faults.count(False) < len(faults) / 2
 
 
 def test_every_calibration_and_entry_is_written_alike(ways: Ways) -> None:
