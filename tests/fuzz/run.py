@@ -217,8 +217,9 @@ def _in_process() -> Iterator[Service]:
 
         def ask(question: str) -> etree._Element:
             answer = endpoints["reading"].answer(_envelope(question), "")
-            judge.require(not answer.fault, f"reading back: {answer.parts[0][:500]!r}")
-            return etree.fromstring(b"".join(answer.parts))[0][0]
+            body = b"".join(answer.parts)
+            judge.require(not answer.fault, f"reading back: {body[:500]!r}")
+            return etree.fromstring(body)[0][0]
 
         def service(made: Input) -> tuple[Outcome, float]:
             errors.last = None

@@ -31,6 +31,8 @@ class BoundedConnection(HttpToolsProtocol):
         super().__init__(**of_uvicorn)
         self._settings = settings
         self._in_headers = True
+        # Whether the parser has the beginning of a request that is not whole.
+        self._begun = False
         self._head = b""
         self._fed = 0
         self._delivered = 0
@@ -77,7 +79,7 @@ class BoundedConnection(HttpToolsProtocol):
                 b"content-length: %d\r\nconnection: close\r\n\r\n%s" % (len(text), text)
             )
             self.transport.close()
-        elif received and self._in_headers and not self._fed and self.cycle and not self.expect_100_continue:
+        elif received and not self._begun and not self._fed and self.cycle and not self.expect_100_continue:
             self.cycle.scope["extensions"] = {RECEIVED: {"request": received, "closes": not self.cycle.keep_alive}}
 
     def timeout_keep_alive_handler(self) -> None:
@@ -92,7 +94,7 @@ class BoundedConnection(HttpToolsProtocol):
     def _at_rest(self) -> bool:
         """Whether all that came is answered, and all that was answered is on its way."""
         return (
-            self._in_headers
+            not self._begun
             and not self._head
             and (self.cycle is None or self.cycle.response_complete)
             and not self.flow.write_paused
@@ -143,6 +145,7 @@ class BoundedConnection(HttpToolsProtocol):
         # uvicorn reads on, and queues what it reads, from whoever asks without waiting for answers.
         if len(self.pipeline) >= MOST_WAITING:
             raise ConnectionError("too many requests are waiting")
+        self._begun = True
         super().on_message_begin()
 
     def on_body(self, body: bytes) -> None:
@@ -151,6 +154,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._in_headers = True
+        self._begun = False
         self._fed = self._delivered = 0
         super().on_message_complete()
 

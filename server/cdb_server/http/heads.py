@@ -35,8 +35,8 @@ class KnownHeads:
         """Know the head of a whole request from now on."""
         known = request[: len(request) - head.length]
         # Not where something else came before its head, or the body came in chunks.
-        if len(known) > LONGEST or known.find(END) + len(END) != len(known):
+        if len(known) > LONGEST or not known.endswith(END) or known.find(END) + len(END) != len(known):
             return
-        if len(self._known) >= MOST:
+        if known not in self._known and len(self._known) >= MOST:
             del self._known[next(iter(self._known))]
         self._known[known] = head

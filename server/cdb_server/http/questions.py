@@ -22,6 +22,8 @@ from cdb_server.repository import Busy, Reader
 from cdb_server.soap import Answer, Endpoint
 
 SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
+# Bytes of a question that is read on the event loop.
+LONGEST = 64 * 2**10
 # Where the connections find the questions in the state of the application's lifespan.
 QUESTIONS = "cdb.questions"
 # Among the extensions of a request's scope: the bytes of one that a connection received whole, and whether it closes.
@@ -50,7 +52,7 @@ class Questions:
         self._room = room
         self._heads = KnownHeads()
         self._looks = Looks(self._look)
-        self._under_way: dict[Question, asyncio.Future[None]] = {}
+        self._under_way: dict[Question, asyncio.Task[Ready]] = {}
 
     async def admit(self, request: Request) -> str:
         """Everybody may read."""
@@ -63,18 +65,30 @@ class Questions:
         if received:
             head = Head(question.soap_action, question.have, len(body), received["closes"])
             self._heads.learn(received["request"], head)
+        if len(body) > LONGEST:
+            # To read it would hold up everybody else.
+            known = await self._known()
+            return await self._found(question, known), known
+        came_with: Knowledge | None = None
         waited = False
         while True:
             # Before the answer, which then knows at least as much as it says.
             known = await self._known()
             if known and (found := self._at_once(question, known)):
                 return found, known
-            # Equal questions at once cost one resolution: the others wait for it, and look again; not for ever.
+            # Equal questions at once cost one resolution. One under way may have begun before this question came, and
+            # a write after it: who finds one waits for its end, looks again, and shares the next.
             under_way = self._under_way.get(question)
-            if under_way is None or waited:
-                return await self._resolve(question, known), known
-            await under_way
-            waited = True
+            if under_way is None:
+                under_way = self._under_way[question] = asyncio.ensure_future(self._resolve(question, known))
+            elif waited:
+                known = came_with
+            else:
+                await asyncio.wait([under_way])
+                waited, came_with = True, known
+                continue
+            # Whoever goes does not take it away from the others.
+            return await asyncio.shield(under_way), known
 
     def at_once(self, received: bytes) -> tuple[Ready, Knowledge, bool] | None:
         """The answer to what a connection received, where it can be given without waiting.
@@ -104,16 +118,12 @@ class Questions:
         return ready
 
     async def _resolve(self, question: Question, known: Knowledge | None) -> Ready:
-        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        first = self._under_way.setdefault(question, ended) is ended
         try:
             ready = await self._found(question, known)
             self._ready.keep(question, ready)
             return ready
         finally:
-            if first:
-                del self._under_way[question]
-            ended.set_result(None)
+            del self._under_way[question]
 
     async def _found(self, question: Question, known: Knowledge | None) -> Ready:
         try:

@@ -38,8 +38,7 @@ class Prepared:
 
     def rows(self, connection: Connected, **values: Any) -> list[tuple[Any, ...]]:
         """The rows, instants in them as datetimes. Raises sqlalchemy.exc.DBAPIError."""
-        compiled, cursor = self._run(connection, values)
-        rows: list[tuple[Any, ...]] = cursor.fetchall()
+        compiled, rows = self._run(connection, values, lambda cursor: cursor.fetchall())
         if len(rows) == 1:
             row = list(rows[0])
             for position, converted in compiled.columns:
@@ -66,9 +65,11 @@ class Prepared:
 
     def execute(self, connection: Connected, **values: Any) -> None:
         """Run a statement that gives no rows."""
-        self._run(connection, values)
+        self._run(connection, values, lambda cursor: [])
 
-    def _run(self, connection: Connected, values: dict[str, Any]) -> tuple[_Compiled, Any]:
+    def _run(
+        self, connection: Connected, values: dict[str, Any], fetched: Callable[[Any], list[tuple[Any, ...]]]
+    ) -> tuple[_Compiled, list[tuple[Any, ...]]]:
         driver: Any = connection.driver if isinstance(connection, Held) else connection.connection.driver_connection
         dialect = connection.dialect
         compiled = self._compiled.get(dialect.name) or self._compile(dialect)
@@ -77,10 +78,11 @@ class Prepared:
             for name, default, converted in compiled.parameters
         ]
         try:
+            # SQLite looks for the rows after the first only when they are fetched, and may fail at each.
             if compiled.named:
                 names = [name for name, _, _ in compiled.parameters]
-                return compiled, driver.execute(compiled.text, dict(zip(names, given, strict=True)))
-            return compiled, driver.execute(compiled.text, given)
+                return compiled, fetched(driver.execute(compiled.text, dict(zip(names, given, strict=True))))
+            return compiled, fetched(driver.execute(compiled.text, given))
         except dialect.loaded_dbapi.Error as error:
             raise exc.DBAPIError(None, None, error) from error
 

@@ -8,11 +8,11 @@ from lxml import etree
 from spyne import Application, MethodContext
 from spyne.server import ServerBase
 
-from cdb_server.errors import CdbError, LargePayload
-from cdb_server.repository import Busy, Reader, Writer
+from cdb_server.errors import LargePayload
+from cdb_server.repository import Reader, Writer
 from cdb_server.soap.contract import Contract
 from cdb_server.soap.direct import Direct, DirectUploads, Lasting
-from cdb_server.soap.faults import EnvelopeRefused, fault_of, name_of
+from cdb_server.soap.faults import fault_of, name_of
 from cdb_server.soap.forms import Forms, Request
 from cdb_server.soap.gate import check_arguments, operation_of
 from cdb_server.soap.protocol import Protocol
@@ -125,13 +125,14 @@ class Endpoint:
             return self.fault(error, name)
 
     def answer_at_once(self, body: bytes, soap_action: str, held: frozenset[str]) -> Answer | None:
-        """As `answer`, but never waits; None for what cannot be answered so, or is a fault: for `answer` to say."""
+        """As `answer`, but never waits; None for what cannot be answered so, or goes wrong: for `answer` to say."""
         if self._at_once is None:
             return None
         try:
             name, given = self._forms.read(body, soap_action) or self._judged(body, soap_action)
             found = self._at_once.answer(name, given, held)
-        except (CdbError, LargePayload, EnvelopeRefused, Busy):
+        except Exception:
+            # Whatever it is, `answer` makes a fault of it, and tells the log where that is due.
             return None
         return None if found is None else Answer("", *found, name)
 

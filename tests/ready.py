@@ -1,0 +1,135 @@
+"""The application served in this process, with its connections telling which requests they answered themselves."""
+
+import queue
+import re
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import uvicorn
+
+from cdb_server.http import listen, tls
+from cdb_server.http.app import create_app
+from cdb_server.http.connection import BoundedConnection
+from cdb_server.http.counts import Counts
+from cdb_server.http.tally import layout
+from cdb_server.repository import Database, Fuse, Tokens
+from cdb_server.settings import Settings
+from tests.certificates import Certificates
+from tests.fuzz import wire
+
+NAMESPACE = "urn:mice:cdb:2"
+USER = "alice"
+
+
+@dataclass
+class Watched:
+    """A running application.
+
+    For each piece that a connection received when all before it was answered, `told` gets whether the connection
+    answered it itself. `unsent` is how much was ever left to be sent to one peer after such a piece, in bytes.
+    """
+
+    settings: Settings
+    token: str
+    tls: ssl.SSLContext | None = None
+    told: "queue.SimpleQueue[bool]" = field(default_factory=queue.SimpleQueue)
+    unsent: int = 0
+
+    @property
+    def url(self) -> str:
+        return self.settings.public_url
+
+    def peer(self) -> wire.Peer:
+        """A connection to it."""
+        return wire.Peer(self.url, tls=self.tls)
+
+    def was_at_once(self) -> bool:
+        """Whether the next piece received was answered by its connection; waits for that piece."""
+        return self.told.get(timeout=wire.PATIENCE)
+
+    def forget(self) -> None:
+        """Begin to tell anew."""
+        self.told, self.unsent = queue.SimpleQueue(), 0
+
+    def write(self, operation: str, arguments: str) -> bytes:
+        """What is answered to a write, by a connection of its own."""
+        asked = wire.request(wire.WRITING, envelope(operation, arguments), credentials=(USER, self.token))
+        with self.peer() as peer:
+            reply = peer.ask(asked)
+        assert reply.status == 200, reply.body
+        assert not self.was_at_once()
+        return reply.body
+
+
+def raw_reply(peer: wire.Peer) -> bytes:
+    """One whole answer as it came, but for its date."""
+    while b"\r\n\r\n" not in peer._read:
+        peer._more()
+    head, end, peer._read = peer._read.partition(b"\r\n\r\n")
+    found = re.search(rb"\r\ncontent-length: (\d+)", head)
+    length = int(found[1]) if found else 0
+    while len(peer._read) < length:
+        peer._more()
+    body, peer._read = peer._read[:length], peer._read[length:]
+    return re.sub(rb"date: [^\r]*\r\n", b"", head + end) + body
+
+
+def envelope(operation: str, arguments: str = "") -> bytes:
+    """A request's body."""
+    return (
+        '<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body>'
+        f'<{operation} xmlns="{NAMESPACE}">{arguments}</{operation}></s:Body></s:Envelope>'
+    ).encode()
+
+
+@contextmanager
+def watched(
+    database_url: str, *, keep_alive: int = 30, certificates: Certificates | None = None, **settings: Any
+) -> Iterator[Watched]:
+    """Make a database and serve it with one worker, in a thread, until the block ends."""
+    Database.create(database_url)
+    with Database.open(database_url) as database:
+        token = Tokens(database).add(USER)
+    public_url = "https://127.0.0.1:0" if certificates else "http://127.0.0.1:0"
+    given = Settings(
+        database_url, port=0, public_url=public_url, tls=certificates.tls if certificates else None, **settings
+    )
+    listening, given = listen(given)
+    running = Watched(given, token, certificates.context() if certificates else None)
+
+    class Telling(BoundedConnection):
+        def _answered_at_once(self, data: bytes) -> bool:
+            done = super()._answered_at_once(data)
+            running.unsent = max(running.unsent, self.transport.get_write_buffer_size())
+            running.told.put(done)
+            return done
+
+    config = tls.Configuration(
+        given,
+        app=partial(create_app, given, Fuse(), Counts(layout(), rows=2)),
+        factory=True,
+        http=partial(Telling, given),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=keep_alive,
+        timeout_graceful_shutdown=10,
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    try:
+        yield running
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        listening.close()
+    assert not thread.is_alive()

@@ -1,0 +1,442 @@
+"""Answers kept ready are right at every moment: no acknowledged write is missed, and no equal question costs twice."""
+
+import asyncio
+import base64
+import itertools
+import re
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+
+from cdb_server import instants
+from cdb_server.http.heads import LONGEST, MOST, Head, KnownHeads
+from cdb_server.http.knowledge import Glancing
+from cdb_server.http.looks import Looks
+from cdb_server.http.questions import LONGEST as LONGEST_AT_ONCE
+from cdb_server.http.questions import Questions
+from cdb_server.http.ready import Question, Ready, ReadyAnswers
+from cdb_server.http.room import Room
+from cdb_server.instants import MICROSECOND
+from cdb_server.model import Knowledge
+from cdb_server.repository import Database, Glance, Reader, Upload, Writer
+from cdb_server.soap import Answer, Endpoint, Lasting, reading_endpoint
+from cdb_server.soap.direct import FOR_EVER, UNTIL_WRITTEN
+from tests import mirrors, servers
+from tests.fuzz import wire
+from tests.ready import envelope, raw_reply, watched
+from tests.server.oracle import Clock
+from tests.servers import Master
+
+MARCH = instants.parse("2016-03-01T08:00:00Z")
+SECOND = timedelta(seconds=1)
+KEY = "<device_name>TOF1</device_name><calibration_type>t0</calibration_type>"
+CURRENT = envelope("get_current_calibration", KEY)
+HISTORY = envelope("get_history", KEY)
+RUN = envelope("get_run", "<run_number>1</run_number>")
+STATE = Knowledge(1, "a" * 64, None)
+NEXT = Knowledge(2, "b" * 64, None)
+
+
+def upload(start: datetime, data: bytes = b"data") -> Upload:
+    return Upload.checked("TOF1", "t0", start, data, None, None, max_payload=2**20)
+
+
+def number(reply: bytes) -> int:
+    """The greatest id, or the seconds of a run's start, that an answer holds."""
+    found = re.findall(rb"<tns:id>(\d+)<|<tns:start_time>[^<]*:(\d\d)\.", reply)
+    return max(int(id or second) for id, second in found)
+
+
+# What is kept, and how long.
+
+
+def ready(lasting: Lasting | None, known: Knowledge | None = STATE, size: int = 10) -> Ready:
+    return Ready.of(Answer(False, (b"x" * size, b"", b""), lasting), known)
+
+
+def question(text: str) -> Question:
+    return Question("", "", text.encode())
+
+
+def test_an_answer_lasts_as_long_as_it_says() -> None:
+    """For ever; until the journal has grown; or never, as a fault, or where the database did not tell how it stands."""
+    answers = ReadyAnswers(10**6)
+    for text, lasting in (("ever", FOR_EVER), ("written", UNTIL_WRITTEN), ("never", None)):
+        answers.keep(question(text), ready(lasting))
+    answers.keep(question("unknown"), ready(FOR_EVER, None))
+    assert [bool(answers.find(question(text), STATE)) for text in ("ever", "written", "never", "unknown")] == [
+        True, True, False, False,
+    ]  # fmt: skip
+    assert [bool(answers.find(question(text), NEXT)) for text in ("ever", "written")] == [True, False]
+    for other in (Question("a", "", b"ever"), Question("", "a", b"ever"), Question("", "", b"Ever")):
+        assert answers.find(other, STATE) is None
+
+
+def test_a_current_answer_lasts_within_its_interval() -> None:
+    """From its valid_from to its valid_until, half-open; a clock that is set back leads out of it as well."""
+    clock = Clock(MARCH)
+    answers = ReadyAnswers(10**6, clock)
+    answers.keep(question("both"), ready(Lasting(False, MARCH, MARCH + SECOND)))
+    answers.keep(question("open"), ready(Lasting(False, MARCH, None)))
+    for moment, expected in (
+        (MARCH - MICROSECOND, [False, False]),
+        (MARCH, [True, True]),
+        (MARCH + SECOND - MICROSECOND, [True, True]),
+        (MARCH + SECOND, [False, True]),
+        (MARCH, [True, True]),
+    ):
+        clock.now = moment
+        assert [bool(answers.find(question(text), STATE)) for text in ("both", "open")] == expected
+        assert answers.find(question("both"), NEXT) is None
+
+
+def test_the_least_recently_asked_goes_first() -> None:
+    """All answers and questions together stay within their bytes; to be asked again keeps an answer longer."""
+    answers = ReadyAnswers(16 * 2_100)
+    for text in "abcdefghijklmnop":
+        answers.keep(question(text), ready(FOR_EVER, size=1_099))
+    assert answers.find(question("a"), STATE)
+    answers.keep(question("q"), ready(FOR_EVER, size=1_099))
+    found = [text for text in "abcdefghijklmnopq" if answers.find(question(text), STATE)]
+    assert found == list("acdefghijklmnopq")
+    # Replaced, not added.
+    for _ in range(100):
+        answers.keep(question("q"), ready(FOR_EVER, size=1_099))
+    assert [text for text in "acdefghijklmnopq" if answers.find(question(text), STATE)] == list("acdefghijklmnopq")
+
+
+@pytest.mark.parametrize("long", [Question("", "", b"x" * 5_000), Question("", "x" * 5_000, b"")])
+def test_one_long_answer_does_not_displace_all_others(long: Question) -> None:
+    """More than an eighth is not kept, be it the answer that is long, or the question."""
+    answers = ReadyAnswers(16_000)
+    answers.keep(question("short"), ready(FOR_EVER))
+    answers.keep(question("long"), ready(FOR_EVER, size=2_000))
+    answers.keep(long, ready(FOR_EVER))
+    assert answers.find(question("short"), STATE)
+    assert answers.find(question("long"), STATE) is None
+    assert answers.find(long, STATE) is None
+
+
+def test_heads_are_few_short_and_whole() -> None:
+    """The oldest goes first; to learn one again displaces none; what is no head, or a long one, is not learned."""
+    heads = KnownHeads()
+    for name in range(MOST):
+        heads.learn(b"%d\r\n\r\nbody" % name, Head("", "", 4, False))
+    for _ in range(3):
+        heads.learn(b"5\r\n\r\nbody", Head("", "", 4, False))
+    assert heads.of(b"0\r\n\r\nBODY") == (Head("", "", 4, False), b"BODY")
+    heads.learn(b"new\r\n\r\nbody", Head("", "", 4, False))
+    assert heads.of(b"0\r\n\r\nbody") is None
+    for other in (b"1\r\n\r\n", b"1\r\n\r\nbod", b"1\r\n\r\nbody.", b"1\r\n", b"", b"x1\r\n\r\nbody"):
+        assert heads.of(other) is None
+    for no_head in (b"y\r\nbody", b"y\r\n\r\n4\r\nbody", b"x" * LONGEST + b"\r\n\r\nbody", b"y\r\n\r\nGET\r\n\r\nbody"):
+        heads.learn(no_head, Head("", "", 4, False))
+        assert heads.of(no_head) is None
+
+
+# One resolution for many.
+
+
+@dataclass
+class Asked:
+    """Questions in this process, and what their endpoint was asked, one by one."""
+
+    questions: Questions
+    writer: Writer
+    endpoint: Endpoint
+    resolved: list[bytes]
+
+    async def ask(self, body: bytes) -> tuple[Ready, Knowledge | None]:
+        """An answer, and what was known before it."""
+        return await self.questions.answer(Request({"type": "http", "headers": []}), body, "")
+
+
+@pytest.fixture(params=["at once", "threads"])
+def asked(request: pytest.FixtureRequest, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
+    """Both ways to an answer, on both databases; on PostgreSQL there is the one of threads only."""
+    Database.create(database_url)
+    with Database.open(database_url) as database, ThreadPoolExecutor(8) as threads:
+        glance = Glance(database) if request.param == "at once" and database.answers_at_once else None
+        glancing = Reader(glance, max_rows=200, max_data=1_000) if glance else None
+        reader = Reader(database)
+        endpoint = reading_endpoint(reader, glancing, reader)
+        resolved: list[bytes] = []
+        for name in ("answer", "answer_at_once"):
+            monkeypatch.setattr(endpoint, name, _told(resolved, getattr(endpoint, name)))
+        known = Glancing(glance, glancing) if glance and glancing else None
+        yield Asked(
+            Questions(endpoint, reader, known, threads, ReadyAnswers(10**6), Room(10**9)),
+            Writer(database),
+            endpoint,
+            resolved,
+        )
+        if glance:
+            glance.close()
+
+
+def _told(resolved: list[bytes], answer: Callable[..., Answer | None]) -> Callable[..., Answer | None]:
+    def telling(body: bytes, *arguments: Any, **named: Any) -> Answer | None:
+        answered = answer(body, *arguments, **named)
+        if answered is not None:
+            resolved.append(body)
+        return answered
+
+    return telling
+
+
+async def together(asking: list[Coroutine[Any, Any, tuple[Ready, Knowledge | None]]]) -> list[bytes]:
+    return [b"".join(answer.parts) for answer, _ in await asyncio.gather(*asking)]
+
+
+def test_many_equal_questions_at_once_cost_one_resolution(asked: Asked) -> None:
+    """And after each write one more."""
+
+    async def scenario() -> None:
+        for day in range(3):
+            stored = asked.writer.add_calibration(upload(MARCH + day * SECOND), "alice")
+            asked.resolved.clear()
+            answers = await together([asked.ask(CURRENT) for _ in range(50)])
+            assert {number(answer) for answer in answers} == {stored.id}
+            assert len(asked.resolved) == 1
+            assert await together([asked.ask(CURRENT)]) == answers[:1]
+            assert len(asked.resolved) == 1
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("body", [RUN, envelope("get_status"), envelope("get_run"), b"<"])
+def test_what_is_not_kept_is_shared_too(body: bytes, asked: Asked) -> None:
+    """Faults, get_status and what is malformed: one answer that may be too old for who came after, and one for them."""
+    answers = asyncio.run(together([asked.ask(body) for _ in range(50)]))
+    assert len(set(answers)) <= 2
+    assert len(asked.resolved) <= 2
+
+
+def test_a_payload_too_long_for_the_event_loop_is_found_once(asked: Asked) -> None:
+    """By a thread, and then given at once."""
+    asked.writer.add_calibration(upload(MARCH, b"x" * 20_000), "alice")
+    answers = asyncio.run(together([asked.ask(CURRENT) for _ in range(50)]))
+    assert len(set(answers)) == 1
+    assert len(asked.resolved) == 1
+
+
+def test_a_long_question_is_read_by_a_thread(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body of megabytes would hold up all others while it is parsed; its answer is the same."""
+    stored = asked.writer.add_calibration(upload(MARCH), "alice")
+    readers = []
+    answer_at_once = asked.endpoint.answer_at_once
+    monkeypatch.setattr(
+        asked.endpoint,
+        "answer_at_once",
+        lambda body, *rest: (readers.append(len(body)), answer_at_once(body, *rest))[1],
+    )
+    [answer] = asyncio.run(together([asked.ask(CURRENT + b" " * LONGEST_AT_ONCE)]))
+    assert number(answer) == stored.id
+    assert readers == []
+
+
+def test_no_answer_is_older_than_what_was_acknowledged_before_the_question(asked: Asked) -> None:
+    """Rule 11, while a writer writes without a pause and many ask the same, each as soon as it is answered."""
+    acknowledged = asked.writer.add_calibration(upload(MARCH), "alice").id
+    over = threading.Event()
+
+    def write() -> None:
+        nonlocal acknowledged
+        for number in itertools.count():
+            acknowledged = asked.writer.add_calibration(upload(MARCH + number * SECOND, b"%d" % number), "alice").id
+            # Without it, SQLite's readers would come through by luck alone.
+            if over.wait(0.001):
+                break
+
+    async def ask(body: bytes) -> None:
+        for _ in range(30):
+            before = acknowledged
+            answer, known = await asked.ask(body)
+            assert known is not None
+            # What is said to be known is known to the answer, and was known to whoever wrote it.
+            assert before <= known.serial <= number(b"".join(answer.parts)) <= acknowledged + 1
+
+    async def all_ask() -> None:
+        await asyncio.gather(*(ask(body) for body in (CURRENT, HISTORY) * 8))
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    try:
+        asyncio.run(all_ask())
+    finally:
+        over.set()
+        writing.join()
+    assert acknowledged > 3
+
+
+def test_a_resolution_that_began_before_a_question_is_not_its_own(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer may miss a write that was acknowledged meanwhile: who comes then shares the next one."""
+    found, go_on = threading.Event(), threading.Event()
+    answer = asked.endpoint.answer
+
+    def answer_slowly(*arguments: Any, **named: Any) -> Answer:
+        answered = answer(*arguments, **named)
+        found.set()
+        assert go_on.wait(servers.PATIENCE)
+        return answered
+
+    monkeypatch.setattr(asked.endpoint, "answer", answer_slowly)
+
+    async def scenario() -> None:
+        # Longer than what is found on the event loop.
+        asked.writer.add_calibration(upload(MARCH, b"x" * 2_000), "alice")
+        early = [asyncio.ensure_future(asked.ask(CURRENT)) for _ in range(3)]
+        await asyncio.get_running_loop().run_in_executor(None, found.wait, servers.PATIENCE)
+        asked.writer.add_calibration(upload(MARCH, b"y" * 2_000), "alice")
+        late = [asyncio.ensure_future(asked.ask(CURRENT)) for _ in range(10)]
+        # Whoever gives up takes nothing along.
+        early.pop(0).cancel()
+        # The next look is theirs; then they wait.
+        await asked.questions._known()
+        go_on.set()
+        for ready, known in await asyncio.gather(*late):
+            assert number(b"".join(ready.parts)) == 2
+            assert known is not None
+            assert known.serial == 2
+        await asyncio.gather(*early)
+        assert len(asked.resolved) == 2
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        go_on.set()
+
+
+def test_a_look_that_began_before_a_question_is_not_its_own() -> None:
+    """Whoever comes during a look shares the next one with all who come until that begins."""
+
+    async def scenario() -> None:
+        looks = 0
+        gates = [asyncio.Event() for _ in range(3)]
+        begun = [asyncio.Event() for _ in range(3)]
+
+        async def look() -> int:
+            nonlocal looks
+            looks += 1
+            mine = looks
+            begun[mine - 1].set()
+            await gates[mine - 1].wait()
+            return mine
+
+        shared = Looks(look)
+        first = [asyncio.ensure_future(shared.seen()) for _ in range(3)]
+        await begun[0].wait()
+        second = [asyncio.ensure_future(shared.seen()) for _ in range(3)]
+        await asyncio.sleep(0)
+        # Whoever goes away takes nothing along.
+        first.pop().cancel()
+        second.pop().cancel()
+        gates[0].set()
+        assert await asyncio.gather(*first) == [1, 1]
+        await begun[1].wait()
+        third = asyncio.ensure_future(shared.seen())
+        await asyncio.sleep(0)
+        gates[1].set()
+        gates[2].set()
+        assert await asyncio.gather(*second, third) == [2, 2, 3]
+        assert looks == 3
+
+    asyncio.run(scenario())
+
+
+# Real servers.
+
+
+def test_every_connection_sees_every_acknowledged_write(master: Master) -> None:
+    """Whoever wrote: a worker of the server, or another process; on all workers, on connections that ask the same."""
+    questions = [CURRENT, HISTORY, RUN]
+    with Database.open(master.database) as database, wire.Peer(master.url) as writing:
+        direct = Writer(database)
+
+        def ask_to_write(operation: str, arguments: str) -> None:
+            body = envelope(operation, arguments)
+            asked = wire.request(wire.WRITING, body, credentials=(master.user, master.token))
+            assert writing.ask(asked).status == 200
+
+        peers = [(wire.Peer(master.url), question) for question in questions for _ in range(6)]
+        serial = 0
+        for day in range(1, 13):
+            data = base64.b64encode(b"%d" % day).decode()
+            if day % 2:
+                direct.add_calibration(upload(MARCH + day * SECOND, b"%d" % day), "alice")
+                direct.add_run(1, MARCH + day * SECOND, None, "daq")
+            else:
+                start = f"<valid_from>2016-03-01T08:00:{day:02}Z</valid_from><data>{data}</data>"
+                ask_to_write("add_calibration", KEY + start)
+                start = f"<run_number>1</run_number><start_time>2016-03-01T08:00:{day:02}Z</start_time>"
+                ask_to_write("add_run", start)
+            serial += 2
+            for _ in range(2):
+                for peer, asked in peers:
+                    peer.socket.sendall(wire.request(wire.READING, asked))
+                for peer, asked in peers:
+                    reply = peer.reply()
+                    assert number(reply.body) == (day if asked is RUN else serial - 1), (day, asked)
+                    assert reply.headers["cdb-serial"] == str(serial)
+        latest = serial - 1
+        direct.withdraw_calibration(latest, "wrong", "bob")
+        for peer, asked in peers:
+            reply = peer.ask(wire.request(wire.READING, asked))
+            withdrawn = b"<tns:withdrawn>true</tns:withdrawn>" in reply.body
+            assert (number(reply.body), withdrawn) == {CURRENT: (latest - 2, False), HISTORY: (latest, True)}.get(
+                asked, (12, False)
+            )
+            peer.socket.close()
+
+
+def test_a_mirror_gives_the_new_answer_as_soon_as_it_says_that_it_has_it(shared_master: Master, tmp_path: Path) -> None:
+    """The serial that one of its workers tells is a promise of all of them; each answer says how old its news is."""
+    key = "<device_name>MIRRORED</device_name><calibration_type>t0</calibration_type>"
+    history = wire.request(wire.READING, envelope("get_history", key))
+    with (
+        Database.open(shared_master.database) as database,
+        mirrors.mirror(shared_master.url, f"sqlite:///{tmp_path}/mirror.sqlite", tmp_path) as mirror,
+    ):
+        peers = [wire.Peer(mirror.url) for _ in range(8)]
+        for day in range(1, 4):
+            new = Upload.checked("MIRRORED", "t0", MARCH + day * SECOND, b"%d" % day, None, None, max_payload=10)
+            stored = Writer(database).add_calibration(new, "alice").id
+            servers.until(lambda stored=stored: mirror.status().serial >= stored)
+            for peer in peers * 2:
+                reply = peer.ask(history)
+                assert number(reply.body) == stored
+                assert int(reply.headers["cdb-serial"]) >= stored
+                assert int(reply.headers["cdb-age"]) < 30
+        for peer in peers:
+            peer.socket.close()
+
+
+def test_what_is_current_changes_when_a_later_one_begins(tmp_path: Path) -> None:
+    """Nothing is written then: a ready answer ends by the clock, on the connection that gave it a moment before."""
+    with watched(f"sqlite:///{tmp_path}/cdb.sqlite") as running, Database.open(running.settings.database) as database:
+        Writer(database).add_calibration(upload(MARCH), "alice")
+        begins = instants.now() + 1.2 * SECOND
+        Writer(database).add_calibration(upload(begins, b"later"), "alice")
+        asked = wire.request(wire.READING, CURRENT)
+        found = []
+        with running.peer() as peer:
+            while not found or (found[-1][1] != 2 and instants.now() < begins + 10 * SECOND):
+                before = instants.now()
+                peer.socket.sendall(asked)
+                id = number(raw_reply(peer))
+                found.append((before, id, instants.now()))
+        assert all(before < begins for before, id, _ in found if id == 1)
+        assert all(after >= begins for _, id, after in found if id == 2)
+        assert len(found) > 10
+        at_once = [running.was_at_once() for _ in found]
+        # TCP may cut a request in two, now and then.
+        assert at_once.count(True) > 0.9 * len(found)
