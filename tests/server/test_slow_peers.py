@@ -449,3 +449,13 @@ def test_a_usual_client_reads_that_its_headers_are_too_long(length: int, impatie
     assert answer.status_code == 431
     assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
     assert answer.text.count("\n") == 1
+
+
+def test_headers_that_are_too_long_are_refused_whole_too(impatient: Impatient) -> None:
+    """Just over the limit, in one piece with their end, and as the second request of a connection."""
+    for before in (b"", wire.request(wire.READING, STATUS)):
+        longer = wire.request(wire.READING, STATUS, headers=[("X-Long", "a" * impatient.settings.header_limit)])
+        with wire.Peer(impatient.url) as peer:
+            if before:
+                assert peer.ask(before).status == 200
+            assert peer.ask(longer).status == 431

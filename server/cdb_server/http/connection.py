@@ -67,20 +67,27 @@ class BoundedConnection(HttpToolsProtocol):
             ):
                 return
             data, self._head = _without_offer(self._head), b""
+            if _REQUEST.match(data) and data.find(b"\r\n\r\n") > self._settings.header_limit:
+                # Whole in one piece: once it is parsed, nothing of its length is left.
+                self._refuse_headers()
+                return
         super().data_received(data)
         # What was fed and is not body is headers, trailers, and what stands between chunks.
         overhead = self._fed - self._delivered
         allowed = self._settings.header_limit + OVERHEAD * self._delivered
         if overhead > allowed and not self.transport.is_closing():
-            self._tally.refused(431)
-            text = b"the request's headers are too long\n"
-            self.transport.write(
-                b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
-                b"content-length: %d\r\nconnection: close\r\n\r\n%s" % (len(text), text)
-            )
-            self.transport.close()
+            self._refuse_headers()
         elif received and not self._begun and not self._fed and self.cycle and not self.expect_100_continue:
             self.cycle.scope["extensions"] = {RECEIVED: {"request": received, "closes": not self.cycle.keep_alive}}
+
+    def _refuse_headers(self) -> None:
+        self._tally.refused(431)
+        text = b"the request's headers are too long\n"
+        self.transport.write(
+            b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
+            b"content-length: %d\r\nconnection: close\r\n\r\n%s" % (len(text), text)
+        )
+        self.transport.close()
 
     def timeout_keep_alive_handler(self) -> None:
         idle = self.loop.time() - self._last_received

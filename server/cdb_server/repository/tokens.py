@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, bindparam, select
 
 from cdb_server import instants, model
 from cdb_server.errors import InvalidArgument
 from cdb_server.model import Clock
 from cdb_server.repository.database import Database
+from cdb_server.repository.prepared import Prepared
 from cdb_server.schema import token
 
 NAME_PATTERN = r"[A-Za-z0-9]([A-Za-z0-9 _.+@\-]{0,62}[A-Za-z0-9_.+@\-])?"
@@ -69,8 +70,7 @@ class Tokens:
         if not re.fullmatch(NAME_PATTERN, name):
             return False
         with self._database.read() as connection:
-            found = connection.execute(_of(name).where(token.c.sha256 == _hash(secret))).first()
-        return found is not None
+            return _ADMITTED.row(connection, name=name, sha256=_hash(secret)) is not None
 
 
 def _check_name(name: str) -> None:
@@ -80,8 +80,11 @@ def _check_name(name: str) -> None:
         )
 
 
-def _of(name: str) -> Select[Any]:
+def _of(name: Any) -> Select[Any]:
     return select(token.c.sha256).where(token.c.name == name, token.c.revoked.is_(None))
+
+
+_ADMITTED = Prepared(_of(bindparam("name")).where(token.c.sha256 == bindparam("sha256")))
 
 
 def _hash(secret: str) -> str:
