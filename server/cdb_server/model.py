@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 from cdb_server import instants
 from cdb_server.errors import InvalidArgument
@@ -65,6 +65,45 @@ class CalibrationRecord:
             self.sha256,
             data,
         )
+
+
+class CalibrationLine(NamedTuple):
+    """A calibration of a list, for who only writes it: as CalibrationRecord without data, instants as their text."""
+
+    id: int
+    device_name: str
+    calibration_type: str
+    valid_from: str
+    valid_until: str | None
+    created: str
+    author: str
+    comment: str | None
+    withdrawn: bool
+    withdrawn_at: str | None
+    withdrawn_reason: str | None
+    size: int
+    sha256: str
+
+
+class JournalLine(NamedTuple):
+    """An entry of the journal, for who only writes it: the fields of all kinds, instants as their text."""
+
+    serial: int
+    kind: str
+    created: str
+    author: str
+    digest: str
+    device_name: str | None
+    calibration_type: str | None
+    valid_from: str | None
+    comment: str | None
+    size: int | None
+    sha256: str | None
+    calibration_id: int | None
+    reason: str | None
+    run_number: int | None
+    start_time: str | None
+    stop_time: str | None
 
 
 @dataclass(frozen=True, slots=True)

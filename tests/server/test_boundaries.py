@@ -484,6 +484,7 @@ class TestTime:
     def test_microseconds_are_exact(self, instant):
         """Over the years 1 to 9999 an instant comes back from its microseconds and from its spelling as it was."""
         assert instants.from_microseconds(instants.to_microseconds(instant)) == instant
+        assert instants.spell_microseconds(instants.to_microseconds(instant)) == instants.spell(instant)
         assert instants.parse(instants.spell(instant)) == instant
 
 

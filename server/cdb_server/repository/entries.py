@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, select
 
-from cdb_server.model import Entry, NewCalibration, RunTimes, Withdrawal
+from cdb_server.model import Entry, JournalLine, NewCalibration, RunTimes, Withdrawal
 from cdb_server.repository.prepared import Connected, Prepared
 from cdb_server.schema import calibration, journal, run, withdrawal
 
@@ -30,7 +30,8 @@ ENTRIES = (
 )
 
 
-_AFTER = Prepared(ENTRIES.where(journal.c.serial > bindparam("after_serial")).limit(bindparam("limit")))
+_PART = ENTRIES.where(journal.c.serial > bindparam("after_serial")).limit(bindparam("limit"))
+_AFTER, _LINES = Prepared(_PART), Prepared(_PART, spelled=True)
 
 
 def entries(connection: Connected, after_serial: int, limit: int) -> list[tuple[Entry, str]]:
@@ -41,6 +42,11 @@ def entries(connection: Connected, after_serial: int, limit: int) -> list[tuple[
             connection, after_serial=after_serial, limit=limit
         )
     ]
+
+
+def lines(connection: Connected, after_serial: int, limit: int) -> list[JournalLine]:
+    """The same as lines."""
+    return list(map(JournalLine._make, _LINES.rows(connection, after_serial=after_serial, limit=limit)))
 
 
 def _content(serial: int, kind: str, *content: Any) -> NewCalibration | Withdrawal | RunTimes:

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import ClauseElement, Connection, Dialect, bindparam, exc
 
-from cdb_server import schema
+from cdb_server import instants, schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +30,18 @@ class _Compiled:
 
 
 class Prepared:
-    """A statement with named parameters (SQLAlchemy's `bindparam`), compiled once for each kind of database."""
+    """A statement with named parameters (SQLAlchemy's `bindparam`), compiled once for each kind of database.
 
-    def __init__(self, statement: ClauseElement) -> None:
+    Instants in its rows are datetimes; where they are `spelled`, their texts.
+    """
+
+    def __init__(self, statement: ClauseElement, *, spelled: bool = False) -> None:
         self._statement = statement
+        self._spelled = spelled
         self._compiled: dict[str, _Compiled] = {}
 
     def rows(self, connection: Connected, **values: Any) -> list[tuple[Any, ...]]:
-        """The rows, instants in them as datetimes. Raises sqlalchemy.exc.DBAPIError."""
+        """The rows. Raises sqlalchemy.exc.DBAPIError."""
         compiled, rows = self._run(connection, values, lambda cursor: cursor.fetchall())
         if len(rows) == 1:
             row = list(rows[0])
@@ -91,7 +95,7 @@ class Prepared:
         named = compiled.positiontup is None
         kinds = {name: parameter.type.dialect_impl(dialect) for parameter, name in compiled.bind_names.items()}
         columns = getattr(self._statement, "selected_columns", ())
-        conversions = ((position, _conversion(column.type, dialect)) for position, column in enumerate(columns))
+        conversions = ((position, self._conversion(column.type, dialect)) for position, column in enumerate(columns))
         made = self._compiled[dialect.name] = _Compiled(
             compiled.string,
             tuple(
@@ -103,13 +107,16 @@ class Prepared:
         )
         return made
 
+    def _conversion(self, kind: Any, dialect: Dialect) -> Callable[[Any], Any] | None:
+        if isinstance(kind, schema.Instant):
+            # SQLAlchemy's way to it takes longer than the conversion.
+            return instants.spell_microseconds if self._spelled else instants.from_microseconds
+        converted: Callable[[Any], Any] | None = kind.dialect_impl(dialect).result_processor(dialect, None)
+        return converted
 
-def both(build: Callable[[Any], ClauseElement]) -> Callable[[int | None], Prepared]:
+
+def both(build: Callable[[Any], ClauseElement], *, spelled: bool = False) -> Callable[[int | None], Prepared]:
     """A statement for the database as it stands, and one as of a serial, which is the parameter `upto`."""
-    as_it_stands, as_of = Prepared(build(None)), Prepared(build(bindparam("upto", type_=schema.Number)))
+    as_it_stands = Prepared(build(None), spelled=spelled)
+    as_of = Prepared(build(bindparam("upto", type_=schema.Number)), spelled=spelled)
     return lambda upto: as_it_stands if upto is None else as_of
-
-
-def _conversion(kind: Any, dialect: Dialect) -> Callable[[Any], Any] | None:
-    converted: Callable[[Any], Any] | None = kind.dialect_impl(dialect).result_processor(dialect, None)
-    return converted

@@ -1,10 +1,11 @@
 """What can be asked of a database: rules 3 to 7 and 13, one consistent moment an answer."""
 
+import copy
 from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, LargeBinary, bindparam, cast, func, select
+from sqlalchemy import ColumnElement, LargeBinary, Select, bindparam, cast, func, select
 
 from cdb_server import __version__, instants, model, validity
 from cdb_server.errors import (
@@ -16,10 +17,20 @@ from cdb_server.errors import (
     RunNotFound,
     TooLarge,
 )
-from cdb_server.model import CalibrationRecord, Clock, Device, Entry, Knowledge, Run, Status
+from cdb_server.model import (
+    CalibrationLine,
+    CalibrationRecord,
+    Clock,
+    Device,
+    Entry,
+    JournalLine,
+    Knowledge,
+    Run,
+    Status,
+)
 from cdb_server.repository.append import head
 from cdb_server.repository.database import Database
-from cdb_server.repository.entries import entries
+from cdb_server.repository.entries import entries, lines
 from cdb_server.repository.glance import Glance
 from cdb_server.repository.prepared import Connected, Prepared, both
 from cdb_server.repository.standing import standing
@@ -32,11 +43,17 @@ _PERIOD = (bindparam("start", type_=Instant), bindparam("stop", type_=Instant))
 _NUMBER: Any = bindparam("run_number")
 
 
-def _records(condition: Callable[[Any], ColumnElement[bool]]) -> Callable[[int | None], Prepared]:
-    """The calibrations of a condition, by id, and at most `limit`."""
-    return both(
-        lambda upto: validity.records(upto).where(condition(upto)).order_by(calibration.c.id).limit(bindparam("limit"))
-    )
+_Statement = Callable[[int | None], Prepared]
+_Calibrations = list[CalibrationRecord] | list[CalibrationLine]
+
+
+def _listing(condition: Callable[[Any], ColumnElement[bool]]) -> tuple[_Statement, _Statement]:
+    """The calibrations of a condition, by id, and at most `limit`: as records, and as lines."""
+
+    def build(upto: Any) -> Select[Any]:
+        return validity.records(upto).where(condition(upto)).order_by(calibration.c.id).limit(bindparam("limit"))
+
+    return both(build), both(build, spelled=True)
 
 
 _BY_ID = both(lambda upto: validity.records(upto).where(calibration.c.id == bindparam("id")))
@@ -45,9 +62,9 @@ _IN_FORCE = both(
         calibration.c.id == validity.in_force(_DEVICE_NAME, _CALIBRATION_TYPE, _AT, upto)
     )
 )
-_DURING = _records(lambda upto: calibration.c.id.in_(validity.in_force_during(*_PERIOD, upto)))
-_EVERYWHERE = _records(lambda upto: calibration.c.id.in_(validity.in_force_everywhere(_AT, upto)))
-_HISTORY = _records(
+_DURING = _listing(lambda upto: calibration.c.id.in_(validity.in_force_during(*_PERIOD, upto)))
+_EVERYWHERE = _listing(lambda upto: calibration.c.id.in_(validity.in_force_everywhere(_AT, upto)))
+_HISTORY = _listing(
     lambda _: (calibration.c.device_name == _DEVICE_NAME) & (calibration.c.calibration_type == _CALIBRATION_TYPE)
 )
 _KEYS = both(lambda upto: validity.keys(upto).limit(bindparam("limit")))
@@ -85,6 +102,13 @@ class Reader:
         self._max_rows = max_rows
         self._max_entries = max_entries
         self._max_data = max_data
+        self._lines = False
+
+    def lines(self) -> "Reader":
+        """The same, whose lists are of CalibrationLine: for who only writes them, in half the time."""
+        reader = copy.copy(self)
+        reader._lines = True
+        return reader
 
     def calibration_for_date(
         self,
@@ -144,29 +168,27 @@ class Reader:
 
     def ids(
         self, start_time: datetime, stop_time: datetime | None = None, as_of: datetime | None = None
-    ) -> list[CalibrationRecord]:
+    ) -> _Calibrations:
         """Rule 6: the calibrations in force at one instant of the period at least, by id. Raises TooLarge."""
         start, stop = model.period(start_time, stop_time)
         with self._database.read() as connection:
             upto = self._upto(connection, as_of)
-            return self._calibrations(connection, _DURING(upto), upto, start=start, stop=stop)
+            return self._calibrations(connection, _DURING, upto, start=start, stop=stop)
 
-    def calibrations_for_run(self, run_number: int, as_of: datetime | None = None) -> list[CalibrationRecord]:
+    def calibrations_for_run(self, run_number: int, as_of: datetime | None = None) -> _Calibrations:
         """Everything that applies to a run, by id. Raises RunNotFound and TooLarge."""
         with self._database.read() as connection:
             upto = self._upto(connection, as_of)
             start = self._run(connection, run_number, upto, as_of).start_time
-            return self._calibrations(connection, _EVERYWHERE(upto), upto, instant=start)
+            return self._calibrations(connection, _EVERYWHERE, upto, instant=start)
 
-    def history(
-        self, device_name: str, calibration_type: str, as_of: datetime | None = None
-    ) -> list[CalibrationRecord]:
+    def history(self, device_name: str, calibration_type: str, as_of: datetime | None = None) -> _Calibrations:
         """Everything ever stored for a device and type, by id; empty for one without. Raises TooLarge."""
         device_name, calibration_type = model.device_name(device_name), model.calibration_type(calibration_type)
         with self._database.read() as connection:
             upto = self._upto(connection, as_of)
             return self._calibrations(
-                connection, _HISTORY(upto), upto, device_name=device_name, calibration_type=calibration_type
+                connection, _HISTORY, upto, device_name=device_name, calibration_type=calibration_type
             )
 
     def devices(self, as_of: datetime | None = None) -> list[Device]:
@@ -192,11 +214,20 @@ class Reader:
 
     def journal(self, after_serial: int, limit: int) -> list[tuple[Entry, str]]:
         """At most `limit` entries after a serial, in order, each with its digest. Raises TooLarge."""
+        self._check_limit(limit)
+        with self._database.read() as connection:
+            return entries(connection, after_serial, limit)
+
+    def journal_lines(self, after_serial: int, limit: int) -> list[JournalLine]:
+        """The same for who only writes them, in half the time."""
+        self._check_limit(limit)
+        with self._database.read() as connection:
+            return lines(connection, after_serial, limit)
+
+    def _check_limit(self, limit: int) -> None:
         if limit > self._max_entries:
             problem = f"limit is {limit}; at most {self._max_entries} entries are given at once: ask for the rest after"
             raise TooLarge(self._max_entries, problem)
-        with self._database.read() as connection:
-            return entries(connection, after_serial, limit)
 
     def payload(self, sha256: str) -> bytes:
         """The bytes of a payload. Raises PayloadNotFound, InvalidArgument and DamagedPayload."""
@@ -285,9 +316,12 @@ class Reader:
         return found
 
     def _calibrations(
-        self, connection: Connected, statement: Prepared, upto: int | None, **values: Any
-    ) -> list[CalibrationRecord]:
-        return [CalibrationRecord(*row) for row in self._rows(connection, statement, upto=upto, **values)]
+        self, connection: Connected, listing: tuple[_Statement, _Statement], upto: int | None, **values: Any
+    ) -> _Calibrations:
+        as_records, as_lines = listing
+        if self._lines:
+            return list(map(CalibrationLine._make, self._rows(connection, as_lines(upto), upto=upto, **values)))
+        return [CalibrationRecord(*row) for row in self._rows(connection, as_records(upto), upto=upto, **values)]
 
     def _rows(self, connection: Connected, statement: Prepared, **values: Any) -> list[tuple[Any, ...]]:
         rows = statement.rows(connection, limit=self._max_rows + 1, **values)

@@ -13,7 +13,16 @@ from typing import Any
 import pybase64
 
 from cdb_server.instants import spell
-from cdb_server.model import CalibrationRecord, Device, Entry, NewCalibration, Run, RunTimes, Withdrawal
+from cdb_server.model import (
+    CalibrationLine,
+    CalibrationRecord,
+    Device,
+    JournalLine,
+    NewCalibration,
+    Run,
+    RunTimes,
+    Withdrawal,
+)
 from cdb_server.repository import Reader, Upload, Writer
 from cdb_server.soap import values
 from cdb_server.soap.contract import Contract
@@ -51,7 +60,7 @@ class Direct:
     """The reading service's operations, by name, on one reader; get_status is left to spyne."""
 
     def __init__(self, reader: Reader, contract: Contract) -> None:
-        self._reader = reader
+        self._reader = reader.lines()
         self._arguments = {
             name: [(argument.name, _READ[argument.type]) for argument in arguments]
             for name, arguments in contract.operations.items()
@@ -138,20 +147,40 @@ def _all(written: Callable[[Any], str], end: str = "") -> Callable[[list[Any]], 
 
 def _calibration(of: CalibrationRecord) -> str:
     """A calibration without its end, before which its data may stand."""
-    until = "" if of.valid_until is None else f"<tns:valid_until>{spell(of.valid_until)}</tns:valid_until>"
-    withdrawn = "<tns:withdrawn>false</tns:withdrawn>"
-    if of.withdrawn_at is not None:
-        withdrawn = (
-            f"<tns:withdrawn>true</tns:withdrawn><tns:withdrawn_at>{spell(of.withdrawn_at)}</tns:withdrawn_at>"
-            f"{_optional('withdrawn_reason', of.withdrawn_reason)}"
+    return _line(
+        CalibrationLine(
+            of.id,
+            of.device_name,
+            of.calibration_type,
+            spell(of.valid_from),
+            None if of.valid_until is None else spell(of.valid_until),
+            spell(of.created),
+            of.author,
+            of.comment,
+            of.withdrawn,
+            None if of.withdrawn_at is None else spell(of.withdrawn_at),
+            of.withdrawn_reason,
+            of.size,
+            of.sha256,
         )
-    return (
-        f"<tns:calibration><tns:id>{of.id}</tns:id><tns:device_name>{of.device_name}</tns:device_name>"
-        f"<tns:calibration_type>{of.calibration_type}</tns:calibration_type>"
-        f"<tns:valid_from>{spell(of.valid_from)}</tns:valid_from>{until}<tns:created>{spell(of.created)}</tns:created>"
-        f"<tns:author>{_escaped(of.author)}</tns:author>{_optional('comment', of.comment)}{withdrawn}"
-        f"<tns:size>{of.size}</tns:size><tns:sha256>{of.sha256}</tns:sha256>"
     )
+
+
+def _line(of: CalibrationLine) -> str:
+    # All at once: a list has many, and takes as long as this.
+    id, device, kind, since, until, created, author, comment, withdrawn, withdrawn_at, reason, size, sha256 = of
+    return (
+        f"<tns:calibration><tns:id>{id}</tns:id><tns:device_name>{device}</tns:device_name>"
+        f"<tns:calibration_type>{kind}</tns:calibration_type><tns:valid_from>{since}</tns:valid_from>"
+        f"{'' if until is None else f'<tns:valid_until>{until}</tns:valid_until>'}<tns:created>{created}</tns:created>"
+        f"<tns:author>{_escaped(author)}</tns:author>{'' if comment is None else _optional('comment', comment)}"
+        f"{_withdrawn(withdrawn_at, reason) if withdrawn else '<tns:withdrawn>false</tns:withdrawn>'}"
+        f"<tns:size>{size}</tns:size><tns:sha256>{sha256}</tns:sha256>"
+    )
+
+
+def _withdrawn(at: str | None, reason: str | None) -> str:
+    return f"<tns:withdrawn>true</tns:withdrawn>{_optional('withdrawn_at', at)}{_optional('withdrawn_reason', reason)}"
 
 
 def _device(of: Device) -> str:
@@ -166,31 +195,30 @@ def _run(of: Run) -> str:
     )
 
 
-def _entry(found: tuple[Entry, str]) -> str:
-    of, digest = found
+def _entry(of: JournalLine) -> str:
+    content = ""
+    if of.kind == NewCalibration.kind:
+        content = (
+            f"<tns:device_name>{of.device_name}</tns:device_name>"
+            f"<tns:calibration_type>{of.calibration_type}</tns:calibration_type>"
+            f"<tns:valid_from>{of.valid_from}</tns:valid_from>{_optional('comment', of.comment)}"
+            f"<tns:size>{of.size}</tns:size><tns:sha256>{of.sha256}</tns:sha256>"
+        )
+    elif of.kind == Withdrawal.kind:
+        content = f"<tns:calibration_id>{of.calibration_id}</tns:calibration_id>{_optional('reason', of.reason)}"
+    elif of.kind == RunTimes.kind:
+        stop = "" if of.stop_time is None else f"<tns:stop_time>{of.stop_time}</tns:stop_time>"
+        content = (
+            f"<tns:run_number>{of.run_number}</tns:run_number><tns:start_time>{of.start_time}</tns:start_time>{stop}"
+        )
     return (
-        f"<tns:entry><tns:serial>{of.serial}</tns:serial><tns:kind>{of.content.kind}</tns:kind>"
-        f"<tns:created>{spell(of.created)}</tns:created><tns:author>{_escaped(of.author)}</tns:author>"
-        f"<tns:digest>{digest}</tns:digest>{_content(of.content)}</tns:entry>"
+        f"<tns:entry><tns:serial>{of.serial}</tns:serial><tns:kind>{of.kind}</tns:kind>"
+        f"<tns:created>{of.created}</tns:created><tns:author>{_escaped(of.author)}</tns:author>"
+        f"<tns:digest>{of.digest}</tns:digest>{content}</tns:entry>"
     )
 
 
-def _content(of: NewCalibration | Withdrawal | RunTimes) -> str:
-    match of:
-        case NewCalibration():
-            return (
-                f"<tns:device_name>{of.device_name}</tns:device_name>"
-                f"<tns:calibration_type>{of.calibration_type}</tns:calibration_type>"
-                f"<tns:valid_from>{spell(of.valid_from)}</tns:valid_from>{_optional('comment', of.comment)}"
-                f"<tns:size>{of.size}</tns:size><tns:sha256>{of.sha256}</tns:sha256>"
-            )
-        case Withdrawal():
-            return f"<tns:calibration_id>{of.calibration_id}</tns:calibration_id>{_optional('reason', of.reason)}"
-        case RunTimes():
-            return f"<tns:run_number>{of.run_number}</tns:run_number>{_times(of)}"
-
-
-def _times(of: Run | RunTimes) -> str:
+def _times(of: Run) -> str:
     stop = "" if of.stop_time is None else f"<tns:stop_time>{spell(of.stop_time)}</tns:stop_time>"
     return f"<tns:start_time>{spell(of.start_time)}</tns:start_time>{stop}"
 
@@ -219,12 +247,12 @@ _OPERATIONS: dict[str, tuple[Callable[..., Any], Callable[[Any], _Content]]] = {
     "get_calibration_for_date": (Reader.calibration_for_date, _with_data),
     "get_current_calibration": (Reader.current_calibration, _with_data),
     "get_calibration_for_id": (Reader.calibration_for_id, _with_data),
-    "get_ids": (Reader.ids, _all(_calibration, "</tns:calibration>")),
-    "get_calibrations_for_run": (Reader.calibrations_for_run, _all(_calibration, "</tns:calibration>")),
-    "get_history": (Reader.history, _all(_calibration, "</tns:calibration>")),
+    "get_ids": (Reader.ids, _all(_line, "</tns:calibration>")),
+    "get_calibrations_for_run": (Reader.calibrations_for_run, _all(_line, "</tns:calibration>")),
+    "get_history": (Reader.history, _all(_line, "</tns:calibration>")),
     "list_devices": (Reader.devices, _all(_device)),
     "get_run": (Reader.run, _one_run),
     "get_runs": (Reader.runs, _all(_run)),
-    "get_journal": (Reader.journal, _all(_entry)),
+    "get_journal": (Reader.journal_lines, _all(_entry)),
     "get_payload": (Reader.payload, _payload),
 }
