@@ -18,7 +18,7 @@ from cdb_server.soap.contract import Argument
 MOST = 1_000
 LONGEST = 4 * 2**10
 
-_TEXT = re.compile(rb">([^<>&\0]+)</")
+_TEXT = re.compile(rb">([^<>&]+)</")
 _NUMBER = re.compile(rb"0|[1-9][0-9]{0,17}")
 _POSITIVE = re.compile(rb"[1-9][0-9]{0,17}")
 _VALUES = {
@@ -37,12 +37,12 @@ class Forms:
     """Those of one service. For one thread."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, bytes], tuple[str, Sequence[tuple[str, re.Pattern[bytes]]]]] = {}
+        self._known: dict[tuple[str, tuple[bytes, ...]], tuple[str, Sequence[tuple[str, re.Pattern[bytes]]]]] = {}
 
     def read(self, body: bytes, soap_action: str) -> Request | None:
         """The operation that a request of a known form asks for, and its arguments as they are spelled."""
         parts = _TEXT.split(body)
-        known = self._known.get((soap_action, b"\0".join(parts[::2])))
+        known = self._known.get((soap_action, tuple(parts[::2])))
         if known is None:
             return None
         name, arguments = known
@@ -57,9 +57,9 @@ class Forms:
         """Know the form of a request for an operation that the gate has let through, if it is a plain one."""
         parts = _TEXT.split(body)
         texts = [text.decode("utf-8", "replace") for text in parts[1::2]]
-        form = b"\0".join(parts[::2])
+        form = tuple(parts[::2])
         # With nothing but the arguments' texts taken out, and no comment or section in which `>` could be text.
-        if len(form) > LONGEST or b"<!" in body or b"\0" in body or texts != [child.text for child in operation]:
+        if sum(map(len, form)) > LONGEST or b"<!" in body or texts != [child.text for child in operation]:
             return
         kinds = {argument.name: _VALUES[argument.type] for argument in arguments}
         names = [str(etree.QName(child).localname) for child in operation]
