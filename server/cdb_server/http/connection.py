@@ -122,13 +122,9 @@ class BoundedConnection(HttpToolsProtocol):
         if self._header_timer is not None:
             self._header_timer.cancel()
             self._header_timer = None
-        head = [b"HTTP/1.1 200 OK\r\n"]
-        for name, value in self.server_state.default_headers:
-            head += (name, b": ", value, b"\r\n")
-        head += (ready.head(known), b"connection: close\r\n\r\n" if closes else b"\r\n")
         # First: who has the answer finds it counted, whichever worker is asked.
         self._tally.answered(ready, began)
-        self.transport.writelines((b"".join(head), *ready.parts))
+        self.transport.writelines(ready.response(known, self.server_state.default_headers, closes=closes))
         if closes:
             self.transport.close()
             return True

@@ -15,6 +15,9 @@ from cdb_server.soap import Answer, Lasting
 XML = "text/xml; charset=utf-8"
 # The sha256s of payloads that the caller has: an answer need not bring them.
 HAVE = "CDB-Have"
+# Bytes up to which an answer is copied into one piece with its headers: that is quicker than to send it in several.
+JOINED = 2**14
+Headers = list[tuple[bytes, bytes]]
 _XML, _HAVE = XML.encode("ascii"), HAVE.encode("ascii")
 
 
@@ -40,6 +43,8 @@ class Ready:
     digest: str
     length: int
     _proof: bytes
+    # What the beginning of a response was made of, and its bytes.
+    _begun: tuple[Knowledge, Headers, bytes] | None = None
     given: bool = False
 
     @classmethod
@@ -64,6 +69,17 @@ class Ready:
             self._proof,
             b";serial=%d" % known.serial if known else b"",
         ) + b"".join(b"%s: %s\r\n" % header for header in knowledge.headers(known))
+
+    def response(self, known: Knowledge, common: Headers, *, closes: bool) -> list[bytes]:
+        """All of the response, as HTTP/1.1 has it, with headers `common` to all."""
+        # Both are the same objects until something is written or a second is over.
+        if self._begun is None or self._begun[0] is not known or self._begun[1] is not common or known.heard:
+            head = b"".join(b"%s: %s\r\n" % header for header in common) + self.head(known)
+            self._begun = known, common, b"HTTP/1.1 200 OK\r\n" + head
+        end = b"connection: close\r\n\r\n" if closes else b"\r\n"
+        if self.length <= JOINED:
+            return [b"".join((self._begun[2], end, *self.parts))]
+        return [self._begun[2], end, *filter(None, self.parts)]
 
     def headers(self, known: Knowledge | None) -> list[tuple[bytes, bytes]]:
         """The same as ASGI has them."""
