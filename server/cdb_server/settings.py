@@ -41,7 +41,7 @@ class Settings:
     max_entries: int = 1_000
     threads: int = 8
     # Of answers that each worker keeps ready, and the longest that it finds on the event loop.
-    ready_bytes: int = 64 * 2**20
+    ready_bytes: int = 48 * 2**20
     bytes_at_once: int = 256 * 2**10
     rows_at_once: int = 200
     # Of memory for large payloads on their way, in each worker; and for large questions, which nobody needs to ask, so

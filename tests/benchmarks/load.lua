@@ -11,7 +11,7 @@ end
 
 local types = { "cabling", "gain", "t0", "trigger", "tw" }
 local begin, stop, step, runs
-local seed, sent, slot = 0, 0, 0
+local seed, sent, start = 0, 0, 0
 
 local function spelled(microseconds)
    local seconds = math.floor(microseconds / 1000000)
@@ -30,12 +30,12 @@ local fill = {
    -- One of 60 days.
    day = function() return spelled(begin + math.floor((stop - begin) / 60) * math.random(0, 59)) end,
    run = function() return tostring(math.random(runs)) end,
-   -- A period with the 50 that are in force at its start, and 50 that begin in it.
+   -- A period with the 50 that are in force at its start, and 50 that begin in it: another each time, however few there are.
    start = function()
-      slot = math.random(0, math.floor((stop - begin) / step) - 51)
-      return spelled(begin + slot * step)
+      start = begin + math.floor(math.random() * (stop - begin - 51 * step))
+      return spelled(start)
    end,
-   stop = function() return spelled(begin + (slot + 50) * step) end,
+   stop = function() return spelled(start + 50 * step) end,
    -- Sixteen characters of base64 that no other request has.
    unique = function() return string.format("%07d%02d%07d", seed, number, sent) end,
 }

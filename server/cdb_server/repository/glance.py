@@ -15,8 +15,9 @@ from cdb_server.repository.prepared import Held
 # Seconds after which a query is given up, and the steps of SQLite's virtual machine between two looks at the clock.
 LONGEST = 0.005
 STEPS = 10_000
-# Of SQLite's pages, in kB: its own default holds the payloads of some twenty answers, and nothing of the indexes then.
-CACHE = 8_000
+# Of SQLite's pages, in kB. Its own default holds the payloads of some twenty answers, and nothing of the indexes then;
+# this one nearly all inner pages of a million calibrations.
+CACHE = 48_000
 
 
 class Busy(Exception):

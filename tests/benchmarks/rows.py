@@ -1,0 +1,80 @@
+"""`python -m tests.benchmarks.rows DATABASE`: what a row of a list costs above the bare query, in microseconds.
+
+DATABASE is an SQLite file that tests.benchmarks.loading made, of some thousand calibrations at least. The whole answer
+is made, up to its bytes; the bare query is the same statement, run and fetched by sqlite3. Medians of 31 rounds.
+"""
+
+import sqlite3
+import statistics
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cdb_server.instants import spell
+from cdb_server.repository import Database, Reader, entries, reader
+from cdb_server.repository.prepared import Prepared
+from cdb_server.soap.contract import Contract
+from cdb_server.soap.direct import Direct
+from tests.benchmarks.stock import Stock
+
+ROUNDS = 31
+
+
+def bare(connection: sqlite3.Connection, statement: Prepared, **values: Any) -> Callable[[], int]:
+    """The rows of a statement that was run before."""
+    compiled = statement._compiled["sqlite"]
+    given = [
+        values.get(name, default) if converted is None else converted(values.get(name, default))
+        for name, default, converted in compiled.parameters
+    ]
+    return lambda: len(connection.execute(compiled.text, given).fetchall())
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long it takes once."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+@click.command()
+@click.argument("database", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def main(database: Path) -> None:
+    """Measure what a row costs above the bare query."""
+    with Database.open(f"sqlite:///{database}") as opened, sqlite3.connect(database) as connection:
+        last = Reader(opened).status().serial
+        # Runs among them: the period is a little shorter than it says.
+        stock = Stock(last, 1)
+        start = stock.valid_from(last // 3)
+        stop = start + timedelta(seconds=1000 * stock.step.total_seconds())
+        direct = Direct(Reader(opened), Contract("calibration.wsdl"))
+        for operation, given, statement, values in (
+            (
+                "get_ids",
+                {"start_time": spell(start), "stop_time": spell(stop)},
+                lambda: reader._DURING[1](None),
+                {"start": start, "stop": stop, "limit": 100_001},
+            ),
+            (
+                "get_journal",
+                {"after_serial": "0", "limit": "1000"},
+                lambda: entries._LINES,
+                {"after_serial": 0, "limit": 1000},
+            ),
+        ):
+            answered = lambda: direct.answer(operation, given, frozenset())  # noqa: E731, B023  # called within the loop
+            answered()
+            queried = bare(connection, statement(), **values)
+            rows = queried()
+            times = [(seconds(answered), seconds(queried)) for _ in range(ROUNDS)]
+            above = statistics.median(whole - query for whole, query in times) / rows * 1e6
+            query = statistics.median(query for _, query in times) / rows * 1e6
+            click.echo(f"{operation}: {rows} rows, {above:.1f} µs a row above the query's {query:.1f}")
+
+
+if __name__ == "__main__":
+    main()
