@@ -72,6 +72,7 @@ def _repeat(
     with contextmanager(work)(*arguments, seed) as once:
         if time.time() > start:
             raise Failure("the processes of the reference did not start in time")
+        # All begin at one instant.
         time.sleep(start - time.time())
         times = []
         used, end = time.process_time(), time.perf_counter() + seconds

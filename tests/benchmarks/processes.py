@@ -56,6 +56,7 @@ class Processes:
             now = self.processor()
             if now > before + 1 / TICK:
                 before, since = now, time.monotonic()
+            # The kernel counts in ticks: to look more often shows nothing more.
             time.sleep(0.02)
 
 

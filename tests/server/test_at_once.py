@@ -303,6 +303,7 @@ def test_an_idle_connection_ends(tmp_path: Path) -> None:
             while time.monotonic() < begin + 1.5:
                 peer.ask(by_id(1))
                 last = time.monotonic()
+                # Well within the time after which an idle connection ends.
                 time.sleep(0.1)
             assert peer.ended()
             assert 0.9 < time.monotonic() - last < 2.5

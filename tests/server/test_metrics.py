@@ -86,7 +86,7 @@ def call(operation: str, arguments: str = "", path: str = wire.READING, **how: o
         f'<s:Envelope xmlns:s="{SOAP}"><s:Body><{operation} xmlns="{NAMESPACE}">{arguments}</{operation}></s:Body>'
         "</s:Envelope>"
     )
-    return wire.request(path, body.encode(), **how)  # type: ignore[arg-type]
+    return wire.request(path, body.encode(), **how)  # type: ignore[arg-type]  # of several kinds
 
 
 def current(device_name: str) -> bytes:
@@ -357,15 +357,15 @@ def hold(counts: Counts, told: Connection) -> None:
     told.recv()
 
 
-def test_processes_beside_one_another_have_rows_of_their_own() -> None:
-    """As while workers are replaced; one for which there is none left is served all the same."""
-    spawn = multiprocessing.get_context("spawn")
+def beside_one_another() -> None:
+    """A process without threads, and its copies, as a server and its workers are."""
+    fork = multiprocessing.get_context("fork")
     counts = Counts(layout(), rows=3)
     counts.row()[MISSES] = 1
     holders = []
     for rows_used in (2, 3, 3):
-        here, there = spawn.Pipe()
-        process = spawn.Process(target=hold, args=(counts, there))
+        here, there = fork.Pipe()
+        process = fork.Process(target=hold, args=(counts, there))
         process.start()
         assert here.recv() == rows_used
         holders.append((process, here))
@@ -374,6 +374,14 @@ def test_processes_beside_one_another_have_rows_of_their_own() -> None:
         process.join()
         assert process.exitcode == 0
     assert counts.totals()[MISSES] == 3
+
+
+def test_processes_beside_one_another_have_rows_of_their_own() -> None:
+    """As while workers are replaced; one for which there is none left is served all the same."""
+    process = multiprocessing.get_context("spawn").Process(target=beside_one_another)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
 
 
 def test_a_blown_fuse_and_a_lost_database_are_seen(tmp_path: Path) -> None:
@@ -394,7 +402,7 @@ def test_a_blown_fuse_and_a_lost_database_are_seen(tmp_path: Path) -> None:
                 sent.append(body)
 
             scope = {"type": "http", "method": "GET", "path": METRICS_PATH, "headers": [], "query_string": b""}
-            asyncio.run(route.app(scope, None, send))  # type: ignore[arg-type]
+            asyncio.run(route.app(scope, None, send))  # type: ignore[arg-type]  # it receives nothing
             return parsed(b"".join(sent).decode())
 
         assert told().of("cdb_writes_stopped") == 0

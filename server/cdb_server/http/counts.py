@@ -5,8 +5,6 @@ import mmap
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing.reduction import DupFd
-from typing import Any
 
 # Upper bounds of the buckets of durations, in nanoseconds; a last bucket holds what took longer.
 BOUNDS = tuple(
@@ -48,22 +46,15 @@ class Layout:
 
 
 class Counts:
-    """Handed to a process when it is started, they are the same there.
+    """Made before the workers, which begin as copies of their parent: the same in all of them.
 
     Each number is written by one process alone, so that none is lost and there is no lock that a process could take
-    with it. Whoever comes after one that died counts on in its row. The names come along: a worker of newer software,
-    after an upgrade and a reload, counts in the rows of those that it works with.
+    with it. Whoever comes after one that died counts on in its row.
     """
 
     def __init__(self, layout: Layout, rows: int) -> None:
         file = os.memfd_create("cdb-counts")
         os.ftruncate(file, layout.length * rows * NUMBER)
-        self._attach(file, layout, rows)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _attached, (DupFd(self._file), self.layout, self._number_of_rows)
-
-    def _attach(self, file: int, layout: Layout, rows: int) -> None:
         self._file = file
         self.layout = layout
         self._number_of_rows = rows
@@ -92,9 +83,3 @@ class Counts:
     def _rows(self) -> "Iterator[memoryview[int]]":
         length = self.layout.length
         return (self._numbers[at : at + length] for at in range(0, length * self._number_of_rows, length))
-
-
-def _attached(file: Any, layout: Layout, rows: int) -> Counts:
-    counts = Counts.__new__(Counts)
-    counts._attach(file.detach(), layout, rows)
-    return counts

@@ -61,7 +61,7 @@ def serve(listening: socket.socket, settings: Settings) -> None:
         settings,
         app=partial(create_app, settings, Fuse(), counts),
         factory=True,
-        # Called as a class is; unlike a class made here, it can be handed to worker processes.
+        # Called as a class is.
         http=partial(BoundedConnection, settings),
         ws="none",
         lifespan="on",
