@@ -6,7 +6,7 @@ from sqlalchemy import Connection, bindparam
 
 from cdb_server import validity
 from cdb_server.model import NewCalibration, Preview, RunRange
-from cdb_server.repository import reader
+from cdb_server.repository import records
 from cdb_server.repository.prepared import Connected, Prepared
 from cdb_server.schema import Instant
 
@@ -28,7 +28,7 @@ def preview(connection: Connection, content: NewCalibration, now: datetime) -> P
     known = {tuple(row) for row in connection.execute(validity.keys(None))}
     stored_id = equal_to(connection, content)
     run_count, run_range = 0, tuple[RunRange, ...]()
-    stored = None if stored_id is None else reader.record(connection, stored_id)
+    stored = None if stored_id is None else records.record(connection, stored_id)
     if stored is not None:
         # It may be superseded: to store it again does not bring it back (rule 9).
         valid_until = stored.valid_until
@@ -48,7 +48,7 @@ def preview(connection: Connection, content: NewCalibration, now: datetime) -> P
         valid_until=valid_until,
         run_count=run_count,
         run_range=run_range,
-        takes_over_from=reader.in_force(connection, *key, content.valid_from),
+        takes_over_from=records.in_force(connection, *key, content.valid_from),
     )
 
 

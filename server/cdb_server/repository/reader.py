@@ -28,6 +28,7 @@ from cdb_server.model import (
     Run,
     Status,
 )
+from cdb_server.repository import records
 from cdb_server.repository.append import head
 from cdb_server.repository.database import Database
 from cdb_server.repository.entries import entries, lines
@@ -40,7 +41,6 @@ _DEVICE_NAME: Any = bindparam("device_name")
 _CALIBRATION_TYPE: Any = bindparam("calibration_type")
 _AT = bindparam("instant", type_=Instant)
 _PERIOD = (bindparam("start", type_=Instant), bindparam("stop", type_=Instant))
-_NUMBER: Any = bindparam("run_number")
 
 
 _Statement = Callable[[int | None], Prepared]
@@ -56,12 +56,6 @@ def _listing(condition: Callable[[Any], ColumnElement[bool]]) -> tuple[_Statemen
     return both(build), both(build, spelled=True)
 
 
-_BY_ID = both(lambda upto: validity.records(upto).where(calibration.c.id == bindparam("id")))
-_IN_FORCE = both(
-    lambda upto: validity.records(upto).where(
-        calibration.c.id == validity.in_force(_DEVICE_NAME, _CALIBRATION_TYPE, _AT, upto)
-    )
-)
 _DURING = _listing(lambda upto: calibration.c.id.in_(validity.in_force_during(*_PERIOD, upto)))
 _EVERYWHERE = _listing(lambda upto: calibration.c.id.in_(validity.in_force_everywhere(_AT, upto)))
 _HISTORY = _listing(
@@ -69,7 +63,6 @@ _HISTORY = _listing(
 )
 _KEYS = both(lambda upto: validity.keys(upto).limit(bindparam("limit")))
 _ALL_KEYS = both(validity.keys)
-_RUN = both(lambda upto: validity.run_entry(_NUMBER, upto))
 _RUNS = both(lambda upto: validity.runs_starting(*_PERIOD, upto).limit(bindparam("limit")))
 _SERIAL_AS_OF = Prepared(validity.serial_as_of(_AT))
 # As bytes, also where damage made text of them.
@@ -161,7 +154,7 @@ class Reader:
         model.number("id", id)
         with self._database.read() as connection:
             upto = self._upto(connection, as_of)
-            found = record(connection, id, upto)
+            found = records.record(connection, id, upto)
             if found is None:
                 raise CalibrationNotFound("get_ids and get_history tell which ids there are", id=id, as_of=as_of)
             return self._with_data(connection, found, held)
@@ -288,7 +281,7 @@ class Reader:
         upto: int | None,
         **asked: Any,
     ) -> CalibrationRecord:
-        found = in_force(connection, device_name, calibration_type, instant, upto)
+        found = records.in_force(connection, device_name, calibration_type, instant, upto)
         if found is None:
             raise CalibrationNotFound(
                 _what_there_is(connection, device_name, calibration_type, upto),
@@ -310,7 +303,7 @@ class Reader:
 
     def _run(self, connection: Connected, run_number: int, upto: int | None, as_of: datetime | None) -> Run:
         model.number("run_number", run_number)
-        found = run(connection, run_number, upto)
+        found = records.run(connection, run_number, upto)
         if found is None:
             raise RunNotFound(run_number, as_of)
         return found
@@ -329,28 +322,6 @@ class Reader:
             problem = f"the answer has more than {self._max_rows} rows: ask for less, such as a shorter period"
             raise TooLarge(self._max_rows, problem)
         return rows
-
-
-def record(connection: Connected, id: int, upto: int | None = None) -> CalibrationRecord | None:
-    """A calibration, without data, as of a serial; None when there is none."""
-    row = _BY_ID(upto).row(connection, id=id, upto=upto)
-    return None if row is None else CalibrationRecord(*row)
-
-
-def in_force(
-    connection: Connected, device_name: str, calibration_type: str, instant: datetime, upto: int | None = None
-) -> CalibrationRecord | None:
-    """Rule 3: the calibration in force at an instant, without data; None when none is."""
-    row = _IN_FORCE(upto).row(
-        connection, device_name=device_name, calibration_type=calibration_type, instant=instant, upto=upto
-    )
-    return None if row is None else CalibrationRecord(*row)
-
-
-def run(connection: Connected, run_number: int, upto: int | None = None) -> Run | None:
-    """A run as of a serial; None when it is not registered."""
-    row = _RUN(upto).row(connection, run_number=run_number, upto=upto)
-    return None if row is None else Run(*row)
 
 
 def _proved(sha256: str, data: bytes | None) -> bytes:

@@ -11,7 +11,7 @@ from cdb_server import instants, journal, model
 from cdb_server.errors import CalibrationNotFound, Integrity, InvalidArgument, TooLarge, Unavailable
 from cdb_server.instants import MICROSECOND
 from cdb_server.model import CalibrationRecord, Clock, Entry, NewCalibration, Preview, Run, RunTimes, Withdrawal
-from cdb_server.repository import reader
+from cdb_server.repository import records
 from cdb_server.repository.append import append, head
 from cdb_server.repository.database import Database
 from cdb_server.repository.preview import equal_to, preview
@@ -108,7 +108,7 @@ class Writer:
         """Rule 8: withdraw a calibration, or find it withdrawn. Raises CalibrationNotFound and InvalidArgument."""
         content = Withdrawal(model.number("id", id), model.reason(reason))
         with self._appending(author) as appending:
-            found = reader.record(appending.connection, id)
+            found = records.record(appending.connection, id)
             if found is None:
                 raise CalibrationNotFound("get_ids and get_history tell which ids there are", id=id)
             if not found.withdrawn:
@@ -120,10 +120,10 @@ class Writer:
         model.period(start_time, stop_time)
         content = RunTimes(model.number("run_number", run_number), start_time, stop_time)
         with self._appending(author) as appending:
-            registered = reader.run(appending.connection, run_number)
+            registered = records.run(appending.connection, run_number)
             if registered is None or (registered.start_time, registered.stop_time) != (start_time, stop_time):
                 appending.entry(content)
-                registered = reader.run(appending.connection, run_number)
+                registered = records.run(appending.connection, run_number)
             if registered is None:
                 raise LookupError(run_number)
             return registered
@@ -161,7 +161,7 @@ class _Appending:
         return entry.serial
 
     def record(self, id: int) -> CalibrationRecord:
-        found = reader.record(self.connection, id)
+        found = records.record(self.connection, id)
         if found is None:
             raise LookupError(id)
         return found
