@@ -14,8 +14,8 @@ import uvicorn
 
 from cdb_server.http import listen, tls
 from cdb_server.http.app import create_app
-from cdb_server.http.connection import BoundedConnection
 from cdb_server.http.counts import Counts
+from cdb_server.http.front import Front
 from cdb_server.http.tally import layout
 from cdb_server.repository import Database, Fuse, Tokens
 from cdb_server.settings import Settings
@@ -102,10 +102,10 @@ def watched(
     listening, given = listen(given)
     running = Watched(given, token, certificates.context() if certificates else None)
 
-    class Telling(BoundedConnection):
+    class Telling(Front):
         def _answered_at_once(self, data: bytes) -> bool:
             done = super()._answered_at_once(data)
-            running.unsent = max(running.unsent, self.transport.get_write_buffer_size())
+            running.unsent = max(running.unsent, self._transport.get_write_buffer_size())
             running.told.put(done)
             return done
 

@@ -1,16 +1,12 @@
-"""A connection that cannot be held open by doing little: uvicorn's, with limits on headers and deadlines both ways.
-
-A question that can be answered at once it answers itself, when it knows the head of the request.
-"""
+"""A connection that cannot be held open by doing little: uvicorn's, with limits on headers and deadlines both ways."""
 
 import asyncio
 import re
-from time import perf_counter_ns
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from cdb_server.http.questions import QUESTIONS, RECEIVED, Questions
+from cdb_server.http.questions import RECEIVED
 from cdb_server.http.tally import TALLY, Tally
 from cdb_server.settings import Settings
 
@@ -40,7 +36,6 @@ class BoundedConnection(HttpToolsProtocol):
         self._write_timer: asyncio.TimerHandle | None = None
         self._unsent = 0
         self._last_received = 0.0
-        self._questions: Questions = self.app_state[QUESTIONS]
         self._tally: Tally = self.app_state[TALLY]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
@@ -48,13 +43,12 @@ class BoundedConnection(HttpToolsProtocol):
         self._expect_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._cancel_timers()
+        self._cancel_header_timer()
+        self._cancel_write_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._at_rest() and self._answered_at_once(data):
-            return
-        received = data if self._at_rest() else b""
+        received = data if self.at_rest() else b""
         if self._in_headers and self._header_timer is None:
             self._expect_headers()
         self._fed += len(data)
@@ -89,6 +83,16 @@ class BoundedConnection(HttpToolsProtocol):
         )
         self.transport.close()
 
+    def in_use(self) -> None:
+        """An answer was given on the connection, though not by this."""
+        self._cancel_header_timer()
+        self._last_received = self.loop.time()
+        # One timer for many requests: it looks for itself how long ago the last one came.
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
     def timeout_keep_alive_handler(self) -> None:
         idle = self.loop.time() - self._last_received
         if idle < self.timeout_keep_alive:
@@ -98,7 +102,7 @@ class BoundedConnection(HttpToolsProtocol):
         else:
             super().timeout_keep_alive_handler()
 
-    def _at_rest(self) -> bool:
+    def at_rest(self) -> bool:
         """Whether all that came is answered, and all that was answered is on its way."""
         return (
             not self._begun
@@ -113,35 +117,10 @@ class BoundedConnection(HttpToolsProtocol):
         self._tally.refused(400)
         super().send_400_response(msg)
 
-    def _answered_at_once(self, data: bytes) -> bool:
-        began = perf_counter_ns()
-        found = self._questions.at_once(data)
-        if found is None:
-            return False
-        ready, known, closes = found
-        if self._header_timer is not None:
-            self._header_timer.cancel()
-            self._header_timer = None
-        # First: who has the answer finds it counted, whichever worker is asked.
-        self._tally.answered(ready, began)
-        self.transport.writelines(ready.response(known, self.server_state.default_headers, closes=closes))
-        if closes:
-            self.transport.close()
-            return True
-        # One timer for many requests: it looks for itself how long ago the last one came.
-        self._last_received = self.loop.time()
-        if self.timeout_keep_alive_task is None:
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
-        return True
-
     def on_headers_complete(self) -> None:
         self._in_headers = False
         self._fed = self._delivered = 0
-        if self._header_timer is not None:
-            self._header_timer.cancel()
-            self._header_timer = None
+        self._cancel_header_timer()
         super().on_headers_complete()
 
     def on_message_begin(self) -> None:
@@ -167,13 +146,21 @@ class BoundedConnection(HttpToolsProtocol):
         self._write_timer = self.loop.call_later(self._settings.stall_deadline, self._check_reader)
 
     def resume_writing(self) -> None:
-        if self._write_timer is not None:
-            self._write_timer.cancel()
-            self._write_timer = None
+        self._cancel_write_timer()
         super().resume_writing()
 
     def _expect_headers(self) -> None:
         self._header_timer = self.loop.call_later(self._settings.header_deadline, self.transport.close)
+
+    def _cancel_header_timer(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def _cancel_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
 
     def _check_reader(self) -> None:
         unsent = self.transport.get_write_buffer_size()
@@ -182,12 +169,6 @@ class BoundedConnection(HttpToolsProtocol):
             return
         self._unsent = unsent
         self._write_timer = self.loop.call_later(self._settings.stall_deadline, self._check_reader)
-
-    def _cancel_timers(self) -> None:
-        for timer in (self._header_timer, self._write_timer):
-            if timer is not None:
-                timer.cancel()
-        self._header_timer = self._write_timer = None
 
 
 def _without_offer(data: bytes) -> bytes:

@@ -12,8 +12,8 @@ from uvicorn.supervisors import Multiprocess
 
 from cdb_server.http import tls, workers
 from cdb_server.http.app import create_app
-from cdb_server.http.connection import BoundedConnection
 from cdb_server.http.counts import Counts
+from cdb_server.http.front import Front
 from cdb_server.http.tally import layout
 from cdb_server.repository import Fuse
 from cdb_server.settings import Settings
@@ -62,7 +62,7 @@ def serve(listening: socket.socket, settings: Settings) -> None:
         app=partial(create_app, settings, Fuse(), counts),
         factory=True,
         # Called as a class is.
-        http=partial(BoundedConnection, settings),
+        http=partial(Front, settings),
         ws="none",
         lifespan="on",
         workers=settings.workers,

@@ -1,0 +1,97 @@
+"""What a peer meets first: what can be answered at once is answered here, on a connection of next to nothing.
+
+All else is handed on to uvicorn's, which is made when it is first needed: that takes as long as a ready answer.
+"""
+
+import asyncio
+from time import perf_counter_ns
+from typing import Any
+
+from uvicorn.server import ServerState
+
+from cdb_server.http.connection import BoundedConnection
+from cdb_server.http.questions import QUESTIONS, Questions
+from cdb_server.http.tally import TALLY, Tally
+from cdb_server.settings import Settings
+
+
+class Front(asyncio.Protocol):
+    """One connection, until it is lost; from when it is needed on with uvicorn's behind it."""
+
+    _transport: asyncio.Transport
+    _timer: asyncio.TimerHandle
+
+    def __init__(self, settings: Settings, **of_uvicorn: Any) -> None:
+        self._settings = settings
+        self._of_uvicorn = of_uvicorn
+        self._loop = asyncio.get_running_loop()
+        self._keep_alive: float = of_uvicorn["config"].timeout_keep_alive
+        self._server: ServerState = of_uvicorn["server_state"]
+        self._questions: Questions = of_uvicorn["app_state"][QUESTIONS]
+        self._tally: Tally = of_uvicorn["app_state"][TALLY]
+        self._behind: BoundedConnection | None = None
+        self._until = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+        self._transport = transport
+        # uvicorn ends what is among these when it stops.
+        self._server.connections.add(self)  # type: ignore[arg-type]  # it asks for no more than shutdown
+        self._until = self._loop.time() + self._settings.header_deadline
+        self._timer = self._loop.call_at(self._until, self._look_at_the_clock)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._server.connections.discard(self)
+        self._timer.cancel()
+        if self._behind is not None:
+            self._behind.connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        behind = self._behind
+        if (behind.at_rest() if behind else not self._transport.is_closing()) and self._answered_at_once(data):
+            return
+        (behind or self._handed_on()).data_received(data)
+
+    def pause_writing(self) -> None:
+        (self._behind or self._handed_on()).pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._behind is not None:
+            self._behind.resume_writing()
+
+    def shutdown(self) -> None:
+        """As uvicorn asks it of its own: answer what is under way, and close."""
+        if self._behind is None:
+            self._transport.close()
+
+    def _answered_at_once(self, data: bytes) -> bool:
+        began = perf_counter_ns()
+        found = self._questions.at_once(data)
+        if found is None:
+            return False
+        ready, known, closes = found
+        # First: who has the answer finds it counted, whichever worker is asked.
+        self._tally.answered(ready, began)
+        self._transport.writelines(ready.response(known, self._server.default_headers, closes=closes))
+        if closes:
+            self._transport.close()
+        elif self._behind is not None:
+            self._behind.in_use()
+        else:
+            self._until = self._loop.time() + self._keep_alive
+            if self._until < self._timer.when():
+                self._timer.cancel()
+                self._look_at_the_clock()
+        return True
+
+    def _handed_on(self) -> BoundedConnection:
+        self._timer.cancel()
+        self._behind = BoundedConnection(self._settings, **self._of_uvicorn)
+        self._behind.connection_made(self._transport)
+        return self._behind
+
+    def _look_at_the_clock(self) -> None:
+        # One timer for many requests.
+        if self._loop.time() < self._until:
+            self._timer = self._loop.call_at(self._until, self._look_at_the_clock)
+        else:
+            self._transport.close()
