@@ -21,7 +21,7 @@ from tests.benchmarks.load import Failure, Load
 from tests.benchmarks.stock import Stock
 
 # Seconds in which all processes have started and are connected.
-START = 1.5
+START = 3
 BUSY = 30
 
 # Rule 3, and the payload.

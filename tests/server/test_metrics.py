@@ -7,7 +7,6 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from itertools import pairwise
 from multiprocessing.connection import Connection
@@ -22,6 +21,7 @@ from cdb_server import __version__
 from cdb_server.http.counts import BOUNDS, MISSES, Counts
 from cdb_server.http.metrics import METRICS_PATH, metrics_route
 from cdb_server.http.tally import REFUSALS, layout
+from cdb_server.http.threads import Threads
 from cdb_server.instants import UTC
 from cdb_server.repository import Database, Fuse, Reader, Writer
 from tests import mirrors, servers, way
@@ -390,7 +390,7 @@ def test_a_blown_fuse_and_a_lost_database_are_seen(tmp_path: Path) -> None:
     Database.create(url)
     counts, fuse = Counts(layout(), rows=2), Fuse()
     counts.row()
-    with Database.open(url) as database, ThreadPoolExecutor(1) as threads:
+    with Database.open(url) as database, Threads(1) as threads:
         route = metrics_route(counts, Reader(database), fuse, threads)
 
         def told() -> Samples:

@@ -6,7 +6,6 @@ import itertools
 import re
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,12 +16,13 @@ from starlette.requests import Request
 
 from cdb_server import instants
 from cdb_server.http.heads import LONGEST, MOST, Head, KnownHeads
-from cdb_server.http.knowledge import Glancing
+from cdb_server.http.knowledge import Glancing, Watch
 from cdb_server.http.looks import Looks
 from cdb_server.http.questions import LONGEST as LONGEST_AT_ONCE
 from cdb_server.http.questions import Questions
 from cdb_server.http.ready import Question, Ready, ReadyAnswers
 from cdb_server.http.room import Room
+from cdb_server.http.threads import Threads
 from cdb_server.instants import MICROSECOND
 from cdb_server.model import Knowledge
 from cdb_server.repository import Database, Glance, Reader, Upload, Writer
@@ -162,7 +162,7 @@ class Asked:
 def asked(request: pytest.FixtureRequest, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
     """Both ways to an answer, on both databases; on PostgreSQL there is the one of threads only."""
     Database.create(database_url)
-    with Database.open(database_url) as database, ThreadPoolExecutor(8) as threads:
+    with Database.open(database_url) as database, Threads(8) as threads:
         glance = Glance(database) if request.param == "at once" and database.answers_at_once else None
         glancing = Reader(glance, max_rows=200, max_data=1_000) if glance else None
         reader = Reader(database)
@@ -172,7 +172,7 @@ def asked(request: pytest.FixtureRequest, database_url: str, monkeypatch: pytest
             monkeypatch.setattr(endpoint, name, _told(resolved, getattr(endpoint, name)))
         known = Glancing(glance, glancing) if glance and glancing else None
         yield Asked(
-            Questions(endpoint, reader, known, threads, ReadyAnswers(10**6), Room(10**9)),
+            Questions(endpoint, Watch(reader, known, threads), threads, ReadyAnswers(10**6), Room(10**9)),
             Writer(database),
             endpoint,
             resolved,
@@ -301,7 +301,7 @@ def test_a_resolution_that_began_before_a_question_is_not_its_own(
         # Whoever gives up takes nothing along.
         early.pop(0).cancel()
         # The next look is theirs; then they wait.
-        await asked.questions._known()
+        await asked.questions._watch.now()
         go_on.set()
         for ready, known in await asyncio.gather(*late):
             assert number(b"".join(ready.parts)) == 2

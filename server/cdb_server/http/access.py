@@ -6,7 +6,7 @@ import contextlib
 from starlette.requests import Request
 
 from cdb_server.http.refusals import Refused
-from cdb_server.repository import Tokens
+from cdb_server.repository import Admission
 from cdb_server.settings import Network, contains
 
 
@@ -26,9 +26,9 @@ def credentials(request: Request) -> tuple[str, str]:
     return name, token
 
 
-def check_token(name: str, token: str, tokens: Tokens) -> None:
-    """Refuse (401) all but a user with a valid token of their own. Reads the database: blocks."""
-    if not token or not tokens.admits(name, token):
+def check_token(name: str, token: str, admission: Admission) -> None:
+    """Refuse (401) all but a user with a valid token of their own. Raises and waits as the admission does."""
+    if not token or not admission.admits(name, token):
         if token:
             problem = f"{name[:64]!a} and this token do not belong together (upper and lower case matter)"
         else:

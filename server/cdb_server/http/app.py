@@ -1,7 +1,6 @@
 """The ASGI application: one route a service, and what is common to them."""
 
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
@@ -14,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from cdb_server.http.attempts import Attempts
 from cdb_server.http.body import Bodiless
 from cdb_server.http.counts import Counts
-from cdb_server.http.knowledge import Glancing
+from cdb_server.http.knowledge import Glancing, Watch
 from cdb_server.http.memory import keep_buffers
 from cdb_server.http.metrics import metrics_route
 from cdb_server.http.plain import plain_routes
@@ -24,8 +23,9 @@ from cdb_server.http.refusals import Refused
 from cdb_server.http.room import LARGE, Room
 from cdb_server.http.service import Service
 from cdb_server.http.tally import TALLY, Counted, Tally
+from cdb_server.http.threads import Threads
 from cdb_server.http.writes import Writes
-from cdb_server.repository import Database, Fuse, Glance, Reader, Tokens, Writer
+from cdb_server.repository import Admission, Database, Fuse, Glance, Reader, Writer
 from cdb_server.settings import Settings
 from cdb_server.soap import reading_endpoint, writing_endpoint
 
@@ -41,7 +41,7 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
     """
     keep_buffers()
     database = Database.open(settings.database, settings.threads, fuse, read_only=settings.read_only)
-    threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="cdb")
+    threads = Threads(settings.threads, thread_name_prefix="cdb")
     attempts = Attempts()
     tally = Tally(counts)
 
@@ -65,8 +65,9 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
         glancing = Glancing(glance, at_once)
     sparing = Reader(database, max_rows=settings.max_rows, max_entries=settings.max_entries, max_data=LARGE)
     reading = reading_endpoint(reader, at_once, sparing)
+    watch = Watch(reader, glancing, threads)
     room = Room(settings.room)
-    questions = Questions(reading, reader, glancing, threads, ReadyAnswers(settings.ready_bytes), room)
+    questions = Questions(reading, watch, threads, ReadyAnswers(settings.ready_bytes), room)
     routes = [
         Route(READING_PATH, Service(reading, questions, settings, Room(settings.room_of_questions))),
         *plain_routes(reader, threads),
@@ -75,8 +76,9 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
     if settings.read_only:
         routes.append(Route(WRITING_PATH, NoWriting(reader)))
     else:
+        admission_at_once = Admission(glance) if glance else None
         writing = writing_endpoint(Writer(database), settings.max_payload)
-        writes = Writes(writing, reader, Tokens(database), attempts, threads, settings)
+        writes = Writes(writing, Admission(database), admission_at_once, watch, attempts, threads, settings)
         routes.append(Route(WRITING_PATH, Service(writing, writes, settings, room)))
     app = Starlette(
         routes=routes,

@@ -2,8 +2,10 @@
 
 from cdb_server import instants
 from cdb_server.errors import Unavailable
+from cdb_server.http.looks import Looks
+from cdb_server.http.threads import Threads
 from cdb_server.model import Knowledge
-from cdb_server.repository import Glance, Reader
+from cdb_server.repository import Busy, Glance, Reader
 
 
 def known(reader: Reader) -> Knowledge | None:
@@ -31,6 +33,32 @@ class Glancing:
             self._known = self._reader.knowledge()
             self._version = version
         return self._known
+
+
+class Watch:
+    """What the server knows now, for whoever answers: at once where that is possible, else by a look in a thread."""
+
+    def __init__(self, reader: Reader, glancing: Glancing | None, threads: Threads) -> None:
+        self._reader = reader
+        self._glancing = glancing
+        self._threads = threads
+        self._looks = Looks(self._look)
+
+    def at_once(self) -> Knowledge | None:
+        """What the server knows; None where that cannot be said at once."""
+        if self._glancing is None:
+            return None
+        try:
+            return self._glancing.known()
+        except Busy:
+            return None
+
+    async def now(self) -> Knowledge | None:
+        """What the server knows now or later; None when the database cannot be read."""
+        return self.at_once() or await self._looks.seen()
+
+    async def _look(self) -> Knowledge | None:
+        return await self._threads.do(lambda: known(self._reader))
 
 
 def headers(knowledge: Knowledge | None) -> list[tuple[bytes, bytes]]:

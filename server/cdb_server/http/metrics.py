@@ -1,8 +1,6 @@
 """GET /metrics: what all workers counted, and how the server stands, for Prometheus."""
 
-import asyncio
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -17,6 +15,7 @@ from cdb_server import __version__
 from cdb_server.errors import Unavailable
 from cdb_server.http import tally
 from cdb_server.http.counts import BOUNDS, BUCKETS, FAILED, FOUND, MISSES, OUTCOMES, READY, SUM, Counts
+from cdb_server.http.threads import Threads
 from cdb_server.repository import Fuse, Reader
 
 METRICS_PATH = "/metrics"
@@ -24,7 +23,7 @@ _SECOND = 1_000_000_000
 _BOUNDS = (*(str(bound / _SECOND) for bound in BOUNDS), "+Inf")
 
 
-def metrics_route(counts: Counts, reader: Reader, fuse: Fuse | None, threads: ThreadPoolExecutor) -> Route:
+def metrics_route(counts: Counts, reader: Reader, fuse: Fuse | None, threads: Threads) -> Route:
     """The route; `fuse` is that of the writes, where there are any."""
     registry = CollectorRegistry()
     registry.register(_Standing(reader, fuse))
@@ -32,7 +31,7 @@ def metrics_route(counts: Counts, reader: Reader, fuse: Fuse | None, threads: Th
 
     async def endpoint(request: Request) -> Response:
         request.scope[tally.OPERATION] = tally.METRICS
-        text = await asyncio.get_running_loop().run_in_executor(threads, generate_latest, registry)
+        text = await threads.do(lambda: generate_latest(registry))
         return Response(text, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4, "Cache-Control": "no-store"})
 
     return Route(METRICS_PATH, endpoint, methods=["GET"])

@@ -4,10 +4,8 @@ What never changes may be kept for ever: a payload, and an answer with a fixed a
 again, and is answered with 304 where it is as before. An error is never kept.
 """
 
-import asyncio
 import hashlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 from starlette.datastructures import QueryParams
@@ -18,6 +16,7 @@ from starlette.routing import Route
 from cdb_server import errors, instants
 from cdb_server.http import knowledge, ranges, tally
 from cdb_server.http.refusals import Refused
+from cdb_server.http.threads import Threads
 from cdb_server.model import GREATEST_NUMBER, CalibrationRecord
 from cdb_server.repository import Reader
 
@@ -40,13 +39,13 @@ _STATUS: dict[type[errors.CdbError], int] = {
 RETRY_SECONDS = "10"
 
 
-def plain_routes(reader: Reader, threads: ThreadPoolExecutor) -> list[Route]:
+def plain_routes(reader: Reader, threads: Threads) -> list[Route]:
     """The routes, on one reader."""
 
     def route(path: str, operation: str, answered: Callable[[Reader, Request], Response]) -> Route:
         async def endpoint(request: Request) -> Response:
             request.scope[tally.OPERATION] = operation
-            return await asyncio.get_running_loop().run_in_executor(threads, _answer, reader, request, answered)
+            return await threads.do(lambda: _answer(reader, request, answered))
 
         return Route(path, endpoint, methods=["GET"])
 

@@ -3,22 +3,18 @@
 import asyncio
 import re
 import weakref
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 from starlette.requests import Request
 
 from cdb_server.errors import LargePayload, Unavailable
-from cdb_server.http import knowledge, media
+from cdb_server.http import media
 from cdb_server.http.heads import Head, KnownHeads
-from cdb_server.http.knowledge import Glancing
-from cdb_server.http.looks import Looks
+from cdb_server.http.knowledge import Watch
 from cdb_server.http.ready import HAVE, Question, Ready, ReadyAnswers
 from cdb_server.http.refusals import Refused
 from cdb_server.http.room import OF_ANSWER, Room
+from cdb_server.http.threads import Threads
 from cdb_server.model import Knowledge
-from cdb_server.repository import Busy, Reader
 from cdb_server.soap import Answer, Endpoint
 
 SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
@@ -29,29 +25,24 @@ QUESTIONS = "cdb.questions"
 # Among the extensions of a request's scope: the bytes of one that a connection received whole, and whether it closes.
 RECEIVED = "cdb.received"
 
-Result = TypeVar("Result")
-
 
 class Questions:
-    """One for each worker. `glancing` tells at once what the server knows, where that is possible."""
+    """One for each worker."""
 
     def __init__(
         self,
         endpoint: Endpoint,
-        reader: Reader,
-        glancing: Glancing | None,
-        threads: ThreadPoolExecutor,
+        watch: Watch,
+        threads: Threads,
         ready: ReadyAnswers,
         room: Room,
     ) -> None:
         self._endpoint = endpoint
-        self._reader = reader
-        self._glancing = glancing
+        self._watch = watch
         self._threads = threads
         self._ready = ready
         self._room = room
         self._heads = KnownHeads()
-        self._looks = Looks(self._look)
         self._under_way: dict[Question, asyncio.Task[Ready]] = {}
 
     async def admit(self, request: Request) -> str:
@@ -67,13 +58,13 @@ class Questions:
             self._heads.learn(received["request"], head)
         if len(body) > LONGEST:
             # To read it would hold up everybody else.
-            known = await self._known()
+            known = await self._watch.now()
             return await self._found(question, known), known
         came_with: Knowledge | None = None
         waited = False
         while True:
             # Before the answer, which then knows at least as much as it says.
-            known = await self._known()
+            known = await self._watch.now()
             if known and (found := self._at_once(question, known)):
                 return found, known
             # Equal questions at once cost one resolution. One under way may have begun before this question came, and
@@ -95,14 +86,14 @@ class Questions:
 
         With it what the server knew before it, and whether the connection is to be closed then.
         """
-        asked = self._glancing and self._heads.of(received)
-        if not asked or not self._glancing:
+        asked = self._heads.of(received)
+        known = self._watch.at_once() if asked else None
+        if not asked or not known:
             return None
         head, body = asked
         try:
             media.check_body(body)
-            known = self._glancing.known()
-        except (Refused, Busy):
+        except Refused:
             return None
         found = self._at_once(Question(head.soap_action, head.have, body), known)
         return None if found is None else (found, known, head.closes)
@@ -127,7 +118,7 @@ class Questions:
 
     async def _found(self, question: Question, known: Knowledge | None) -> Ready:
         try:
-            return await self._in_thread(lambda: Ready.of(self._answer(question, sparing=True), known))
+            return await self._threads.do(lambda: Ready.of(self._answer(question, sparing=True), known))
         except LargePayload as large:
             wanted = large.size * OF_ANSWER
         try:
@@ -135,7 +126,7 @@ class Questions:
         except Unavailable as error:
             return Ready.of(self._endpoint.fault(error), None)
         try:
-            ready = await self._in_thread(lambda: Ready.of(self._answer(question), known))
+            ready = await self._threads.do(lambda: Ready.of(self._answer(question), known))
         except BaseException:
             self._room.give_back(taken)
             raise
@@ -146,20 +137,6 @@ class Questions:
 
     def _answer(self, question: Question, *, sparing: bool = False) -> Answer:
         return self._endpoint.answer(question.body, question.soap_action, held=_held(question), sparing=sparing)
-
-    async def _known(self) -> Knowledge | None:
-        if self._glancing is not None:
-            try:
-                return self._glancing.known()
-            except Busy:
-                pass
-        return await self._looks.seen()
-
-    async def _look(self) -> Knowledge | None:
-        return await self._in_thread(lambda: knowledge.known(self._reader))
-
-    async def _in_thread(self, work: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
 def _held(question: Question) -> frozenset[str]:

@@ -1,23 +1,20 @@
 """The writing service's answers: only to users whose token is valid, and who ask from the networks that may write."""
 
-import asyncio
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import suppress
 
 from starlette.requests import Request
 
-from cdb_server.http import access, knowledge
+from cdb_server.http import access
 from cdb_server.http.attempts import Attempts
+from cdb_server.http.knowledge import Watch
 from cdb_server.http.peer import peer_of
 from cdb_server.http.ready import Ready
 from cdb_server.http.refusals import Refused
+from cdb_server.http.threads import Threads
 from cdb_server.model import Knowledge
-from cdb_server.repository import Reader, Tokens
+from cdb_server.repository import Admission, Busy
 from cdb_server.settings import Settings
 from cdb_server.soap import Endpoint
-
-Result = TypeVar("Result")
 
 
 class Writes:
@@ -26,15 +23,18 @@ class Writes:
     def __init__(
         self,
         endpoint: Endpoint,
-        reader: Reader,
-        tokens: Tokens,
+        admission: Admission,
+        admission_at_once: Admission | None,
+        watch: Watch,
         attempts: Attempts,
-        threads: ThreadPoolExecutor,
+        threads: Threads,
         settings: Settings,
     ) -> None:
+        """`admission_at_once` never waits, where there is one."""
         self._endpoint = endpoint
-        self._reader = reader
-        self._tokens = tokens
+        self._admission = admission
+        self._admission_at_once = admission_at_once
+        self._watch = watch
         self._attempts = attempts
         self._threads = threads
         self._settings = settings
@@ -45,7 +45,7 @@ class Writes:
         name, token = access.credentials(request)
         try:
             access.check_network(peer, self._settings.write_networks)
-            await self._in_thread(lambda: access.check_token(name, token, self._tokens))
+            await self._check_token(name, token)
         except Refused as refused:
             self._attempts.refused(refused.status, peer, name)
             raise
@@ -53,12 +53,14 @@ class Writes:
 
     async def answer(self, request: Request, body: bytes, author: str) -> tuple[Ready, Knowledge | None]:
         """The answer to a write, and what the server knows after it."""
-        return await self._in_thread(lambda: self._answered(body, request.headers.get("soapaction", ""), author))
-
-    def _answered(self, body: bytes, soap_action: str, author: str) -> tuple[Ready, Knowledge | None]:
-        answer = self._endpoint.answer(body, soap_action, author)
-        known = knowledge.known(self._reader)
+        soap_action = request.headers.get("soapaction", "")
+        answer = await self._threads.do(lambda: self._endpoint.answer(body, soap_action, author))
+        known = answer.known or await self._watch.now()
         return Ready.of(answer, known), known
 
-    async def _in_thread(self, work: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+    async def _check_token(self, name: str, token: str) -> None:
+        if self._admission_at_once:
+            with suppress(Busy):
+                access.check_token(name, token, self._admission_at_once)
+                return
+        await self._threads.do(lambda: access.check_token(name, token, self._admission))

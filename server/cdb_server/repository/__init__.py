@@ -7,10 +7,11 @@ from cdb_server.repository.fuse import Fuse
 from cdb_server.repository.glance import Busy, Glance
 from cdb_server.repository.inspection import Inspection, Unreadable
 from cdb_server.repository.reader import Reader
-from cdb_server.repository.tokens import Tokens
+from cdb_server.repository.tokens import Admission, Tokens
 from cdb_server.repository.writer import Upload, Writer, check_size
 
 __all__ = [
+    "Admission",
     "Busy",
     "Database",
     "Following",

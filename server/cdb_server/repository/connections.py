@@ -6,6 +6,8 @@ snapshot.
 """
 
 import os
+import sqlite3
+import time
 from typing import Any
 from urllib.parse import quote
 
@@ -15,6 +17,8 @@ from cdb_server.errors import DatabaseRefused
 
 # Seconds. A commit waits at most this long for readers on SQLite, a writer at most this long for another.
 BUSY = 5
+# Seconds between two looks at a lock that another has: much less than a write takes.
+LOOK = 0.0003
 
 
 def parse_url(url: str) -> URL:
@@ -53,6 +57,7 @@ def engine_of(url: URL, threads: int, *, read_only: bool = False) -> Engine:
         if read_only:
             event.listen(engine, "connect", _forbid_writing)
         event.listen(engine, "begin", _begin_sqlite)
+        event.listen(engine, "commit", _commit_sqlite)
     else:
         options = {"options": "-c default_transaction_read_only=on"} if read_only else {}
         engine = create_engine(url, connect_args={"connect_timeout": BUSY, **options}, pool_pre_ping=True, **pool)
@@ -72,7 +77,7 @@ def writing(engine: Engine, *, read_only: bool) -> Engine:
     if engine.dialect.name == "postgresql":
         # The default of the session is not enough: a connection that comes back to the pool is made READ WRITE.
         return engine.execution_options(isolation_level="READ COMMITTED", postgresql_readonly=read_only)
-    return engine.execution_options(cdb_begin="BEGIN IMMEDIATE")
+    return engine.execution_options(cdb_writes=True)
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
@@ -81,6 +86,8 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
         return
     for pragma in ("journal_mode=TRUNCATE", "synchronous=EXTRA", "foreign_keys=ON", "recursive_triggers=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
+    # From here on `_patiently` waits.
+    connection.execute("PRAGMA busy_timeout=0").close()
 
 
 def _forbid_writing(connection: Any, _record: object) -> None:
@@ -89,7 +96,33 @@ def _forbid_writing(connection: Any, _record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get("cdb_begin", "BEGIN"))
+    if connection.get_execution_options().get("cdb_writes"):
+        _patiently(connection, "BEGIN IMMEDIATE")
+    else:
+        connection.exec_driver_sql("BEGIN")
+        # Whoever reads has the lock from here on, and need not wait any more.
+        _patiently(connection, "SELECT 1 FROM sqlite_master LIMIT 1")
+
+
+def _commit_sqlite(connection: Connection) -> None:
+    # What SQLAlchemy does after it finds nothing left to commit.
+    _patiently(connection, "COMMIT")
+
+
+def _patiently(connection: Connection, statement: str) -> None:
+    """Say what needs a lock again and again: SQLite itself would look ever more seldom, long after the lock is free."""
+    deadline = time.monotonic() + BUSY
+    driver: Any = connection.connection.driver_connection
+    while time.monotonic() < deadline:
+        try:
+            driver.execute(statement).fetchall()
+            return
+        except sqlite3.Error as error:
+            if str(error) != "database is locked":
+                break
+        time.sleep(LOOK)
+    # As SQLAlchemy, so that it raises as any other.
+    connection.exec_driver_sql(statement)
 
 
 def _prepare_postgresql(connection: Any, _record: object) -> None:
@@ -101,4 +134,5 @@ def _prepare_postgresql(connection: Any, _record: object) -> None:
     for plan in ("seqscan", "hashjoin", "mergejoin"):
         connection.execute(f"SET enable_{plan} = off")
     connection.execute("SET jit = off")
+    connection.execute(f"SET lock_timeout = '{BUSY}s'")
     connection.commit()

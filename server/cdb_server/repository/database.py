@@ -117,7 +117,6 @@ class Database:
             begun()
             self._check_fuse()
             if self._postgresql:
-                connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{BUSY}s'")
                 connection.execute(select(schema.cdb_schema.c.version).with_for_update()).one()
             yield connection
         self._check_file()

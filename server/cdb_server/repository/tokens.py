@@ -12,6 +12,7 @@ from cdb_server import instants, model
 from cdb_server.errors import InvalidArgument
 from cdb_server.model import Clock
 from cdb_server.repository.database import Database
+from cdb_server.repository.glance import Glance
 from cdb_server.repository.prepared import Prepared
 from cdb_server.schema import token
 
@@ -64,6 +65,13 @@ class Tokens:
                     f"{name} has no token that is valid (upper and lower case matter): "
                     "'cdb-server token list' shows all",
                 )
+
+
+class Admission:
+    """Asks for the tokens, and no more: on a database, or on a glance, where it raises Busy rather than wait."""
+
+    def __init__(self, database: Database | Glance) -> None:
+        self._database = database
 
     def admits(self, name: str, secret: str) -> bool:
         """Whether a token is that user's and valid."""

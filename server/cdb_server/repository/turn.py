@@ -15,9 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cdb_server.errors import Unavailable
-
-# Seconds between two looks at the gate: much less than a write takes.
-LOOK = 0.001
+from cdb_server.repository.connections import LOOK
 
 
 class Turn:

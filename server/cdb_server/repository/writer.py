@@ -10,11 +10,23 @@ from sqlalchemy import Connection
 from cdb_server import instants, journal, model
 from cdb_server.errors import CalibrationNotFound, Integrity, InvalidArgument, TooLarge, Unavailable
 from cdb_server.instants import MICROSECOND
-from cdb_server.model import CalibrationRecord, Clock, Entry, NewCalibration, Preview, Run, RunTimes, Withdrawal
+from cdb_server.model import (
+    CalibrationRecord,
+    Clock,
+    Entry,
+    Knowledge,
+    NewCalibration,
+    Preview,
+    Run,
+    RunTimes,
+    Withdrawal,
+)
 from cdb_server.repository import records
-from cdb_server.repository.append import append, head
+from cdb_server.repository.append import Head, append, head
+from cdb_server.repository.connections import BUSY
 from cdb_server.repository.database import Database
 from cdb_server.repository.preview import equal_to, preview
+from cdb_server.repository.together import Together
 
 # Rule 10: "While the last one lies more than 60 s ahead of the clock, writes are refused as unavailable."
 GREATEST_LEAD = timedelta(seconds=60)
@@ -89,15 +101,24 @@ class Writer:
     def __init__(self, database: Database, *, clock: Clock = instants.now) -> None:
         self._database = database
         self._clock = clock
+        self._together = Together(self._appending, BUSY)
+        self._known: Knowledge | None = None
 
     def add_calibration(self, upload: Upload, author: str) -> CalibrationRecord:
         """Store a calibration, or find it stored (rule 9); as it stands afterwards, without data."""
         content = upload.content
-        with self._appending(author) as appending:
+
+        def add(appending: _Appending) -> CalibrationRecord:
             id = equal_to(appending.connection, content)
             if id is None:
-                id = appending.entry(content, upload.data)
+                id = appending.entry(author, content, upload.data)
             return appending.record(id)
+
+        return self._together.do(add, content.size)
+
+    def knowledge(self) -> Knowledge | None:
+        """What the journal was when this last wrote, or found something written; None before."""
+        return self._known
 
     def preview_calibration(self, upload: Upload) -> Preview:
         """What add_calibration would change now. Writes nothing."""
@@ -107,57 +128,70 @@ class Writer:
     def withdraw_calibration(self, id: int, reason: str, author: str) -> CalibrationRecord:
         """Rule 8: withdraw a calibration, or find it withdrawn. Raises CalibrationNotFound and InvalidArgument."""
         content = Withdrawal(model.number("id", id), model.reason(reason))
-        with self._appending(author) as appending:
+
+        def withdraw(appending: _Appending) -> CalibrationRecord:
             found = records.record(appending.connection, id)
             if found is None:
                 raise CalibrationNotFound("get_ids and get_history tell which ids there are", id=id)
             if not found.withdrawn:
-                appending.entry(content)
+                appending.entry(author, content)
             return appending.record(id)
+
+        return self._together.do(withdraw, 0)
 
     def add_run(self, run_number: int, start_time: datetime, stop_time: datetime | None, author: str) -> Run:
         """Register a run's times, replace them, or find them registered (rules 5 and 9). Raises InvalidArgument."""
         model.period(start_time, stop_time)
         content = RunTimes(model.number("run_number", run_number), start_time, stop_time)
-        with self._appending(author) as appending:
+
+        def add(appending: _Appending) -> Run:
             registered = records.run(appending.connection, run_number)
             if registered is None or (registered.start_time, registered.stop_time) != (start_time, stop_time):
-                appending.entry(content)
+                appending.entry(author, content)
                 registered = records.run(appending.connection, run_number)
             if registered is None:
                 raise LookupError(run_number)
             return registered
 
+        return self._together.do(add, 0)
+
     @contextmanager
-    def _appending(self, author: str) -> Iterator["_Appending"]:
+    def _appending(self) -> Iterator["_Appending"]:
         with self._database.write() as connection:
-            appending = _Appending(connection, author, self._clock)
+            appending = _Appending(connection, self._clock)
             yield appending
+            last = appending.last
             appending.check_duration()
+        self._known = Knowledge(last.serial, last.digest, None)
 
 
 class _Appending:
-    """A writing transaction that may add one entry to the journal."""
+    """A writing transaction that may add entries to the journal."""
 
-    def __init__(self, connection: Connection, author: str, clock: Clock) -> None:
+    def __init__(self, connection: Connection, clock: Clock) -> None:
         self.connection = connection
-        self._author = author
         self._clock = clock
-        self._created: datetime | None = None
+        self.last = head(connection)
+        self._began: datetime | None = None
 
-    def entry(self, content: NewCalibration | Withdrawal | RunTimes, data: bytes | None = None) -> int:
-        """Add the entry, and answer its serial. The caller holds the write lock."""
+    def entry(self, author: str, content: NewCalibration | Withdrawal | RunTimes, data: bytes | None = None) -> int:
+        """Add an entry, and answer its serial. The caller holds the write lock.
+
+        Raises Unavailable, having written nothing, while the clock stands too far behind.
+        """
         now = created = self._clock()
-        last = head(self.connection)
+        last = self.last
         if last.created is not None:
             if last.created > now + GREATEST_LEAD:
                 raise Unavailable(
                     "the master's clock stands behind its last entry: nothing is accepted until its operator has set it"
                 )
             created = max(now, last.created + MICROSECOND)
-        entry = Entry(last.serial + 1, created, self._author, content)
-        append(self.connection, entry, journal.digest(last.digest, entry), data)
-        self._created = now
+        entry = Entry(last.serial + 1, created, author, content)
+        digest = journal.digest(last.digest, entry)
+        append(self.connection, entry, digest, data)
+        self.last = Head(entry.serial, digest, created)
+        self._began = self._began or now
         return entry.serial
 
     def record(self, id: int) -> CalibrationRecord:
@@ -167,5 +201,5 @@ class _Appending:
         return found
 
     def check_duration(self) -> None:
-        if self._created is not None and self._clock() - self._created > LONGEST_WRITE:
+        if self._began is not None and self._clock() - self._began > LONGEST_WRITE:
             raise Unavailable("the write took too long and was given up: try again later")

@@ -18,6 +18,7 @@ from cdb_server.model import (
     CalibrationRecord,
     Device,
     JournalLine,
+    Knowledge,
     NewCalibration,
     Run,
     RunTimes,
@@ -95,22 +96,28 @@ class DirectUploads:
         self._writer = writer
         self._max_payload = max_payload
 
-    def answer(self, name: str, given: dict[str, str], author: str) -> _Parts | None:
-        """As Direct's. Raises CdbError, as Upload.checked and the Writer do."""
+    def answer(
+        self, name: str, given: dict[str, str], base64: bytes, author: str
+    ) -> tuple[_Parts, Knowledge | None] | None:
+        """As Direct's, with the payload apart, in base64; and what the journal is with it.
+
+        Raises CdbError, as Upload.checked and the Writer do.
+        """
         if name != "add_calibration":
             return None
         upload = Upload.checked(
             given["device_name"],
             given["calibration_type"],
             values.instant("valid_from", given["valid_from"]),
-            values.data("data", given.pop("data"), self._max_payload),
+            values.data("data", base64, self._max_payload),
             given.get("sha256"),
             given.get("comment"),
             max_payload=self._max_payload,
         )
         stored = self._writer.add_calibration(upload, author)
         begin, end = f"{_BEGIN}<tns:add_calibrationResponse>", f"</tns:add_calibrationResponse>{_END}"
-        return f"{begin}{_calibration(stored)}</tns:calibration>{end}".encode(), b"", b""
+        text = f"{begin}{_calibration(stored)}</tns:calibration>{end}"
+        return (text.encode(), b"", b""), self._writer.knowledge()
 
 
 def _lasting(name: str, given: dict[str, str], found: Any) -> Lasting:

@@ -8,8 +8,10 @@ from lxml import etree
 from spyne import Application, MethodContext
 from spyne.server import ServerBase
 
-from cdb_server.errors import LargePayload
+from cdb_server.errors import CdbError, InvalidArgument, LargePayload
+from cdb_server.model import Knowledge
 from cdb_server.repository import Reader, Writer
+from cdb_server.soap.aside import put_aside
 from cdb_server.soap.contract import Contract
 from cdb_server.soap.direct import Direct, DirectUploads, Lasting
 from cdb_server.soap.faults import fault_of, name_of
@@ -42,13 +44,15 @@ class Answer:
     """The bytes of an answer in three parts: before its payload, the payload, after it; the others empty without one.
 
     `fault` is the name of the fault that it is, which goes out as HTTP 500, or empty. `lasting` is None where the
-    answer may be another at once. `operation` is empty where none was found in the request.
+    answer may be another at once. `operation` is empty where none was found in the request. `known` is what the journal
+    was after a write, where it is at hand.
     """
 
     fault: str
     parts: tuple[bytes, bytes, bytes]
     lasting: Lasting | None = None
     operation: str = ""
+    known: Knowledge | None = None
 
 
 class _Application(Application):
@@ -102,6 +106,8 @@ class Endpoint:
         """
         name = ""
         try:
+            if self._uploads and (uploaded := self._uploaded(self._uploads, body, soap_action, author)):
+                return uploaded
             operation = self._operation(body, soap_action)
             name = _name(operation)
             check_arguments(operation, self.contract)
@@ -109,8 +115,10 @@ class Endpoint:
             direct = self._sparing if sparing else self._direct
             if direct and (found := direct.answer(name, given, held)):
                 return Answer("", *found, name)
-            if self._uploads and (stored := self._uploads.answer(name, given, author)):
-                return Answer("", stored, operation=name)
+            base64 = given.pop("data", "").encode("utf-8")
+            if self._uploads and (stored := self._uploads.answer(name, given, base64, author)):
+                return Answer("", stored[0], operation=name, known=stored[1])
+            del base64
             del given
             initial = MethodContext(self._server, MethodContext.SERVER)
             initial.udc = Call(self._reader, self._writer, self._max_payload, author, held, operation)
@@ -135,6 +143,29 @@ class Endpoint:
             # Whatever it is, `answer` makes a fault of it, and tells the log where that is due.
             return None
         return None if found is None else Answer("", *found, name)
+
+    def _uploaded(self, uploads: DirectUploads, body: bytes, soap_action: str, author: str) -> Answer | None:
+        """The answer to an upload whose payload can be put aside; None to all else, and where it is refused."""
+        aside = put_aside(body)
+        if aside is None:
+            return None
+        try:
+            operation = self._operation(aside.request, soap_action)
+            check_arguments(operation, self.contract)
+        except CdbError:
+            # Refused in words about the whole of it.
+            return None
+        name, given = _name(operation), _given(operation)
+        if given.pop("data", "") != aside.mark:
+            return None
+        try:
+            stored = uploads.answer(name, given, aside.base64, author)
+        except Exception as error:
+            if isinstance(error, InvalidArgument) and error.argument == "data":
+                # It is written in another way, perhaps, which only the parser understands.
+                return None
+            return self.fault(error, name)
+        return stored and Answer("", stored[0], operation=name, known=stored[1])
 
     def _judged(self, body: bytes, soap_action: str) -> Request:
         operation = self._operation(body, soap_action)

@@ -58,6 +58,7 @@ class Protocol(Soap11):
 
     def _data_from_element(self, ctx: Any, cls: Any, element: Any) -> bytes:
         try:
-            return values.data(etree.QName(element).localname, element.text or "", ctx.udc.max_payload)
+            text = (element.text or "").encode("utf-8")
+            return values.data(etree.QName(element).localname, text, ctx.udc.max_payload)
         except CdbError as error:
             raise fault_of(error) from None
