@@ -10,7 +10,7 @@ Sample = TypeVar("Sample")
 
 @dataclass(frozen=True)
 class Target:
-    """A bound of the issue's table."""
+    """A bound to be held."""
 
     bound: float
     at_least: bool
