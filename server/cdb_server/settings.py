@@ -33,6 +33,7 @@ class Settings:
     workers: int = 2
     max_payload: int = MAX_PAYLOAD
     write_networks: tuple[Network, ...] = THIS_MACHINE
+    legacy_write_networks: tuple[Network, ...] = ()
     trusted_proxies: tuple[Network, ...] = ()
     tls: Tls | None = None
     read_only: bool = False

@@ -148,6 +148,14 @@ def init(database: str) -> None:
     help="The networks from which writes are taken, such as 10.1.0.0/16; by default this machine.",
 )
 @click.option(
+    "--legacy-write-networks",
+    envvar="CDB_LEGACY_WRITE_NETWORKS",
+    show_envvar=True,
+    default="",
+    type=shared.Parsed("NETWORKS", networks),
+    help="The networks from which clients of the earlier CDB may write, who show no token; by default none.",
+)
+@click.option(
     "--trusted-proxies",
     envvar="CDB_TRUSTED_PROXIES",
     show_envvar=True,
@@ -157,13 +165,19 @@ def init(database: str) -> None:
 )
 @listening
 @shared.told
-def serve_command(settings: Settings, max_payload: int, write_networks: Any, trusted_proxies: Any) -> None:
+def serve_command(
+    settings: Settings, max_payload: int, write_networks: Any, legacy_write_networks: Any, trusted_proxies: Any
+) -> None:
     """Serve an existing database as a master: questions from anywhere, writes from the write networks.
 
     On a hot standby of PostgreSQL it serves as a mirror: it takes questions, and no writes.
     """
     settings = replace(
-        settings, max_payload=max_payload, write_networks=write_networks, trusted_proxies=trusted_proxies
+        settings,
+        max_payload=max_payload,
+        write_networks=write_networks,
+        legacy_write_networks=legacy_write_networks,
+        trusted_proxies=trusted_proxies,
     )
     with Database.open(settings.database, threads=1) as opened:
         kind, status = opened.kind, Reader(opened).status()

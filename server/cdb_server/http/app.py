@@ -14,6 +14,7 @@ from cdb_server.http.attempts import Attempts
 from cdb_server.http.body import Bodiless
 from cdb_server.http.counts import Counts
 from cdb_server.http.knowledge import Glancing, Watch
+from cdb_server.http.legacy import legacy_routes
 from cdb_server.http.memory import keep_buffers
 from cdb_server.http.metrics import metrics_route
 from cdb_server.http.plain import plain_routes
@@ -27,7 +28,7 @@ from cdb_server.http.threads import Threads
 from cdb_server.http.writes import Writes
 from cdb_server.repository import Admission, Database, Fuse, Glance, Reader, Writer
 from cdb_server.settings import Settings
-from cdb_server.soap import reading_endpoint, writing_endpoint
+from cdb_server.soap import LEGACY, reading_endpoint, writing_endpoint
 
 READING_PATH = "/cdb/v2/calibration"
 WRITING_PATH = "/cdb/v2/calibrationSuperMouse"
@@ -36,8 +37,8 @@ WRITING_PATH = "/cdb/v2/calibrationSuperMouse"
 def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
     """The application on the database of the settings, one for each worker process.
 
-    On a master both services; on a mirror, which is read only, the reading one alone. The `fuse` and
-    the `counts` are one for all workers.
+    On a master both services; on a mirror, which is read only, the reading one alone; on both those of the earlier CDB.
+    The `fuse` and the `counts` are one for all workers.
     """
     keep_buffers()
     database = Database.open(settings.database, settings.threads, fuse, read_only=settings.read_only)
@@ -66,27 +67,29 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
     sparing = Reader(database, max_rows=settings.max_rows, max_entries=settings.max_entries, max_data=LARGE)
     reading = reading_endpoint(reader, at_once, sparing)
     watch = Watch(reader, glancing, threads)
-    room = Room(settings.room)
+    room, room_of_questions = Room(settings.room), Room(settings.room_of_questions)
+    writer = None if settings.read_only else Writer(database)
     questions = Questions(reading, watch, threads, ReadyAnswers(settings.ready_bytes), room)
     routes = [
-        Route(READING_PATH, Service(reading, questions, settings, Room(settings.room_of_questions))),
+        Route(READING_PATH, Service(reading.contract, questions, settings, room_of_questions)),
         *plain_routes(reader, threads),
+        *legacy_routes(reader, sparing, writer, attempts, threads, settings, room, room_of_questions),
         metrics_route(counts, reader, None if settings.read_only else fuse, threads),
     ]
-    if settings.read_only:
+    if writer is None:
         routes.append(Route(WRITING_PATH, NoWriting(reader)))
     else:
         admission_at_once = Admission(glance) if glance else None
-        writing = writing_endpoint(Writer(database), settings.max_payload)
+        writing = writing_endpoint(writer, settings.max_payload)
         writes = Writes(writing, Admission(database), admission_at_once, watch, attempts, threads, settings)
-        routes.append(Route(WRITING_PATH, Service(writing, writes, settings, room)))
+        routes.append(Route(WRITING_PATH, Service(writing.contract, writes, settings, room)))
     app = Starlette(
         routes=routes,
         lifespan=lifespan,
         exception_handlers={HTTPException: _plain},
     )
-    services = (READING_PATH,) if settings.read_only else (READING_PATH, WRITING_PATH)
-    app.add_middleware(Bodiless, paths=services, seconds=settings.stall_deadline)
+    services = (READING_PATH,) if writer is None else (READING_PATH, WRITING_PATH)
+    app.add_middleware(Bodiless, paths=(*services, *LEGACY), seconds=settings.stall_deadline)
     app.add_middleware(Counted, tally=tally)
     # An address with a slash too much is not redirected: the way there would be taken from the Host header.
     app.router.redirect_slashes = False

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import weakref
 
 from starlette.requests import Request
 
@@ -81,6 +80,10 @@ class Questions:
             # Whoever goes does not take it away from the others.
             return await asyncio.shield(under_way), known
 
+    def unavailable(self, error: Unavailable) -> Ready:
+        """The fault that says so."""
+        return Ready.of(self._endpoint.fault(error), None)
+
     def at_once(self, received: bytes) -> tuple[Ready, Knowledge, bool] | None:
         """The answer to what a connection received, where it can be given without waiting.
 
@@ -122,16 +125,12 @@ class Questions:
         except LargePayload as large:
             wanted = large.size * OF_ANSWER
         try:
-            taken = await self._room.take(wanted)
+            ready = await self._room.holding(
+                wanted, lambda: self._threads.do(lambda: Ready.of(self._answer(question), known))
+            )
         except Unavailable as error:
-            return Ready.of(self._endpoint.fault(error), None)
-        try:
-            ready = await self._threads.do(lambda: Ready.of(self._answer(question), known))
-        except BaseException:
-            self._room.give_back(taken)
-            raise
-        # When the last who is sent it has it; until then all others who ask for it get the same.
-        weakref.finalize(ready, self._room.give_back, taken)
+            return self.unavailable(error)
+        # Until the last who is sent it has it, all others who ask for it get the same.
         self._ready.lend(question, ready)
         return ready
 

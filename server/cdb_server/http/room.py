@@ -1,7 +1,10 @@
 """Memory for what is large, shared by the requests of a worker: whoever finds too little of it free waits."""
 
 import asyncio
+import weakref
 from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from cdb_server.errors import Unavailable
 
@@ -10,6 +13,8 @@ from cdb_server.errors import Unavailable
 LARGE = 2**20
 OF_REQUEST, OF_ANSWER = 5, 3
 PATIENCE = 15.0
+
+Made = TypeVar("Made")
 
 
 class Room:
@@ -30,6 +35,17 @@ class Room:
         except asyncio.TimeoutError:
             raise Unavailable("many large payloads are on their way here: try again later") from None
         return wanted
+
+    async def holding(self, wanted: int, make: Callable[[], Awaitable[Made]]) -> Made:
+        """Wait for so many bytes, and make what holds them until nobody has it any more. Raises Unavailable."""
+        taken = await self.take(wanted)
+        try:
+            made = await make()
+        except BaseException:
+            self.give_back(taken)
+            raise
+        weakref.finalize(made, self.give_back, taken)
+        return made
 
     def give_back(self, taken: int) -> None:
         """What was taken is free again."""

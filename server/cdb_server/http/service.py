@@ -14,7 +14,7 @@ from cdb_server.http.refusals import Refused
 from cdb_server.http.room import Room, Share
 from cdb_server.model import Knowledge
 from cdb_server.settings import Settings
-from cdb_server.soap import Endpoint
+from cdb_server.soap import Contract
 
 # Bytes of an answer that are handed on at once.
 PIECE = 2**18
@@ -27,18 +27,23 @@ class Operations(Protocol):
         """The user who asks, by what the headers say. Raises Refused, and Unavailable."""
 
     async def answer(self, request: Request, body: bytes, author: str) -> tuple[Ready, Knowledge | None]:
-        """The answer, and what the server says that it knows."""
+        """The answer, and what the server says that it knows. Raises Refused."""
+
+    def unavailable(self, error: Unavailable) -> Ready:
+        """The answer where there is no room for a request, or nobody can say who asks. Raises Refused."""
 
 
 class Service:
-    """One service. `room` is for its large requests."""
+    """One service. `room` is for its large requests, `fault_status` the HTTP status of its faults."""
 
-    def __init__(self, endpoint: Endpoint, operations: Operations, settings: Settings, room: Room) -> None:
-        self._endpoint = endpoint
+    def __init__(
+        self, contract: Contract, operations: Operations, settings: Settings, room: Room, fault_status: int = 500
+    ) -> None:
         self._operations = operations
         self._settings = settings
         self._room = room
-        self._wsdl = endpoint.contract.published(settings.public_url)
+        self._fault_status = fault_status
+        self._wsdl = contract.published(settings.public_url)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         incoming = Incoming(receive)
@@ -72,26 +77,26 @@ class Service:
         try:
             author = await self._operations.admit(request)
         except Unavailable as error:
-            return self._response(request, Ready.of(self._endpoint.fault(error), None), None)
+            return self._response(request, self._operations.unavailable(error), None)
         media.check_headers(request.headers)
         with Share(self._room) as share:
             try:
                 body = await receive_body(request, self._settings, share)
             except Unavailable as error:
-                return self._response(request, Ready.of(self._endpoint.fault(error), None), None)
+                return self._response(request, self._operations.unavailable(error), None)
             media.check_body(body)
             return self._response(request, *await self._operations.answer(request, body, author))
 
     def _response(self, request: Request, ready: Ready, known: Knowledge | None) -> Response:
         request.scope[tally.ANSWER] = ready
-        return SoapResponse(ready, known)
+        return SoapResponse(ready, known, self._fault_status if ready.fault else 200)
 
 
 class SoapResponse(Response):
     """An answer of SOAP, in pieces: what waits to be sent is never more than one of them."""
 
-    def __init__(self, ready: Ready, known: Knowledge | None) -> None:
-        super().__init__(status_code=500 if ready.fault else 200)
+    def __init__(self, ready: Ready, known: Knowledge | None, status: int) -> None:
+        super().__init__(status_code=status)
         self.raw_headers = ready.headers(known)
         # All of a fault: the one answer that may have to be sent while its request is still coming.
         self.body = ready.parts[0]

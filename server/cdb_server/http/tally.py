@@ -25,7 +25,7 @@ OTHER = "other"
 def layout() -> Layout:
     """What is told apart: nothing that a caller could make up."""
     return Layout(
-        (*soap.operations(), PAYLOAD, CALIBRATION, WSDL, METRICS, UNKNOWN),
+        (*soap.operations(), *soap.legacy_operations(), PAYLOAD, CALIBRATION, WSDL, METRICS, UNKNOWN),
         (*soap.FAULT_NAMES, *map(str, REFUSALS), OTHER),
     )
 

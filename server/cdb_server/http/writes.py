@@ -4,6 +4,7 @@ from contextlib import suppress
 
 from starlette.requests import Request
 
+from cdb_server.errors import Unavailable
 from cdb_server.http import access
 from cdb_server.http.attempts import Attempts
 from cdb_server.http.knowledge import Watch
@@ -57,6 +58,10 @@ class Writes:
         answer = await self._threads.do(lambda: self._endpoint.answer(body, soap_action, author))
         known = answer.known or await self._watch.now()
         return Ready.of(answer, known), known
+
+    def unavailable(self, error: Unavailable) -> Ready:
+        """The fault that says so."""
+        return Ready.of(self._endpoint.fault(error), None)
 
     async def _check_token(self, name: str, token: str) -> None:
         if self._admission_at_once:

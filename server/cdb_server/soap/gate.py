@@ -78,6 +78,23 @@ def operation_of(body: bytes, soap_action: str, contract: Contract) -> etree._El
     `soap_action` is the header's value without its quotes; empty, it asks for nothing in particular. Its arguments are
     for `check_arguments` to judge. Raises MalformedRequest and EnvelopeRefused.
     """
+    operation = content_of(body)
+    name = _name(operation)
+    if name not in contract.operations:
+        if name.removeprefix("{}") in contract.operations:
+            problem = f'{name.removeprefix("{}")} stands in no namespace: write it with xmlns="{NAMESPACE}"'
+        else:
+            known = ", ".join(contract.operations)
+            problem = f"{_shown(operation)} is no operation of this service, which has, in {NAMESPACE}, {known}"
+        raise MalformedRequest(problem)
+    if soap_action and soap_action != contract.action(name):
+        wanted = contract.action(name)
+        raise MalformedRequest(f"SOAPAction is {soap_action[:80]!r}; for {name} it is {wanted!r}, empty or absent")
+    return operation
+
+
+def content_of(body: bytes) -> etree._Element:
+    """The one element in the Body of a SOAP 1.1 request. Raises MalformedRequest and EnvelopeRefused."""
     envelope = _parse(body)
     if envelope.tag == f"{SOAP_12}Envelope":
         raise EnvelopeRefused("VersionMismatch", "this is SOAP 1.2; this service speaks SOAP 1.1")
@@ -92,19 +109,7 @@ def operation_of(body: bytes, soap_action: str, contract: Contract) -> etree._El
     operations = list(envelope[-1])
     if len(operations) != 1:
         raise MalformedRequest(f"the Body must hold one operation; it holds {len(operations)} elements")
-    operation = operations[0]
-    name = _name(operation)
-    if name not in contract.operations:
-        if name.removeprefix("{}") in contract.operations:
-            problem = f'{name.removeprefix("{}")} stands in no namespace: write it with xmlns="{NAMESPACE}"'
-        else:
-            known = ", ".join(contract.operations)
-            problem = f"{_shown(operation)} is no operation of this service, which has, in {NAMESPACE}, {known}"
-        raise MalformedRequest(problem)
-    if soap_action and soap_action != contract.action(name):
-        wanted = contract.action(name)
-        raise MalformedRequest(f"SOAPAction is {soap_action[:80]!r}; for {name} it is {wanted!r}, empty or absent")
-    return operation
+    return operations[0]
 
 
 def _parse(body: bytes) -> etree._Element:

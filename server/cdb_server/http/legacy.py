@@ -1,0 +1,77 @@
+"""The earlier CDB's services over HTTP: who calls shows no token, and an error is an answer like any other."""
+
+from starlette.requests import Request
+from starlette.routing import Route
+
+from cdb_server.errors import LargePayload, MalformedRequest, Unavailable
+from cdb_server.http.attempts import Attempts
+from cdb_server.http.peer import peer_of
+from cdb_server.http.ready import Ready
+from cdb_server.http.refusals import Refused
+from cdb_server.http.room import OF_ANSWER, Room
+from cdb_server.http.service import Service
+from cdb_server.http.threads import Threads
+from cdb_server.model import Knowledge
+from cdb_server.repository import Reader, Writer
+from cdb_server.settings import Settings
+from cdb_server.soap import LEGACY, NOT_TAKEN, Legacy
+
+
+def legacy_routes(
+    reader: Reader,
+    sparing: Reader,
+    writer: Writer | None,
+    attempts: Attempts,
+    threads: Threads,
+    settings: Settings,
+    room: Room,
+    room_of_questions: Room,
+) -> list[Route]:
+    """The routes, on a `sparing` reader as soap.Legacy has it, and on a writer where there is one."""
+    routes = []
+    for path in LEGACY:
+        legacy = Legacy(path, settings, reader, sparing, writer)
+        calls = LegacyCalls(legacy, attempts, threads, settings, room)
+        # Only where somebody may store may strangers take room from those who do.
+        of_requests = room if legacy.takes_uploads else room_of_questions
+        routes.append(Route(path, Service(legacy.contract, calls, settings, of_requests, fault_status=200)))
+    return routes
+
+
+class LegacyCalls:
+    """The calls of one service. Whose upload is not taken is told of to `attempts`; `room` is for large answers."""
+
+    def __init__(self, legacy: Legacy, attempts: Attempts, threads: Threads, settings: Settings, room: Room) -> None:
+        self._legacy = legacy
+        self._attempts = attempts
+        self._threads = threads
+        self._settings = settings
+        self._room = room
+
+    async def admit(self, request: Request) -> str:
+        """The address of who calls. Everybody may; who may store is judged by it."""
+        return peer_of(request, self._settings.trusted_proxies)
+
+    async def answer(self, request: Request, body: bytes, author: str) -> tuple[Ready, Knowledge | None]:
+        """The answer to a call. Raises Refused for what is none."""
+        try:
+            ready = await self._threads.do(lambda: self._ready(body, author, sparing=True))
+        except LargePayload as large:
+            try:
+                ready = await self._room.holding(
+                    large.size * OF_ANSWER, lambda: self._threads.do(lambda: self._ready(body, author))
+                )
+            except Unavailable as error:
+                return self.unavailable(error), None
+        except MalformedRequest as error:
+            raise Refused(400, " ".join(error.message.split())) from None
+        if ready.fault == NOT_TAKEN:
+            self._attempts.refused(int(NOT_TAKEN), author, "")
+        return ready, None
+
+    def unavailable(self, error: Unavailable) -> Ready:
+        """No answer, for it is not known what was called. Raises Refused."""
+        raise Refused(503, error.message)
+
+    def _ready(self, body: bytes, peer: str, *, sparing: bool = False) -> Ready:
+        return Ready.of(self._legacy.answer(body, peer, sparing=sparing), None)

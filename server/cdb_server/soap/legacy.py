@@ -1,0 +1,247 @@
+"""The earlier CDB's services, on the same repository: for clients of it, which nobody will change.
+
+They pass arguments by position, as text, and get text: XML, or base64 where they asked for a payload. They read no SOAP
+fault, so that an error stands where the answer would. Cabling is the calibration type `cabling`, with services of its
+own; there as here, the services for calibrations list none of it.
+"""
+
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+from xml.sax.saxutils import escape, quoteattr
+
+import pybase64
+from lxml import etree
+
+from cdb_server import instants
+from cdb_server.errors import InvalidArgument, LargePayload, MalformedRequest
+from cdb_server.model import GREATEST_NUMBER, CalibrationRecord
+from cdb_server.repository import Reader, Upload, Writer
+from cdb_server.settings import Settings, contains
+from cdb_server.soap import values
+from cdb_server.soap.contract import Contract
+from cdb_server.soap.endpoint import Answer
+from cdb_server.soap.faults import EnvelopeRefused, fault_of, name_of
+from cdb_server.soap.gate import SOAP, content_of
+
+# Where each service is found, and its WSDL.
+LEGACY = {
+    "/cdb/calibration": "legacy_calibration.wsdl",
+    "/cdb/calibrationSuperMouse": "legacy_calibration_supermouse.wsdl",
+    "/cdb/cabling": "legacy_cabling.wsdl",
+    "/cdb/cablingSuperMouse": "legacy_cabling_supermouse.wsdl",
+}
+CABLING = "cabling"
+
+# The operations that answer with a payload.
+_PAYLOADS = ("getCurrentDetector", "getDetector")
+# What an upload that is refused is counted as.
+NOT_TAKEN = "403"
+
+_BEGIN = f"<?xml version='1.0' encoding='UTF-8'?>\n<s:Envelope xmlns:s=\"{SOAP[1:-1]}\"><s:Body>"
+_END = "</s:Body></s:Envelope>"
+
+
+def legacy_operations() -> list[str]:
+    """The operations of the four services, by name; those that several have, once."""
+    return list(dict.fromkeys(name for file_name in LEGACY.values() for name in Contract(file_name).operations))
+
+
+class Legacy:
+    """The service at one of the paths of LEGACY.
+
+    `sparing` is a Reader that gives no large payloads. Without a `writer` nothing is stored.
+    """
+
+    def __init__(self, path: str, settings: Settings, reader: Reader, sparing: Reader, writer: Writer | None) -> None:
+        self.contract = Contract(LEGACY[path])
+        self._of_cabling = path.startswith("/cdb/cabling")
+        self._settings = settings
+        self._reader = reader
+        self._sparing = sparing
+        self._writer = writer
+
+    @property
+    def takes_uploads(self) -> bool:
+        """Whether there is anybody who may store."""
+        return self._writer is not None and bool(self._settings.legacy_write_networks)
+
+    def answer(self, body: bytes, peer: str, *, sparing: bool = False) -> Answer:
+        """Answer a call from the address `peer`, which is the author of what is stored.
+
+        What goes wrong is said within the answer, whose `fault` names it. Raises MalformedRequest for what calls no
+        operation of this service, to which there is no answer, and LargePayload as Endpoint.answer does.
+        """
+        call = self._call(body)
+        name = etree.QName(call).localname
+        of_payload = name.startswith(_PAYLOADS)
+        try:
+            said = self._said(name, self._given(name, call), peer, self._sparing if sparing else self._reader)
+        except LargePayload:
+            raise
+        except Exception as error:
+            fault, problem = _problem(error)
+            said = pybase64.b64encode(problem.encode("ascii")) if of_payload else _text(problem)
+            return _answer(call, name, said, fault)
+        return _answer(call, name, said)
+
+    def _call(self, body: bytes) -> etree._Element:
+        try:
+            call = content_of(body)
+        except EnvelopeRefused as error:
+            raise MalformedRequest(str(error)) from None
+        name = etree.QName(call).localname
+        if name not in self.contract.operations:
+            known = ", ".join(self.contract.operations)
+            raise MalformedRequest(f"{name[:80]!a} is no operation of this service, which has {known}")
+        return call
+
+    def _given(self, name: str, call: etree._Element) -> list[str]:
+        """The arguments, whatever the caller names them."""
+        wanted = [argument.name for argument in self.contract.operations[name]]
+        if len(call) != len(wanted):
+            takes = ", ".join(wanted) or "no arguments"
+            raise MalformedRequest(f"{name} takes {takes}; the call has {len(call)} arguments")
+        for argument, child in zip(wanted, call, strict=True):
+            if len(child):
+                raise MalformedRequest(f"{argument} is not text: there are elements in it")
+        given = [child.text or "" for child in call]
+        if self._of_cabling and wanted[:1] == ["device"]:
+            given.insert(1, CABLING)
+        return given
+
+    def _said(self, name: str, given: list[str], peer: str, reader: Reader) -> bytes:
+        """What an answer holds: base64, or the text of XML as it stands within XML."""
+        match name.replace("Cabling", "Calibration"), given:
+            case "getStatus", []:
+                status = reader.status().status
+                return _text(_element("ok", status) if status == "OK" else _element("warning", status))
+            case "getName", []:
+                return _text(_element("serverName", urlsplit(self._settings.public_url).hostname or ""))
+            case "getServerInfo", []:
+                stands = reader.status()
+                info = f"mice-cdb {stands.version}, {stands.role}, {stands.serial} entries"
+                return _text(_element("ok", info))
+            case "listDevices", []:
+                return _text(self._devices(reader))
+            case "getCalibrationIds", [start, stop]:
+                return _text(self._ids(reader, _instant("start", start), _instant("stop", stop)))
+            case "getCurrentDetectorCalibration", [device, kind]:
+                return _payload(reader.current_calibration(device, kind))
+            case "getDetectorCalibrationForDate", [device, kind, timestamp]:
+                return _payload(reader.calibration_for_date(device, kind, _instant("timestamp", timestamp)))
+            case "getDetectorCalibrationForRun", [device, kind, run]:
+                return _payload(reader.calibration_for_run(device, kind, _number("runNumber", run)))
+            case "getDetectorCalibrationForId", [id]:
+                return _payload(self._own(reader.calibration_for_id(_number("id", id))))
+            case "setDetector", [device, kind, timestamp, _]:
+                self._store(device, kind, timestamp, given, peer)
+                return _text(_element("ok", "OK"))
+        raise NotImplementedError(name)
+
+    def _lists(self, calibration_type: str) -> bool:
+        return (calibration_type == CABLING) == self._of_cabling
+
+    def _own(self, found: CalibrationRecord) -> CalibrationRecord:
+        if self._lists(found.calibration_type):
+            return found
+        there = "/cdb/calibration" if self._of_cabling else "/cdb/cabling"
+        problem = f"the id {found.id} is that of a {found.calibration_type} of {found.device_name}: ask {there} for it"
+        raise InvalidArgument("id", problem)
+
+    def _devices(self, reader: Reader) -> str:
+        own = [device.device_name for device in reader.devices() if any(map(self._lists, device.calibration_type))]
+        tag = "cabling" if self._of_cabling else "calibration"
+        listed = "".join(f'<device name="{name}"/>' for name in own)
+        return f"<{tag}><deviceList>{listed}</deviceList></{tag}>"
+
+    def _ids(self, reader: Reader, start: datetime, stop: datetime) -> str:
+        lines: list[Any] = reader.lines().ids(start, stop)
+        listed = "".join(self._id(line) for line in lines if self._lists(line.calibration_type))
+        return f"<ids>{listed}</ids>"
+
+    def _id(self, of: Any) -> str:
+        kind = "" if self._of_cabling else f' type="{of.calibration_type}"'
+        times = f'validFrom="{_spelled(of.valid_from)}" created="{_spelled(of.created)}"'
+        return f'<id name="{of.id}" {times} device="{of.device_name}"{kind}/>'
+
+    def _store(self, device: str, kind: str, timestamp: str, given: list[str], peer: str) -> None:
+        if self._writer is None:
+            master = self._reader.status().master
+            raise _NotTaken(f"this is a mirror, and takes no uploads: send them to {master or 'the master'}")
+        if not contains(self._settings.legacy_write_networks, peer):
+            raise _NotTaken(
+                f"setDetector is not allowed from {peer}: ask the operator to name your network in "
+                "CDB_LEGACY_WRITE_NETWORKS, or store with a token, at /cdb/v2/calibrationSuperMouse"
+            )
+        most = self._settings.max_payload
+        # Taken out of the list: while it is decoded, the text of a large one would be there once more.
+        data = values.data("data", given.pop().encode("utf-8"), most)
+        if not data:
+            raise InvalidArgument(
+                "data",
+                "the payload is empty: if that is meant, store it at /cdb/v2/calibrationSuperMouse, where its sha256 "
+                "says so",
+            )
+        valid_from = _instant("timestamp", timestamp)
+        self._writer.add_calibration(
+            Upload.checked(device, kind, valid_from, data, None, None, max_payload=most), author=peer
+        )
+
+
+class _NotTaken(Exception):
+    """An upload from somebody, or to a server, that may not have it."""
+
+
+def _problem(error: Exception) -> tuple[str, str]:
+    """What an error is counted as, and how these clients are told."""
+    if isinstance(error, _NotTaken):
+        return NOT_TAKEN, _element("error", str(error))
+    fault = fault_of(error)
+    name = name_of(fault)
+    return name, _element("warning" if name == "Unavailable" else "error", fault.faultstring)
+
+
+def _element(tag: str, text: str) -> str:
+    """An element with a text, in ASCII: the earlier client calls Python 2's `str` on it, which takes nothing else."""
+    return f"<{tag}>{escape(text).encode('ascii', 'xmlcharrefreplace').decode('ascii')}</{tag}>"
+
+
+def _text(xml: str) -> bytes:
+    return escape(xml).encode("ascii")
+
+
+def _payload(found: CalibrationRecord) -> bytes:
+    # Of no text at all suds makes None, at which the earlier client fails; a line break says as much, and stays text.
+    return pybase64.b64encode(found.data or b"") or b"\n"
+
+
+def _answer(call: etree._Element, name: str, said: bytes, fault: str = "") -> Answer:
+    """An answer in the namespace of the call, whichever that is."""
+    namespace = etree.QName(call).namespace
+    tag = f"t:{name}Response" if namespace else f"{name}Response"
+    declared = f" xmlns:t={quoteattr(namespace)}" if namespace else ""
+    begin, end = f"{_BEGIN}<{tag}{declared}><return>".encode(), f"</return></{tag}>{_END}".encode()
+    return Answer(fault, (begin, said, end), operation=name)
+
+
+def _instant(argument: str, text: str) -> datetime:
+    try:
+        return instants.parse(text.strip(" \t\r\n").replace(" ", "T", 1))
+    except ValueError:
+        problem = f"{argument} {text[:40]!r} is no time like 2016-03-01 08:00:00.0 in UTC, to the microsecond at most"
+        raise InvalidArgument(argument, problem) from None
+
+
+def _number(argument: str, text: str) -> int:
+    digits = text.strip(" \t\r\n")
+    if not digits.isascii() or not digits.isdigit() or len(digits) > len(str(GREATEST_NUMBER)):
+        problem = f"{argument} {text[:40]!r} is not a whole number from 1 to {GREATEST_NUMBER}"
+        raise InvalidArgument(argument, problem)
+    return int(digits)
+
+
+def _spelled(instant: str) -> str:
+    """A time as the earlier CDB spells it: with the digits of fraction that it has, and one at least."""
+    text = instant.replace("T", " ").rstrip("Z").rstrip("0")
+    return f"{text}0" if text.endswith(".") else text

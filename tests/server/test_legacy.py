@@ -1,0 +1,358 @@
+"""The earlier CDB's services, driven by suds from the served WSDLs alone, as its clients do: by position, in text."""
+
+import base64
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from lxml import etree
+from suds.client import Client
+
+import cdb
+from cdb_server.repository import Database, Reader
+from cdb_server.soap import LEGACY
+from tests import mirrors, servers
+from tests.servers import Master, until
+
+ALLOWED = ("--legacy-write-networks", "127.0.0.0/8")
+WSDL = "{http://schemas.xmlsoap.org/wsdl/}"
+XS = "{http://www.w3.org/2001/XMLSchema}"
+
+FROM, CREATED = "2016-03-01 08:00:00.0", datetime(2026, 1, 1, tzinfo=timezone.utc)
+TEXT = "".join(f"{number} 0.125 -3.5e-09\n" for number in range(60_000)).encode()[:904_000]
+BINARY = random.Random(5).randbytes(904_000)
+
+# Operations and the arguments that they take, as the earlier clients call them.
+STATUS = {"getStatus": (), "getName": (), "getServerInfo": (), "listDevices": ()}
+CALIBRATION = {
+    **STATUS,
+    "getCurrentDetectorCalibration": ("device", "type"),
+    "getDetectorCalibrationForDate": ("device", "type", "timestamp"),
+    "getDetectorCalibrationForRun": ("device", "type", "runNumber"),
+    "getDetectorCalibrationForId": ("id",),
+    "getCalibrationIds": ("start", "stop"),
+}
+CABLING = {
+    **STATUS,
+    "getCurrentDetectorCabling": ("device",),
+    "getDetectorCablingForDate": ("device", "timestamp"),
+    "getDetectorCablingForRun": ("device", "runNumber"),
+    "getDetectorCablingForId": ("id",),
+    "getCablingIds": ("start", "stop"),
+}
+SERVICES = {
+    "/cdb/calibration": CALIBRATION,
+    "/cdb/calibrationSuperMouse": {**CALIBRATION, "setDetector": ("device", "type", "timestamp", "data")},
+    "/cdb/cabling": CABLING,
+    "/cdb/cablingSuperMouse": {**CABLING, "setDetector": ("device", "timestamp", "data")},
+}
+
+
+def service(url: str, path: str) -> Any:
+    """What suds makes of a WSDL."""
+    return Client(f"{url}{path}?wsdl", cache=None).service
+
+
+def encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def said(answer: str) -> tuple[str, str]:
+    """The tag and the text of a status answer, which Python 2's `str` must take."""
+    root = etree.fromstring(str(answer).encode("ascii"))
+    return str(root.tag), root.text or ""
+
+
+def refused(answer: str, tag: str = "error") -> str:
+    """The text of what stands in the place of a payload."""
+    found, text = said(base64.b64decode(answer).decode("ascii"))
+    assert found == tag
+    return text
+
+
+def listed(answer: str) -> list[dict[str, str]]:
+    """What an answer with ids lists."""
+    return [dict(element.attrib) for element in etree.fromstring(str(answer)).iter("id")]
+
+
+def devices(answer: str) -> tuple[str, list[str]]:
+    """The tag of a list of devices, and their names."""
+    root = etree.fromstring(str(answer))
+    assert [child.tag for child in root] == ["deviceList"]
+    return str(root.tag), [str(device.get("name")) for device in root[0]]
+
+
+def writer(master: Master) -> cdb.CalibrationSuperMouse:
+    return cdb.CalibrationSuperMouse(master.url, user=master.user, token=master.token)
+
+
+@pytest.fixture(scope="module")
+def open_master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Master]:
+    """A master that takes uploads of the earlier clients: each test uses device names and runs of its own."""
+    folder = tmp_path_factory.mktemp("open")
+    with servers.master(f"sqlite:///{folder}/cdb.sqlite", folder, *ALLOWED) as running:
+        yield running
+
+
+def test_what_is_uploaded_is_read_back_byte_for_byte(database_url: str, tmp_path: Path) -> None:
+    """904 kB of text and of anything, by every way to ask, as calibration and as cabling, with its id and device."""
+    with servers.master(database_url, tmp_path, *ALLOWED) as master:
+        writer(master).add_run(7662, "2016-03-02 10:00:00")
+        calibration = service(master.url, "/cdb/calibrationSuperMouse")
+        cabling = service(master.url, "/cdb/cablingSuperMouse")
+        for number, (kind, data) in enumerate((("t0", TEXT), ("Raw", BINARY)), 1):
+            assert said(calibration.setDetector("Ckov A", kind, FROM, encoded(data))) == ("ok", "OK")
+            for answer in (
+                calibration.getCurrentDetectorCalibration("Ckov A", kind),
+                calibration.getDetectorCalibrationForDate("CKOV a", kind.lower(), "2016-03-01 08:00:00"),
+                calibration.getDetectorCalibrationForRun("ckov A", kind, 7662),
+                calibration.getDetectorCalibrationForId(number + 1),
+            ):
+                assert base64.b64decode(answer) == data
+        assert said(cabling.setDetector("DAQ", "2016-03-01 08:00:00.000001", encoded(BINARY))) == ("ok", "OK")
+        for answer in (
+            cabling.getCurrentDetectorCabling("DAQ"),
+            cabling.getDetectorCablingForDate("daq", "2016-03-01 08:00:00.000001"),
+            cabling.getDetectorCablingForRun("DAQ", "7662"),
+            cabling.getDetectorCablingForId("4"),
+            service(master.url, "/cdb/calibration").getCurrentDetectorCalibration("DAQ", "cabling"),
+        ):
+            assert base64.b64decode(answer) == BINARY
+    with Database.open(database_url) as database:
+        stored = [Reader(database).calibration_for_id(id) for id in (2, 3, 4)]
+    assert [(of.device_name, of.calibration_type, of.author, of.comment) for of in stored] == [
+        ("CKOV A", "t0", "127.0.0.1", None),
+        ("CKOV A", "raw", "127.0.0.1", None),
+        ("DAQ", "cabling", "127.0.0.1", None),
+    ]
+
+
+@pytest.mark.parametrize("path", LEGACY)
+def test_a_wsdl_stands_alone(path: str, open_master: Master) -> None:
+    """One service with one port, at the public address; every operation with its arguments, the reading ones too."""
+    definitions = etree.fromstring(requests.get(f"{open_master.url}{path}?WSDL", timeout=10).content)
+    [port] = definitions.findall(f"{WSDL}service/{WSDL}port")
+    assert port[0].get("location") == f"{open_master.url}{path}"
+    operations = definitions.findall(f"{WSDL}portType/{WSDL}operation")
+    found = {
+        str(operation.get("name")): tuple(
+            argument.get("name")
+            for argument in definitions.findall(
+                f".//{XS}element[@name='{operation.get('name')}']/{XS}complexType/{XS}sequence/{XS}element"
+            )
+        )
+        for operation in operations
+    }
+    assert found == SERVICES[path]
+
+
+@pytest.mark.parametrize("path", LEGACY)
+def test_a_server_tells_who_and_how_it_is(path: str, open_master: Master) -> None:
+    """In tags that these clients know: OK to the letter, the name of the public address, version and role."""
+    asked = service(open_master.url, path)
+    assert asked.getStatus() == "<ok>OK</ok>"
+    assert asked.getName() == "<serverName>127.0.0.1</serverName>"
+    tag, info = said(asked.getServerInfo())
+    assert (tag, "master" in info) == ("ok", True)
+
+
+def test_ids_are_those_of_the_period(open_master: Master) -> None:
+    """Rule 6, both ends included; superseded and later ones are not among them."""
+    uploads = service(open_master.url, "/cdb/calibrationSuperMouse")
+    for valid_from in ("2011-01-01 00:00:00", "2011-01-01 00:00:00.0", "2011-02-01 00:00:00.25"):
+        said(uploads.setDetector("ids", "t0", valid_from, encoded(valid_from.encode())))
+
+    def own(start: str, stop: str) -> list[tuple[str, str]]:
+        found = [entry for entry in listed(uploads.getCalibrationIds(start, stop)) if entry["device"] == "IDS"]
+        assert all(list(entry) == ["name", "validFrom", "created", "device", "type"] for entry in found)
+        for entry in found:
+            assert datetime.strptime(f"{entry['created']}+0000", "%Y-%m-%d %H:%M:%S.%f%z") > CREATED
+        return [(entry["validFrom"], entry["type"]) for entry in found]
+
+    first, second = ("2011-01-01 00:00:00.0", "t0"), ("2011-02-01 00:00:00.25", "t0")
+    assert own("2010-01-01 00:00:00", "2010-12-31 23:59:59.999999") == []
+    assert own("2011-01-01 00:00:00", "2011-01-01 00:00:00") == [first]
+    assert own("2011-01-01 00:00:00", "2011-02-01 00:00:00.249999") == [first]
+    assert own("2011-01-01 00:00:00", "2011-02-01 00:00:00.25") == [first, second]
+    assert own("2011-02-01 00:00:00.250000000", "2011-03-01 00:00:00") == [second]
+
+
+def test_calibrations_and_cablings_are_listed_apart(open_master: Master) -> None:
+    """As in the earlier CDB: neither service lists, or gives by id, what is the other's."""
+    calibration = service(open_master.url, "/cdb/calibrationSuperMouse")
+    cabling = service(open_master.url, "/cdb/cablingSuperMouse")
+    said(calibration.setDetector("Apart one", "t0", FROM, encoded(b"t0")))
+    said(calibration.setDetector("Apart both", "t0", FROM, encoded(b"t0")))
+    said(cabling.setDetector("Apart both", FROM, encoded(b"cabling")))
+    said(cabling.setDetector("Apart two", FROM, encoded(b"cabling")))
+    tag, found = devices(calibration.listDevices())
+    assert (tag, [name for name in found if "APART" in name]) == ("calibration", ["APART BOTH", "APART ONE"])
+    tag, found = devices(cabling.listDevices())
+    assert (tag, [name for name in found if "APART" in name]) == ("cabling", ["APART BOTH", "APART TWO"])
+    calibrations, cablings = (
+        listed(calibration.getCalibrationIds(FROM, FROM)),
+        listed(cabling.getCablingIds(FROM, FROM)),
+    )
+    assert "cabling" not in {entry["type"] for entry in calibrations}
+    assert {tuple(entry) for entry in cablings} == {("name", "validFrom", "created", "device")}
+    [ours] = [entry["name"] for entry in calibrations if entry["device"] == "APART BOTH"]
+    [theirs] = [entry["name"] for entry in cablings if entry["device"] == "APART BOTH"]
+    assert "t0 of APART BOTH: ask /cdb/calibration for it" in refused(cabling.getDetectorCablingForId(ours))
+    assert "cabling of APART BOTH: ask /cdb/cabling for it" in refused(calibration.getDetectorCalibrationForId(theirs))
+
+
+def test_what_applies_changes_at_its_instant(open_master: Master) -> None:
+    """One microsecond before, at, and after; what is not current yet is not."""
+    uploads = service(open_master.url, "/cdb/calibrationSuperMouse")
+    assert said(uploads.setDetector("Moment", "t0", "2016-03-01 08:00:00.5", encoded(b"a")))[0] == "ok"
+    assert said(uploads.setDetector("Moment", "t0", "2999-03-01 08:00:00", encoded(b"b")))[0] == "ok"
+
+    def at(timestamp: object) -> bytes:
+        return base64.b64decode(uploads.getDetectorCalibrationForDate("Moment", "t0", timestamp))
+
+    assert at("2016-03-01 08:00:00.499999").startswith(b"<error>no calibration of MOMENT t0 applies")
+    assert at("2016-03-01 08:00:00.5") == at(datetime(2016, 3, 1, 8, 0, 0, 500_001)) == b"a"
+    assert at("2999-03-01 07:59:59.999999") == b"a"
+    assert at("2999-03-01 08:00:00") == b"b"
+    assert base64.b64decode(uploads.getCurrentDetectorCalibration("Moment", "t0")) == b"a"
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 2**20, 2**20 + 1, 5_000_001])
+def test_payloads_of_every_size_are_read_whole(size: int, open_master: Master) -> None:
+    """Also the empty one, which only the present services store; suds would make None of an answer without text."""
+    data = random.Random(size).randbytes(size)
+    writer(open_master).add_calibration(f"SIZE {size}", "t0", "2016-03-01", data)
+    answer = service(open_master.url, "/cdb/calibration").getCurrentDetectorCalibration(f"size {size}", "t0")
+    assert hashlib.sha256(base64.b64decode(answer)).digest() == hashlib.sha256(data).digest()
+
+
+PROBLEMS: dict[str, tuple[Callable[[Any], str], str]] = {
+    "unknown device": (lambda of: of.getCurrentDetectorCalibration("Nowhere", "t0"), "no calibration of NOWHERE t0"),
+    "no type": (lambda of: of.getCurrentDetectorCalibration("TOF1", None), "cannot name a calibration type"),
+    "no name": (lambda of: of.getCurrentDetectorCalibration("TOF\xe9 <1>", "t0"), "'TOF\xe9 <1>' cannot name a device"),
+    "unknown run": (lambda of: of.getDetectorCalibrationForRun("TOF1", "t0", 404), "run 404 is not registered"),
+    "run zero": (lambda of: of.getDetectorCalibrationForRun("TOF1", "t0", 0), "must be a whole number from 1"),
+    "run of words": (lambda of: of.getDetectorCalibrationForRun("TOF1", "t0", "last"), "runNumber 'last' is not"),
+    "unknown id": (lambda of: of.getDetectorCalibrationForId(10**9), "there is no calibration with id 1000000000"),
+    "id of digits": (lambda of: of.getDetectorCalibrationForId("9" * 400), "is not a whole number from 1"),
+    "Arabic digits": (lambda of: of.getDetectorCalibrationForId("١٢"), "id '١٢' is not a whole number"),
+    "February 30": (
+        lambda of: of.getDetectorCalibrationForDate("TOF1", "t0", "2016-02-30 00:00:00"),
+        "is no time like",
+    ),
+    "too fine": (lambda of: of.getDetectorCalibrationForDate("TOF1", "t0", f"{FROM}000001"), "to the microsecond"),
+    "no time": (lambda of: of.getDetectorCalibrationForDate("TOF1", "t0", None), "timestamp '' is no time like"),
+}
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_an_error_stands_in_the_place_of_a_payload(problem: str, open_master: Master) -> None:
+    """As base64 of <error>: what was asked, and what is wrong with it."""
+    ask, text = PROBLEMS[problem]
+    assert text in refused(ask(service(open_master.url, "/cdb/calibration")))
+
+
+STATUS_PROBLEMS: dict[str, tuple[Callable[[Any], str], str]] = {
+    "stop before start": (lambda of: of.getCalibrationIds(FROM, "2016-02-01 00:00:00"), "lies before start_time"),
+    "no stop": (lambda of: of.getCalibrationIds(FROM, None), "stop '' is no time like"),
+    "empty data": (lambda of: of.setDetector("Problem", "t0", FROM, ""), "the payload is empty: if that is meant"),
+    "no data": (lambda of: of.setDetector("Problem", "t0", FROM, None), "the payload is empty: if that is meant"),
+    "no base64": (lambda of: of.setDetector("Problem", "t0", FROM, "!!!!"), "data is not accepted: it must be base64"),
+    "three characters": (lambda of: of.setDetector("Problem", "t0", FROM, "YWJ"), "it must be base64"),
+    "no device": (lambda of: of.setDetector("", "t0", FROM, "YWJj"), "'' cannot name a device"),
+    "no type": (lambda of: of.setDetector("Problem", "0t", FROM, "YWJj"), "'0t' cannot name a calibration type"),
+    "no time": (lambda of: of.setDetector("Problem", "t0", "now", "YWJj"), "timestamp 'now' is no time like"),
+    "a path": (lambda of: of.setDetector("../../etc/passwd", "t0", FROM, "YWJj"), "cannot name a device"),
+}
+
+
+@pytest.mark.parametrize("problem", STATUS_PROBLEMS)
+def test_an_error_stands_in_the_place_of_a_status(problem: str, open_master: Master) -> None:
+    """As <error>, with nothing stored."""
+    before = cdb.Calibration(open_master.url).get_status().serial
+    ask, text = STATUS_PROBLEMS[problem]
+    tag, found = said(ask(service(open_master.url, "/cdb/calibrationSuperMouse")))
+    assert tag == "error"
+    assert text in found
+    assert cdb.Calibration(open_master.url).get_status().serial == before
+
+
+def test_uploads_are_off_where_no_setting_names_their_network(shared_master: Master) -> None:
+    """Whatever the write networks are, which are for tokens; reading is open, and the log tells who tried."""
+    before = cdb.Calibration(shared_master.url).get_status().serial
+    for path, arguments in (
+        ("/cdb/calibrationSuperMouse", ("OFF", "t0", FROM, "YWJj")),
+        ("/cdb/cablingSuperMouse", ("OFF", FROM, "YWJj")),
+    ):
+        asked = service(shared_master.url, path)
+        assert said(asked.getStatus()) == ("ok", "OK")
+        tag, text = said(asked.setDetector(*arguments))
+        assert tag == "error"
+        assert "not allowed from 127.0.0.1" in text
+        assert "CDB_LEGACY_WRITE_NETWORKS" in text
+    assert cdb.Calibration(shared_master.url).get_status().serial == before
+    assert "refused to write: 127.0.0.1 is outside the allowed networks, as user ''" in shared_master.log.read_text()
+
+
+def test_the_network_is_that_of_the_peer(tmp_path: Path) -> None:
+    """A forged X-Forwarded-For counts for nothing; what a trusted proxy says is judged, and becomes the author."""
+    networks = ("--legacy-write-networks", "10.1.0.0/16 ::1/128")
+
+    def upload(master: Master, forwarded: str) -> tuple[str, str]:
+        client = Client(f"{master.url}/cdb/calibrationSuperMouse?wsdl", cache=None)
+        client.set_options(headers={"X-Forwarded-For": forwarded})
+        return said(client.service.setDetector("TOF1", "t0", FROM, "YWJj"))
+
+    with servers.master(f"sqlite:///{tmp_path}/near.sqlite", tmp_path, *networks) as master:
+        assert "not allowed from 127.0.0.1" in upload(master, "10.1.2.3")[1]
+        assert cdb.Calibration(master.url).get_status().serial == 0
+    trusted = ("--trusted-proxies", "127.0.0.1/32")
+    with servers.master(f"sqlite:///{tmp_path}/far.sqlite", tmp_path, *networks, *trusted) as master:
+        assert "not allowed from 192.0.2.1" in upload(master, "10.1.2.3, 192.0.2.1")[1]
+        assert "not allowed from unknown" in upload(master, "somebody")[1]
+        assert upload(master, "192.0.2.1, 10.1.2.3") == ("ok", "OK")
+        assert cdb.Calibration(master.url).get_calibration_for_id(1).author == "10.1.2.3"
+
+
+def test_a_mirror_answers_and_takes_no_uploads(open_master: Master, tmp_path: Path) -> None:
+    """Whoever reads by the writing services goes on; whoever uploads is told where."""
+    said(service(open_master.url, "/cdb/calibrationSuperMouse").setDetector("Mirrored", "t0", FROM, encoded(BINARY)))
+    serial = cdb.Calibration(open_master.url).get_status().serial
+    with mirrors.mirror(open_master.url, f"sqlite:///{tmp_path}/mirror.sqlite", tmp_path) as mirror:
+        until(lambda: mirror.status().serial == serial)
+        for path in ("/cdb/calibration", "/cdb/calibrationSuperMouse"):
+            asked = service(mirror.url, path)
+            assert said(asked.getStatus()) == ("ok", "OK")
+            assert "mirror" in said(asked.getServerInfo())[1]
+            assert base64.b64decode(asked.getCurrentDetectorCalibration("Mirrored", "t0")) == BINARY
+            assert "MIRRORED" in devices(asked.listDevices())[1]
+        tag, text = said(service(mirror.url, "/cdb/cablingSuperMouse").setDetector("Mirrored", FROM, "YWJj"))
+        assert tag == "error"
+        assert f"send them to {open_master.url}" in text
+
+
+def test_a_database_that_cannot_be_read_is_temporary(tmp_path: Path) -> None:
+    """<warning>, of which the earlier client makes its CdbTemporaryError, in the place of a status and of a payload."""
+    file = tmp_path / "cdb.sqlite"
+    with servers.master(f"sqlite:///{file}", tmp_path, *ALLOWED) as master:
+        asked = service(master.url, "/cdb/calibrationSuperMouse")
+        file.write_bytes(b"no database" * 10_000)
+        assert said(asked.getStatus())[0] == "warning"
+        assert said(asked.setDetector("TOF1", "t0", FROM, "YWJj"))[0] == "warning"
+        told = refused(asked.getCurrentDetectorCalibration("TOF1", "t0"), "warning")
+        assert told == "the database cannot be reached or is busy: try again later"
+
+
+def test_calls_are_counted_by_operation_and_outcome(open_master: Master) -> None:
+    """What is wrong goes out as HTTP 200, and is counted under its name all the same."""
+    asked = service(open_master.url, "/cdb/cabling")
+    asked.getCablingIds(FROM, FROM)
+    refused(asked.getCurrentDetectorCabling("Nowhere"))
+    counts = requests.get(f"{open_master.url}/metrics", timeout=10).text
+    assert 'cdb_requests_total{operation="getCablingIds",outcome="ok"}' in counts
+    assert 'cdb_requests_total{operation="getCurrentDetectorCabling",outcome="CalibrationNotFound"}' in counts
