@@ -1,9 +1,11 @@
 """The earlier CDB's services, driven by suds from the served WSDLs alone, as its clients do: by position, in text."""
 
+import asyncio
 import base64
 import hashlib
 import random
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,17 @@ from typing import Any
 import pytest
 import requests
 from lxml import etree
+from starlette.requests import Request
 from suds.client import Client
 
 import cdb
-from cdb_server.repository import Database, Reader
-from cdb_server.soap import LEGACY
+from cdb_server.http.attempts import Attempts
+from cdb_server.http.legacy import LegacyCalls
+from cdb_server.http.refusals import Refused
+from cdb_server.http.room import LARGE, Room
+from cdb_server.repository import Database, Following, Reader, Upload, Writer
+from cdb_server.settings import Settings
+from cdb_server.soap import LEGACY, Legacy
 from tests import mirrors, servers
 from tests.servers import Master, until
 
@@ -346,6 +354,62 @@ def test_a_database_that_cannot_be_read_is_temporary(tmp_path: Path) -> None:
         assert said(asked.setDetector("TOF1", "t0", FROM, "YWJj"))[0] == "warning"
         told = refused(asked.getCurrentDetectorCalibration("TOF1", "t0"), "warning")
         assert told == "the database cannot be reached or is busy: try again later"
+
+
+def called(operation: str, *arguments: str) -> bytes:
+    """The bytes of a call."""
+    inner = "".join(f"<a>{argument}</a>" for argument in arguments)
+    return (
+        '<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body>'
+        f"<{operation}>{inner}</{operation}></s:Body></s:Envelope>"
+    ).encode()
+
+
+def test_a_mirror_that_follows_no_longer_says_so(tmp_path: Path) -> None:
+    """As a warning: what it has may not be what its master has."""
+    url = f"sqlite:///{tmp_path}/mirror.sqlite"
+    Database.create(url)
+    with Database.open(url) as database:
+        Following(database).begin("http://master.example")
+
+    def status() -> tuple[str, str]:
+        with Database.open(url) as database:
+            legacy = Legacy("/cdb/cabling", Settings(url), Reader(database), Reader(database), None)
+            answer = b"".join(legacy.answer(called("getStatus"), "127.0.0.1").parts)
+        return said(etree.fromstring(answer).findtext(".//return", ""))
+
+    assert status() == ("ok", "OK")
+    with Database.open(url) as database:
+        Following(database).stop("the histories part")
+    tag, text = status()
+    assert (tag, text.endswith("the histories part")) == ("warning", True)
+
+
+def test_without_room_for_a_large_payload_http_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """503, as for a request that finds none; a small payload needs none."""
+    monkeypatch.setattr("cdb_server.http.room.PATIENCE", 0.01)
+    url = f"sqlite:///{tmp_path}/cdb.sqlite"
+    Database.create(url)
+    with Database.open(url) as database, ThreadPoolExecutor(1) as threads:
+        for kind, size in (("large", LARGE + 1), ("small", 3)):
+            upload = Upload.checked("TOF1", kind, CREATED, b"x" * size, None, None, max_payload=2 * LARGE)
+            Writer(database).add_calibration(upload, "alice")
+        reader, sparing = Reader(database), Reader(database, max_data=LARGE)
+        legacy = Legacy("/cdb/calibration", Settings(url), reader, sparing, None)
+
+        async def ask(kind: str) -> int:
+            room = Room(1)
+            await room.take(1)
+            calls = LegacyCalls(legacy, Attempts(), threads, Settings(url), room)
+            body = called("getCurrentDetectorCalibration", "TOF1", kind)
+            ready, known = await calls.answer(Request({"type": "http"}), body, "127.0.0.1")
+            assert known is None
+            return ready.length
+
+        assert asyncio.run(ask("small")) > 0
+        with pytest.raises(Refused) as refusal:
+            asyncio.run(ask("large"))
+    assert refusal.value.status == 503
 
 
 def test_calls_are_counted_by_operation_and_outcome(open_master: Master) -> None:
