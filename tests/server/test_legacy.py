@@ -342,6 +342,7 @@ def test_a_mirror_answers_and_takes_no_uploads(open_master: Master, tmp_path: Pa
         tag, text = said(service(mirror.url, "/cdb/cablingSuperMouse").setDetector("Mirrored", FROM, "YWJj"))
         assert tag == "error"
         assert f"send them to {open_master.url}" in text
+        assert "refused to write" not in mirror.log.read_text()
 
 
 def test_a_database_that_cannot_be_read_is_temporary(tmp_path: Path) -> None:

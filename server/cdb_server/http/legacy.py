@@ -14,7 +14,7 @@ from cdb_server.http.threads import Threads
 from cdb_server.model import Knowledge
 from cdb_server.repository import Reader, Writer
 from cdb_server.settings import Settings
-from cdb_server.soap import LEGACY, NOT_TAKEN, Legacy
+from cdb_server.soap import LEGACY, NOT_ALLOWED, Legacy
 
 
 def legacy_routes(
@@ -39,7 +39,7 @@ def legacy_routes(
 
 
 class LegacyCalls:
-    """The calls of one service. Whose upload is not taken is told of to `attempts`; `room` is for large answers."""
+    """The calls of one service. Who may not upload is told of to `attempts`; `room` is for large answers."""
 
     def __init__(self, legacy: Legacy, attempts: Attempts, threads: Threads, settings: Settings, room: Room) -> None:
         self._legacy = legacy
@@ -65,8 +65,8 @@ class LegacyCalls:
                 return self.unavailable(error), None
         except MalformedRequest as error:
             raise Refused(400, " ".join(error.message.split())) from None
-        if ready.fault == NOT_TAKEN:
-            self._attempts.refused(int(NOT_TAKEN), author, "")
+        if ready.fault == NOT_ALLOWED:
+            self._attempts.refused(int(NOT_ALLOWED), author, "")
         return ready, None
 
     def unavailable(self, error: Unavailable) -> Ready:

@@ -5,12 +5,12 @@ from cdb_server.soap.contract import Contract
 from cdb_server.soap.direct import Lasting
 from cdb_server.soap.endpoint import Answer, Endpoint, operations, reading_endpoint, writing_endpoint
 from cdb_server.soap.faults import FAULT_NAMES
-from cdb_server.soap.legacy import LEGACY, NOT_TAKEN, Legacy, legacy_operations
+from cdb_server.soap.legacy import LEGACY, NOT_ALLOWED, Legacy, legacy_operations
 
 __all__ = [
     "FAULT_NAMES",
     "LEGACY",
-    "NOT_TAKEN",
+    "NOT_ALLOWED",
     "Answer",
     "Contract",
     "Endpoint",

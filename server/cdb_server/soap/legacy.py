@@ -35,8 +35,8 @@ CABLING = "cabling"
 
 # The operations that answer with a payload.
 _PAYLOADS = ("getCurrentDetector", "getDetector")
-# What an upload that is refused is counted as.
-NOT_TAKEN = "403"
+# What an upload is counted as that is refused: for where it came from, and on a mirror. The present services answer so.
+NOT_ALLOWED, NOT_HERE = "403", "404"
 
 _BEGIN = f"<?xml version='1.0' encoding='UTF-8'?>\n<s:Envelope xmlns:s=\"{SOAP[1:-1]}\"><s:Body>"
 _END = "</s:Body></s:Envelope>"
@@ -168,11 +168,12 @@ class Legacy:
     def _store(self, device: str, kind: str, timestamp: str, given: list[str], peer: str) -> None:
         if self._writer is None:
             master = self._reader.status().master
-            raise _NotTaken(f"this is a mirror, and takes no uploads: send them to {master or 'the master'}")
+            raise _NotTaken(NOT_HERE, f"this is a mirror, and takes no uploads: send them to {master or 'the master'}")
         if not contains(self._settings.legacy_write_networks, peer):
             raise _NotTaken(
+                NOT_ALLOWED,
                 f"setDetector is not allowed from {peer}: ask the operator to name your network in "
-                "CDB_LEGACY_WRITE_NETWORKS, or store with a token, at /cdb/v2/calibrationSuperMouse"
+                "CDB_LEGACY_WRITE_NETWORKS, or store with a token, at /cdb/v2/calibrationSuperMouse",
             )
         most = self._settings.max_payload
         # Taken out of the list: while it is decoded, the text of a large one would be there once more.
@@ -190,13 +191,17 @@ class Legacy:
 
 
 class _NotTaken(Exception):
-    """An upload from somebody, or to a server, that may not have it."""
+    """An upload that is refused, whatever it is; `outcome` is what it is counted as."""
+
+    def __init__(self, outcome: str, message: str) -> None:
+        super().__init__(message)
+        self.outcome = outcome
 
 
 def _problem(error: Exception) -> tuple[str, str]:
     """What an error is counted as, and how these clients are told."""
     if isinstance(error, _NotTaken):
-        return NOT_TAKEN, _element("error", str(error))
+        return error.outcome, _element("error", str(error))
     fault = fault_of(error)
     name = name_of(fault)
     return name, _element("warning" if name == "Unavailable" else "error", fault.faultstring)
