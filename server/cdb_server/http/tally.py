@@ -110,3 +110,6 @@ class Counted:
             # What becomes of it further out.
             count(500)
             raise
+        finally:
+            # A connection keeps the scope until its next request, and the answer would keep its room as long.
+            scope.pop(ANSWER, None)
