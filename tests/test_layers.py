@@ -22,8 +22,10 @@ SERVER_LAYERS = (
 )
 CLIENT_LAYERS = (
     ("cli",),
+    ("cabling",),
+    ("supermouse",),
     ("calibration",),
-    ("_asking",),
+    ("_asking", "_earlier"),
     ("_soap", "_cache", "_lockfile", "_arguments", "_recording"),
     ("_servers", "_http", "_serials"),
     ("_reasons", "_way"),

@@ -90,6 +90,12 @@ or give it:
 
     c = cdb.Calibration("https://cdb.example.org", client_cert="/home/alice/alice.pem")
 
+Code for the earlier CDB
+------------------------
+Code that was written for the earlier CDB's client goes on: its orders of arguments, such as
+`get_calibration_for_run("TOF1", 7662, "t0")`, its names and its addresses are taken too, and cabling, the calibration
+type `cabling`, has `cdb.Cabling` and `cdb.CablingSuperMouse`. docs/migration.md says what differs.
+
 Errors
 ------
 All are `cdb.CdbError`: `cdb.CdbPermanentError` when asking again will not help, `cdb.CdbTemporaryError` when it may.
@@ -119,11 +125,15 @@ if TYPE_CHECKING:
         Unavailable,
     )
     from cdb._recording import recording, replaying
-    from cdb.calibration import Calibration, CalibrationSuperMouse
+    from cdb.cabling import Cabling, CablingSuperMouse
+    from cdb.calibration import Calibration
     from cdb.records import CalibrationRecord, CalibrationText, Device, JournalEntry, Preview, Run, RunRange, Status
+    from cdb.supermouse import CalibrationSuperMouse
 
 __all__ = [
     "AsOfNotReached",
+    "Cabling",
+    "CablingSuperMouse",
     "Calibration",
     "CalibrationNotFound",
     "CalibrationRecord",
@@ -151,7 +161,7 @@ __all__ = [
     "replaying",
 ]
 
-_HOMES = ("_exceptions", "_recording", "records", "calibration")
+_HOMES = ("_exceptions", "_recording", "records", "calibration", "supermouse", "cabling")
 
 
 def __getattr__(name: str) -> object:

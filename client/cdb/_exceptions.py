@@ -11,15 +11,25 @@ Error = TypeVar("Error", bound="CdbError")
 class CdbError(Exception):
     """The base of all errors of this package. `message` says what was asked, what is wrong and what to do next.
 
-    The fields of the service's fault are attributes under the contract's names.
+    The fields of the service's fault are attributes under the contract's names. `exception` is what it was raised for.
     """
 
-    def __init__(self, message: str, **fields: object) -> None:
+    def __init__(self, message: str, exception: BaseException | None = None, /, **fields: object) -> None:
         super().__init__(message)
         self.message = message
+        if exception is not None:
+            self.__cause__ = exception
         self._fields = fields
         for name, value in fields.items():
             setattr(self, name, value)
+
+    def get_message(self) -> str:
+        """The earlier CDB's name of `message`."""
+        return self.message
+
+    def get_exception(self) -> BaseException | None:
+        """The exception that this one was raised for, None where there is none; as the earlier CDB called it."""
+        return self.__cause__
 
     def retold(self: Error, message: str) -> Error:
         """The same error in other words."""

@@ -68,11 +68,21 @@ class CalibrationText(str):
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
-    """A device and the calibration types stored for it, in alphabetical order."""
+class Device(str):
+    """A device and the calibration types stored for it, in alphabetical order.
+
+    As a `str` it is its name: `"TOF1" in list_devices()`, as with the earlier CDB, which listed names.
+    """
 
     device_name: str
     calibration_type: tuple[str, ...]
+
+    def __new__(cls, device_name: str, *_: object, **__: object) -> Device:
+        return str.__new__(cls, device_name)
+
+    # What equals a str has its hash; and str brings an inequality that knows only texts.
+    __hash__ = str.__hash__
+    __ne__ = object.__ne__
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +97,10 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class Status(str):
     """What a server says of itself; `master` and the lags are None on a master.
 
+    As a `str` it is its `status`: `get_status() == "OK"`, as with the earlier CDB, which said no more.
     `complete_until` is the latest as_of that it can answer; `serial` and `digest` name the journal that it holds.
     `restored` is when its database was last restored from a backup, None if it never was: what was accepted between
     the backup and then may be missing.
@@ -105,6 +116,13 @@ class Status:
     lag_entries: int | None
     lag_seconds: float | None
     restored: datetime | None
+
+    def __new__(cls, status: str, *_: object, **__: object) -> Status:
+        return str.__new__(cls, status)
+
+    # As of a Device.
+    __hash__ = str.__hash__
+    __ne__ = object.__ne__
 
 
 @dataclass(frozen=True, slots=True)

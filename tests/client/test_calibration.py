@@ -40,7 +40,10 @@ def test_a_calibration_comes_back_in_each_of_the_five_ways(writer: cdb.Calibrati
     with pytest.raises(cdb.CalibrationNotFound):
         writer.get_calibration_for_date("five ways", "t0", "2016-03-01 08:00:00")
     assert writer.get_ids("2016-03-01 08:00:00.000001")[stored.id] == {
+        "id": stored.id,
         "validFrom": stored.valid_from,
+        "valid_from": stored.valid_from,
+        "device": "FIVE WAYS",
         "device_name": "FIVE WAYS",
         "calibration_type": "t0",
         "valid_until": None,

@@ -96,7 +96,8 @@ def devices(as_of: Any, as_json: bool, client: Calibration) -> None:
     """List the devices and their calibration types."""
     found = client.list_devices(as_of)
     if as_json:
-        shared.print_json(found)
+        # As JSON has it, a str, such as a device is too, would be its text alone.
+        shared.print_json([asdict(device) for device in found])
         return
     rows = [[device.device_name, ", ".join(device.calibration_type)] for device in found]
     shared.print_rows(("device", "types"), rows)

@@ -22,8 +22,9 @@ from rich.text import Text
 
 from cdb._exceptions import CdbError, InvalidArgument, ServerUnreachable
 from cdb._instants import instant, say, spell
-from cdb.calibration import DEFAULT_SERVER, DEFAULT_TIMEOUT, Calibration, CalibrationSuperMouse
+from cdb.calibration import DEFAULT_SERVER, DEFAULT_TIMEOUT, Calibration
 from cdb.cli import advice
+from cdb.supermouse import CalibrationSuperMouse
 
 
 class Cdb(click.Group):

@@ -12,9 +12,9 @@ from rich.markup import escape
 
 from cdb._exceptions import CdbPermanentError, NotAuthorised, RunNotFound
 from cdb._instants import instant, say
-from cdb.calibration import CalibrationSuperMouse
 from cdb.cli import completion, impact, shared
 from cdb.records import CalibrationRecord, Preview, Run
+from cdb.supermouse import CalibrationSuperMouse
 
 Row = dict[str, str]
 

@@ -1,0 +1,89 @@
+"""Cabling, as callers of the earlier CDB ask for it: it is the calibration type `cabling`.
+
+New code asks `Calibration` for that type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cdb._earlier import Earlier
+from cdb._instants import Instant
+from cdb.calibration import DEFAULT_TIMEOUT, Calibration
+from cdb.records import CalibrationRecord, CalibrationText, Device, Status
+from cdb.supermouse import CalibrationSuperMouse
+
+TYPE = "cabling"
+
+
+class Cabling(Earlier):
+    """Reads cabling. Every method raises what Calibration's of the same kind raises."""
+
+    def __init__(
+        self,
+        servers: str | Sequence[str] | None = None,
+        *,
+        client_cert: str | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
+        """As Calibration."""
+        self._calibration = Calibration(servers, client_cert=client_cert, timeout=timeout)
+
+    def set_url(self, url: str) -> None:
+        """As Calibration.set_url."""
+        self._calibration.set_url(url)
+
+    def get_current_cabling(self, device: str) -> CalibrationText:
+        """The cabling that applies now."""
+        return self._calibration.get_current_calibration(device, TYPE)
+
+    def get_cabling_for_date(self, device: str, timestamp: Instant) -> CalibrationText:
+        """The cabling that applies at an instant."""
+        return self._calibration.get_calibration_for_date(device, TYPE, timestamp)
+
+    def get_cabling_for_run(self, device: str, run_number: int) -> CalibrationText:
+        """The cabling that applies at the start of a run."""
+        return self._calibration.get_calibration_for_run(device, TYPE, run_number)
+
+    def get_cabling_for_id(self, id: int) -> CalibrationText:
+        """The cabling of an id."""
+        return self._calibration.get_calibration_for_id(id)
+
+    def get_ids(self, start_time: Instant, stop_time: Instant | None = None) -> dict[int, dict[str, Any]]:
+        """What Calibration.get_ids lists, of it the cabling."""
+        found = self._calibration.get_ids(start_time, stop_time)
+        return {id: fields for id, fields in found.items() if fields["calibration_type"] == TYPE}
+
+    def list_devices(self) -> list[Device]:
+        """The devices that have cabling."""
+        return [device for device in self._calibration.list_devices() if TYPE in device.calibration_type]
+
+    def get_status(self) -> Status:
+        """As Calibration.get_status."""
+        return self._calibration.get_status()
+
+    def get_server_host_name(self) -> str:
+        """As Calibration.get_server_host_name."""
+        return self._calibration.get_server_host_name()
+
+
+class CablingSuperMouse(Cabling):
+    """Writes cabling, and reads it too."""
+
+    def __init__(
+        self,
+        servers: str | Sequence[str] | None = None,
+        *,
+        user: str | None = None,
+        token: str | None = None,
+        client_cert: str | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
+        """As CalibrationSuperMouse."""
+        self._writer = CalibrationSuperMouse(servers, user=user, token=token, client_cert=client_cert, timeout=timeout)
+        self._calibration = self._writer
+
+    def set_detector(self, device: str, valid_from: Instant, data: bytes | str) -> CalibrationRecord:
+        """Store cabling that applies from `valid_from`, as CalibrationSuperMouse.add_calibration does."""
+        return self._writer.add_calibration(device, TYPE, valid_from, data)
