@@ -15,7 +15,7 @@ from cdb._exceptions import InvalidArgument
 from cdb.records import Status
 
 # The end of its services' addresses.
-_SERVICE = re.compile(r"/cdb/(calibration|cabling)(SuperMouse)?/?(\?wsdl)?/?$", re.IGNORECASE)
+_SERVICE = re.compile(r"/cdb/((?:calibration|cabling)(?:SuperMouse)?)/?(?:\?wsdl)?/?$", re.IGNORECASE)
 
 
 class Earlier(ABC):
@@ -72,14 +72,20 @@ def base_of(url: str) -> str:
 
     A base URL is one already. Raises InvalidArgument for what is neither.
     """
-    base = _SERVICE.sub("", url)
+    return base_and_service(url)[0]
+
+
+def base_and_service(url: str) -> tuple[str, str | None]:
+    """The base URL, and which service an address of the earlier CDB's names, if any, such as `calibration`."""
+    named = _SERVICE.search(url)
+    base = url[: named.start()] if named else url
     if not base or "?" in base:
         raise InvalidArgument(
             f"{url!r} is no address of a server: give its base URL, like http://localhost:8080, or the earlier one of "
             "its WSDL, like http://localhost:8080/cdb/calibration?wsdl",
             argument="url",
         )
-    return base
+    return base, named[1] if named else None
 
 
 def _may_be_type(value: Any) -> bool:

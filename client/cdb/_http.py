@@ -49,15 +49,30 @@ class Http:
         self._client_cert = client_cert
         self._of_thread = threading.local()
 
+    def get(self, server: str, path: str, share: Share) -> Reply:
+        """Read what one server has at a path. Raises what `post` raises."""
+        return self._asked("GET", server, path, {}, None, share)
+
     def post(self, server: str, path: str, headers: Mapping[str, str], body: bytes, share: Share) -> Reply:
         """Ask one server. Raises Failed, and the CdbPermanentError of an answer that is HTTP's own."""
+        return self._asked("POST", server, path, headers, body, share)
+
+    def forget(self) -> None:
+        """Close this thread's connections: what may still come on them belongs to no question."""
+        line: _Line | None = getattr(self._of_thread, "line", None)
+        if line is not None and line.process == os.getpid():
+            line.close()
+
+    def _asked(
+        self, method: str, server: str, path: str, headers: Mapping[str, str], body: bytes | None, share: Share
+    ) -> Reply:
         address = server.rstrip("/") + path
         line = self._line()
         clock = line.clock
         clock.start(share)
         began = time.monotonic()
         try:
-            with closing(line.post(address, headers, body)) as response:
+            with closing(line.ask(method, address, headers, body)) as response:
                 reply = _whole(response, server, clock)
         except Troubles as error:
             took = time.monotonic() - began
@@ -73,12 +88,6 @@ class Http:
             server=server,
         )
         return reply
-
-    def forget(self) -> None:
-        """Close this thread's connections: what may still come on them belongs to no question."""
-        line: _Line | None = getattr(self._of_thread, "line", None)
-        if line is not None and line.process == os.getpid():
-            line.close()
 
     def _line(self) -> _Line:
         # One for each thread, and anew after a fork: the parent's connections carry the parent's answers.
@@ -102,16 +111,17 @@ class _Line:
         self._auth = auth
         self._client_cert = client_cert
         self._environment: list[str | None] = []
-        self._ways: dict[str, Way] = {}
+        self._ways: dict[tuple[str, str], Way] = {}
 
-    def post(self, address: str, headers: Mapping[str, str], body: bytes) -> Response:
+    def ask(self, method: str, address: str, headers: Mapping[str, str], body: bytes | None) -> Response:
         """The response to a request, whose content is still to come."""
         if (found := environment()) != self._environment:
             self.close()
             self._environment = found
-        if address not in self._ways:
-            self._ways[address] = Way(address, self._auth, self._client_cert, self.clock)
-        return self._ways[address].post(headers, body)
+        way = method, address
+        if way not in self._ways:
+            self._ways[way] = Way(method, address, self._auth, self._client_cert, self.clock)
+        return self._ways[way].ask(headers, body)
 
     def close(self) -> None:
         """Close the connections, and look at all that is set anew."""

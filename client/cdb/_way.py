@@ -46,16 +46,18 @@ def environment() -> list[str | None]:
 class Way:
     """The way to one address, as requests would go it; what is the same in each request is made once."""
 
-    def __init__(self, address: str, auth: tuple[str, str] | None, client_cert: str | None, clock: Clock) -> None:
+    def __init__(
+        self, method: str, address: str, auth: tuple[str, str] | None, client_cert: str | None, clock: Clock
+    ) -> None:
         session = requests.Session()
         if client_cert is not None:
             # Twice the same: named as a key, too, one with a password is refused instead of asking the terminal.
             session.cert = (client_cert, client_cert)
         # Not by the session: what a ~/.netrc says of the host is for other programs.
-        self._request = requests.Request("POST", address, session.headers, auth=auth).prepare()
+        self._request = requests.Request(method, address, session.headers, auth=auth).prepare()
         self._headers = {**self._request.headers, "Accept-Encoding": "identity"}
         # Each request has its own.
-        del self._headers["Content-Length"]
+        self._headers.pop("Content-Length", None)
         self._cookies = session.cookies
         self._clock = clock
         self._adapter = _Adapter(clock)
@@ -66,13 +68,13 @@ class Way:
         self._adapter.cert_verify(self._pool, url, verify, cert)
         self._target = self._adapter.request_url(self._request, proxies)
 
-    def post(self, headers: Mapping[str, str], body: bytes) -> Response:
+    def ask(self, headers: Mapping[str, str], body: bytes | None) -> Response:
         """The response to a request, whose content is still to come."""
         if self._cookies and (cookie := get_cookie_header(self._cookies, self._request)):
             # Of a balancer before the servers.
             headers = {**headers, "Cookie": cookie}
         response: Response = self._pool.urlopen(
-            "POST",
+            self._request.method,
             self._target,
             body,
             {**self._headers, **headers},

@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 import click
 
-from cdb.cli import cache, diff, lock, log, prefetch, reading, why, writing
+from cdb.cli import cache, copy, diff, lock, log, prefetch, reading, why, writing
 from cdb.cli.shared import Cdb
 
 
@@ -23,6 +23,7 @@ def main() -> None:
     cdb diff TOF1 t0 --run 7661 --run 7662      what differs between two
     cdb log --since 2016-10-01                  who wrote what, when and why
     cdb prefetch --run 7661-7664                all that applies to runs, for work without a network
+    cdb copy --from http://cdb.example          what an earlier CDB holds
 
     Times are UTC: 2016-03-01, "2016-03-01 08:00:00" or 2016-03-01T08:00:00.123456Z. Exit status: 0 done, 1 the
     service said no, 2 wrong usage, 3 no server could be reached.
@@ -42,6 +43,7 @@ for command in (
     lock.lock,
     writing.add,
     writing.withdraw,
+    copy.copy,
 ):
     main.add_command(command)
 

@@ -18,6 +18,10 @@ def after(error: errors.CdbError, command: str | None) -> str | None:
     # What a server said, or TLS, has its own advice.
     if isinstance(error, errors.NotAuthorised) and error.message.startswith("writing needs user and token"):
         return "they are given by --user and --token too; the server's operator makes them"
+    if command == "copy" and "?wsdl is not a service" in error.message:
+        return (
+            "--from takes the address of one service, too: http://…/cdb/calibration?wsdl or http://…/cdb/cabling?wsdl"
+        )
     if "is not a service of a calibration database" in error.message or getattr(error, "argument", None) == "servers":
         return "--server, or CDB_SERVER, names the server by its base URL alone, like http://localhost:8080"
     if isinstance(error, errors.TooLarge):

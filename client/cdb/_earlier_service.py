@@ -1,0 +1,166 @@
+"""A service of the earlier CDB, asked as its own WSDL says.
+
+That WSDL names the namespace, the arguments and how they are wrapped, which nobody kept elsewhere; what it imports is
+asked of the same server. Answers are text: XML, or base64 of a payload, and an error comes in their place.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import zeep
+import zeep.exceptions
+from lxml import etree
+
+from cdb import _exceptions as errors
+from cdb._arguments import addresses
+from cdb._deadline import Share
+from cdb._earlier import base_and_service
+from cdb._http import Http
+from cdb._servers import Servers
+from cdb._soap import parser
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A calibration as the earlier CDB lists it: its times as they stand there, an unknown one as `null`."""
+
+    id: int
+    device_name: str
+    calibration_type: str
+    valid_from: str
+    created: str
+
+
+class EarlierService:
+    """One service of a running earlier CDB. To make one talks to nobody.
+
+    Its methods raise CdbTemporaryError where asking again may help: ServerUnreachable, or Unavailable for what the
+    service says so itself; and CdbPermanentError for an error that it answers.
+    """
+
+    def __init__(self, base: str, name: str, timeout: float) -> None:
+        """The service of a name, such as `calibration`, below a base URL; `timeout` bounds each call, in seconds.
+
+        `origin` is its address, and that of its writing twin, which reads too.
+        """
+        self._subject = "Cabling" if name.lower().startswith("cabling") else "Calibration"
+        self._address = f"{base.rstrip('/')}/cdb/{name}"
+        self.origin = f"{base.rstrip('/')}/cdb/{self._subject.lower()}"
+        self._way = _Way(self._address, timeout)
+        self._client: zeep.Client | None = None
+
+    def ids(self, start: str, stop: str) -> list[Listed]:
+        """What was valid at one instant at least from start to stop, both included, as far as it is listed."""
+        answered = self._call(f"get{self._subject}Ids", start, stop)
+        listed = _xml(answered.encode()) if isinstance(answered, str) else None
+        if listed is None or listed.tag != "ids":
+            self._raise_told(listed)
+            raise self._foreign()
+        try:
+            return [self._listed(line) for line in listed.iterchildren("id")]
+        except (KeyError, ValueError):
+            raise self._foreign() from None
+
+    def payload(self, id: int) -> bytes:
+        """The bytes of a calibration."""
+        answered = self._call(f"getDetector{self._subject}ForId", id)
+        try:
+            # zeep has decoded what the WSDL calls base64.
+            data = answered if isinstance(answered, bytes) else _decoded(answered or "")
+        except (TypeError, binascii.Error):
+            raise errors.CdbPermanentError(f"{self._address}: what it answers for {id} is not base64") from None
+        if data.lstrip().startswith(b"<"):
+            self._raise_told(_xml(data))
+        return data
+
+    def _listed(self, line: etree._Element) -> Listed:
+        kind = line.attrib["type"] if self._subject == "Calibration" else "cabling"
+        named = line.attrib
+        return Listed(int(named["name"]), named["device"], kind, named["validFrom"], named["created"])
+
+    def _raise_told(self, answered: etree._Element | None) -> None:
+        """Raise what stands in the place of an answer, if anything does."""
+        if answered is not None and answered.tag == "warning":
+            raise errors.Unavailable(f"{self._address}: {answered.text}")
+        if answered is not None and answered.tag == "error":
+            raise errors.CdbPermanentError(f"{self._address}: {answered.text}")
+
+    def _call(self, operation: str, *arguments: Any) -> Any:
+        try:
+            if self._client is None:
+                settings = zeep.Settings(xml_huge_tree=True, forbid_dtd=True)
+                self._client = zeep.Client(f"{self._address}?wsdl", transport=self._way, settings=settings)
+            return getattr(self._client.service, operation)(*arguments)
+        except errors.CdbError:
+            raise
+        except zeep.exceptions.Fault as fault:
+            raise errors.CdbPermanentError(f"{self._address}: {fault.message}") from None
+        except Exception as error:
+            # zeep lets its own errors and those of what it stands on through.
+            raise self._foreign() from error
+
+    def _foreign(self) -> errors.ServerUnreachable:
+        return errors.ServerUnreachable(f"{self._address}: it does not answer as the earlier CDB did")
+
+
+def services(url: str, timeout: float) -> list[EarlierService]:
+    """The services for calibrations and for cabling at a base URL; or the one that an address such as
+    `…/cdb/calibration?wsdl` names. Raises InvalidArgument."""
+    base, named = base_and_service(url)
+    addresses([base])
+    return [EarlierService(base, name, timeout) for name in ([named] if named else ["calibration", "cabling"])]
+
+
+class _Way:
+    """The way to one server, as zeep's transport: bounded in time and size; whatever is named, this server is asked."""
+
+    def __init__(self, address: str, timeout: float) -> None:
+        parts = urlsplit(address)
+        self._path = parts.path
+        self._servers = Servers([f"{parts.scheme}://{parts.netloc}"], self._path, timeout)
+        self._http = Http(None, None)
+
+    def load(self, url: str) -> bytes:
+        """A WSDL, or a part of one."""
+        parts = urlsplit(url)
+        path = f"{parts.path}?{parts.query}" if parts.query else parts.path
+        return self._servers.ask(lambda server, share: self._http.get(server, path, share)).content
+
+    def post_xml(self, address: str, envelope: etree._Element, headers: Mapping[str, str]) -> _Response:
+        """The response to a call."""
+        request = etree.tostring(envelope, encoding="utf-8", xml_declaration=True)
+
+        def post(server: str, share: Share) -> _Response:
+            reply = self._http.post(server, self._path, headers, request, share)
+            return _Response(reply.status, reply.content, {"Content-Type": reply.content_type})
+
+        return self._servers.ask(post)
+
+
+@dataclass(frozen=True, slots=True)
+class _Response:
+    """A response, as zeep reads it."""
+
+    status_code: int
+    content: bytes
+    headers: Mapping[str, str]
+    encoding: str = "utf-8"
+
+
+def _xml(text: bytes) -> etree._Element | None:
+    try:
+        return etree.fromstring(text, parser())
+    except etree.XMLSyntaxError:
+        return None
+
+
+def _decoded(text: str) -> bytes:
+    return base64.b64decode("".join(text.split()), validate=True)

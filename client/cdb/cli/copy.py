@@ -1,0 +1,158 @@
+"""`cdb copy`: what a running earlier CDB holds is taken over, by its own services."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import click
+from rich.markup import escape
+
+from cdb._exceptions import CdbPermanentError, InvalidArgument, NotAuthorised
+from cdb.cli import fetching, shared
+from cdb.records import CalibrationRecord
+from cdb.supermouse import CalibrationSuperMouse
+
+if TYPE_CHECKING:
+    from cdb._earlier_service import EarlierService, Listed
+
+# Years. Whatever is in force in the first is listed; from the second on, one year is asked for at a time.
+FIRST, YEARLY_FROM, LAST = 1900, 2000, 2100
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """A calibration of the earlier CDB and the service that has it."""
+
+    service: EarlierService
+    listed: Listed
+
+    @property
+    def comment(self) -> str:
+        """What it was there; by this it is known again."""
+        created = "" if self.listed.created == "null" else f", created {self.listed.created}"
+        return f"id {self.listed.id} of the earlier CDB at {self.service.origin}{created}"
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of an original: the id under which it is stored, newly or since before, or why it is not."""
+
+    original: Original
+    id: int | None
+    is_new: bool = False
+    refused: str | None = None
+
+
+@click.command(short_help="Take over the calibrations of a running earlier CDB.")
+@click.option(
+    "--from",
+    "url",
+    required=True,
+    metavar="URL",
+    help="Its base URL, for calibrations and cabling; or the address of one service of it, like "
+    "http://cdb.example/cdb/calibration?wsdl.",
+)
+@shared.as_json
+@shared.writes
+def copy(url: str, as_json: bool, client: CalibrationSuperMouse) -> None:
+    """Take over the calibrations that a running earlier CDB lists, each with its id and created date as the comment.
+
+    What was taken over before is not fetched again, so that the command can be repeated after whatever ended it, and
+    again for what is new there. What could not be taken over is printed with its reason, and the exit status is 1.
+    """
+    # Late, for it imports zeep, which other commands do without.
+    from cdb._earlier_service import services
+
+    timeout = click.get_current_context().params["timeout"]
+    try:
+        found = services(url, timeout)
+    except InvalidArgument as error:
+        raise click.UsageError(error.message) from None
+    originals = [original for service in found for original in _listed(service)]
+    taken = _take(client, originals)
+    refused = [one for one in taken if one.refused is not None]
+    if as_json:
+        shared.print_json([_plain(one) for one in taken])
+    elif refused:
+        shared.print_rows(
+            ("id", "device", "type", "valid from", "created", "not taken over, for"),
+            [[*asdict(one.original.listed).values(), one.refused] for one in refused],
+        )
+    sys.exit(1 if refused else 0)
+
+
+def _listed(service: EarlierService) -> list[Original]:
+    """All that a service lists, asked for period by period: an old server takes long for a long list."""
+    years = [FIRST, *range(YEARLY_FROM, datetime.now(timezone.utc).year + 2), LAST]
+    periods = list(pairwise(years))
+    listed: dict[int, Listed] = {}
+    with shared.progress("periods") as progress:
+        for start, stop in progress.track(periods, description=escape(service.origin)):
+            found = service.ids(f"{start}-01-01 00:00:00", f"{stop}-01-01 00:00:00")
+            listed |= {one.id: one for one in found}
+    return [Original(service, one) for one in listed.values()]
+
+
+def _take(client: CalibrationSuperMouse, originals: Sequence[Original]) -> list[Taken]:
+    """Store each that is not stored yet. What is refused, there or here, is noted, and the rest goes on.
+
+    What none of them is to blame for, such as a server that does not answer, ends it: it can be repeated.
+    """
+    stored = _stored(client, originals)
+    taken = [Taken(original, stored[original.comment]) for original in originals if original.comment in stored]
+    # As they came into being: under one valid from, the later takes over here as there.
+    new = sorted(
+        (original for original in originals if original.comment not in stored),
+        key=lambda original: (original.listed.created, original.listed.id),
+    )
+    try:
+        with shared.progress("calibrations") as progress:
+            for original in progress.track(new, description="copied"):
+                taken.append(_taken(client, original))
+    finally:
+        copied, refused = sum(one.is_new for one in taken), sum(one.refused is not None for one in taken)
+        before, left = len(taken) - copied - refused, len(originals) - len(taken)
+        undone = f", {left} not tried: repeat the command" if left else ""
+        told = f"{len(originals)} listed, {copied} copied, {before} stored before, {refused} not taken over{undone}"
+        click.echo(told, err=True)
+    return taken
+
+
+def _stored(client: CalibrationSuperMouse, originals: Sequence[Original]) -> dict[str | None, int]:
+    """The ids, by comment, of all that is stored for these devices and types: what is withdrawn stays so, too."""
+
+    def history(key: tuple[str, str]) -> list[CalibrationRecord]:
+        try:
+            return client.get_history(*key)
+        except InvalidArgument:
+            # A name that is none here.
+            return []
+
+    keys = {(original.listed.device_name, original.listed.calibration_type) for original in originals}
+    found = fetching.all_of("devices and types", history, sorted(keys))
+    return {record.comment: record.id for records in found for record in records}
+
+
+def _taken(client: CalibrationSuperMouse, original: Original) -> Taken:
+    listed, comment = original.listed, original.comment
+    try:
+        data = original.service.payload(listed.id)
+        key = listed.device_name, listed.calibration_type
+        stored = client.add_calibration(*key, listed.valid_from, data, comment=comment)
+    except NotAuthorised:
+        raise
+    except CdbPermanentError as error:
+        return Taken(original, None, refused=error.message)
+    # What holds the same bytes already has another comment.
+    return Taken(original, stored.id, is_new=stored.comment == comment)
+
+
+def _plain(one: Taken) -> dict[str, object]:
+    """As JSON has it."""
+    origin = {"service": one.original.service.origin, "original": asdict(one.original.listed)}
+    return {**origin, "id": one.id, "is_new": one.is_new, "refused": one.refused}
