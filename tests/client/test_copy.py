@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import cdb
+from demo import samples
 from tests import servers
 from tests.client.earlier_cdb import EarlierCdb, Kept, error, serving
 from tests.client.shells import shell, under_a_terminal
@@ -61,6 +62,29 @@ def test_calibrations_and_cabling_are_taken_over(new_master: Master, earlier: Ea
     ]
     assert client.get_current_calibration("Ckov A", "gain").valid_from.microsecond == 500_000
     assert client.get_current_calibration("DAQ", "cabling") == "<map/>"
+
+
+def test_the_sample_database_moves_from_its_earlier_services(new_master: Master, tmp_path: Path) -> None:
+    """From a server of ours, asked as clients of the earlier CDB ask it: all that is in force at any time, once."""
+    samples.write(tmp_path)
+    (tmp_path / "old").mkdir()
+    with servers.master(f"sqlite:///{tmp_path}/old.sqlite", tmp_path / "old") as old:
+        assert shell(old, "add", "--from", str(tmp_path / "uploads.csv")).returncode == 0
+        copy = ("--from", f"{old.url}/")
+        # Two of the 17 were never in force: others were stored under their valid from.
+        assert copied(new_master, *copy) == "15 listed, 15 copied, 0 stored before, 0 not taken over\n"
+        there, here = cdb.Calibration(old.url), cdb.Calibration(new_master.url)
+        serial = here.get_status().serial
+        assert copied(new_master, *copy) == "15 listed, 0 copied, 15 stored before, 0 not taken over\n"
+        assert here.get_status().serial == serial == 15
+        assert here.list_devices() == there.list_devices()
+        for date in ("2011-11-23 12:00:00", "2013-08-01", "2015-09-14 00:00:01", "2016-10-01", "2017-09-20"):
+            for fields in there.get_ids(date).values():
+                asked = fields["device"], fields["calibration_type"], date
+                original, copy_of_it = (client.get_calibration_for_date(*asked) for client in (there, here))
+                assert (copy_of_it.data, copy_of_it.valid_from) == (original.data, original.valid_from)
+                assert copy_of_it.valid_until == original.valid_until
+                assert str(copy_of_it.comment).startswith(f"id {original.id} of the earlier CDB at {old.url}/cdb/")
 
 
 def test_a_second_time_nothing_is_fetched_or_stored(new_master: Master, earlier: EarlierCdb) -> None:

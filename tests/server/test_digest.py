@@ -61,6 +61,21 @@ def test_the_payload_is_left_out_of_the_digest(shared_master: Master) -> None:
     assert answer.headers["CDB-Digest"].startswith(f"sha-256=:{digest}:")
 
 
+def test_the_earlier_services_leave_nothing_out(shared_master: Master) -> None:
+    """There no sha256 speaks for a payload, so that the digest is of it, too."""
+    writer = cdb.CalibrationSuperMouse(shared_master.url, user=shared_master.user, token=shared_master.token)
+    stored = writer.add_calibration("digest", "tw", "2016-03-01", b"1 2 3\n" * 1000)
+    for call in ("<getStatus/>", f"<getDetectorCalibrationForId><id>{stored.id}</id></getDetectorCalibrationForId>"):
+        answer = requests.post(
+            f"{shared_master.url}/cdb/calibration",
+            data=ENVELOPE.partition("<{0}")[0] + call + "</s:Body></s:Envelope>",
+            headers={"Content-Type": "text/xml; charset=utf-8"},
+            timeout=10,
+        )
+        digest = base64.b64encode(hashlib.sha256(answer.content).digest()).decode()
+        assert answer.headers["CDB-Digest"].startswith(f"sha-256=:{digest}:")
+
+
 def test_what_is_no_answer_of_soap_has_none(shared_master: Master) -> None:
     """By that a client tells a refusal of HTTP from an answer whose status was damaged."""
     for path in ("/cdb/v2/calibrationSuperMouse", "/cdb/v2/nowhere"):
