@@ -99,7 +99,7 @@ def test_the_commands_of_a_document_run(sample_master: Master, tmp_path: Path, d
         assert done.returncode == 0, (line, done.stderr)
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/jobs.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/jobs.md", "docs/migration.md"])
 def test_the_python_of_a_document_runs(sample_master: Master, tmp_path: Path, document: str) -> None:
     """Every Python block, in one program."""
     program = "\n".join(blocks("python", (ROOT / document).read_text()))

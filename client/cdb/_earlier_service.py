@@ -7,7 +7,6 @@ asked of the same server. Answers are text: XML, or base64 of a payload, and an 
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -71,19 +70,21 @@ class EarlierService:
 
     def payload(self, id: int) -> bytes:
         """The bytes of a calibration."""
-        answered = self._call(f"getDetector{self._subject}ForId", id)
+        # Of no text at all zeep makes None, and bytes of what the WSDL calls base64.
+        answered = self._call(f"getDetector{self._subject}ForId", id) or ""
+        if not isinstance(answered, str | bytes):
+            raise self._foreign()
         try:
-            # zeep has decoded what the WSDL calls base64.
-            data = answered if isinstance(answered, bytes) else _decoded(answered or "")
-        except (TypeError, binascii.Error):
+            data = answered if isinstance(answered, bytes) else _decoded(answered)
+        except ValueError:
             raise errors.CdbPermanentError(f"{self._address}: what it answers for {id} is not base64") from None
         if data.lstrip().startswith(b"<"):
             self._raise_told(_xml(data))
         return data
 
     def _listed(self, line: etree._Element) -> Listed:
-        kind = line.attrib["type"] if self._subject == "Calibration" else "cabling"
         named = line.attrib
+        kind = named["type"] if self._subject == "Calibration" else "cabling"
         return Listed(int(named["name"]), named["device"], kind, named["validFrom"], named["created"])
 
     def _raise_told(self, answered: etree._Element | None) -> None:
@@ -112,8 +113,10 @@ class EarlierService:
 
 
 def services(url: str, timeout: float) -> list[EarlierService]:
-    """The services for calibrations and for cabling at a base URL; or the one that an address such as
-    `…/cdb/calibration?wsdl` names. Raises InvalidArgument."""
+    """The services for calibrations and for cabling at a base URL, or the one that `…/cdb/calibration?wsdl` names.
+
+    Raises InvalidArgument for what is no such address.
+    """
     base, named = base_and_service(url)
     addresses([base])
     return [EarlierService(base, name, timeout) for name in ([named] if named else ["calibration", "cabling"])]
