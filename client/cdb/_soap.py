@@ -1,4 +1,4 @@
-"""A SOAP service from here: a call to the servers, an answer or a typed error. Alone imports zeep.
+"""A SOAP service from here: a call to the servers, an answer or a typed error.
 
 zeep writes requests and reads answers, by the contract that ships with this package. Nothing is taken for an answer
 that the contract does not describe, nor one that knows less of the journal than the caller has seen.

@@ -35,13 +35,15 @@ class Kept:
 
 @dataclass
 class EarlierCdb:
-    """What a server keeps, by id, and how often each payload was asked for."""
+    """What a server keeps, by id, and which payloads it was asked for."""
 
     calibrations: dict[int, Kept] = field(default_factory=dict)
     cabling: dict[int, Kept] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     # What is answered to an operation, whatever is asked.
     told: dict[str, str] = field(default_factory=dict)
+    # The beginnings of periods for which nothing is listed.
+    unlisted: set[str] = field(default_factory=set)
     url: str = ""
 
     def answer(self, service: str, operation: str, arguments: list[str]) -> str:
@@ -51,7 +53,9 @@ class EarlierCdb:
         kept = self.calibrations if service == "Calibration" else self.cabling
         if operation == f"get{service}Ids":
             # Nothing takes over from anything here: what began before the end is listed, and what has no beginning.
-            stop = arguments[1]
+            start, stop = arguments
+            if start in self.unlisted:
+                return "<error>no data</error>"
             lines = [_line(id, of) for id, of in kept.items() if of.valid_from <= stop or of.valid_from == "null"]
             return f"<?xml version='1.0'?><ids>{''.join(lines)}</ids>"
         self.asked.append(arguments[0])

@@ -64,7 +64,7 @@ def test_calibrations_and_cabling_are_taken_over(new_master: Master, earlier: Ea
     assert client.get_current_calibration("DAQ", "cabling") == "<map/>"
 
 
-def test_the_sample_database_moves_from_its_earlier_services(new_master: Master, tmp_path: Path) -> None:
+def test_the_sample_database_moves_from_its_earlier_soaps(new_master: Master, tmp_path: Path) -> None:
     """From a server of ours, asked as clients of the earlier CDB ask it: all that is in force at any time, once."""
     samples.write(tmp_path)
     (tmp_path / "old").mkdir()
@@ -133,6 +133,17 @@ def test_what_cannot_be_taken_over_is_reported_and_the_rest_goes_on(new_master: 
         ]
         reasons = ("no such data & no hope", "'null' is not a time", "calibration_type", "not base64")
         assert all(reason in row[5] for reason, row in zip(reasons, rows, strict=True))
+
+
+def test_a_period_that_is_not_listed_is_told(new_master: Master, earlier: EarlierCdb) -> None:
+    """What the other periods list is taken over all the same."""
+    earlier.unlisted = {"1900-01-01 00:00:00", "2012-01-01 00:00:00"}
+    done = shell(new_master, "copy", "--from", f"{earlier.url}/cdb/calibration")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.decode().splitlines() == [
+        f"what was valid from {period} is not listed: {earlier.url}/cdb/calibration: no data"
+        for period in ("1900 to 2000", "2012 to 2013")
+    ] + ["3 listed, 3 copied, 0 stored before, 0 not taken over"]
 
 
 def test_json_tells_what_became_of_each(new_master: Master, earlier: EarlierCdb) -> None:

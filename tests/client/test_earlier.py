@@ -83,6 +83,22 @@ assert all(isinstance(answer, str) for answer in answers)
 json.dump(answers, sys.stdout)
 """
 
+# In the manner of the detector experts' scripts, likewise.
+UPLOAD = """
+import sys
+
+from cdb import CablingSuperMouse, CalibrationSuperMouse
+
+server, file = sys.argv[1:]
+calibrations, cablings = CalibrationSuperMouse(server), CablingSuperMouse(server)
+print("API Version: " + calibrations.get_version())
+print("Server name: " + calibrations.get_name())
+print(calibrations)
+data = open(file).read()
+print(calibrations.set_detector("Uploaded", "trackers", "2015-09-14 00:00:01.0", data))
+print(cablings.set_detector("Uploaded", "2015-09-14 00:00:01.0", data))
+"""
+
 
 @pytest.fixture(scope="module")
 def sample_master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Master, Path]]:
@@ -126,6 +142,17 @@ def test_reconstruction_runs_without_change(sample_master: tuple[Master, Path], 
     assert json.loads(done.stdout) == [
         "cdb_permanent_error" if file is None else (folder / file).read_bytes().decode() for file in files
     ]
+
+
+def test_an_upload_script_runs_without_change(shared_master: Master, tmp_path: Path) -> None:
+    """Of whom it is says its environment."""
+    (tmp_path / "upload.py").write_text(UPLOAD)
+    (tmp_path / "map.txt").write_text("0 1 2\n")
+    program = [sys.executable, str(tmp_path / "upload.py"), shared_master.url, str(tmp_path / "map.txt")]
+    done = subprocess.run(program, env=shared_master.environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert cdb.Cabling(shared_master.url).get_current_cabling("Uploaded") == "0 1 2\n"
+    assert cdb.Calibration(shared_master.url).get_current_calibration("Uploaded", "trackers") == "0 1 2\n"
 
 
 @pytest.mark.parametrize("path", ["/cdb/calibration?wsdl", "/cdb/calibrationSuperMouse?wsdl", "/cdb/cabling", "/", ""])

@@ -61,7 +61,7 @@ def test_the_payload_is_left_out_of_the_digest(shared_master: Master) -> None:
     assert answer.headers["CDB-Digest"].startswith(f"sha-256=:{digest}:")
 
 
-def test_the_earlier_services_leave_nothing_out(shared_master: Master) -> None:
+def test_the_earlier_soaps_leave_nothing_out(shared_master: Master) -> None:
     """There no sha256 speaks for a payload, so that the digest is of it, too."""
     writer = cdb.CalibrationSuperMouse(shared_master.url, user=shared_master.user, token=shared_master.token)
     stored = writer.add_calibration("digest", "tw", "2016-03-01", b"1 2 3\n" * 1000)

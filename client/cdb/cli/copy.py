@@ -18,7 +18,7 @@ from cdb.records import CalibrationRecord
 from cdb.supermouse import CalibrationSuperMouse
 
 if TYPE_CHECKING:
-    from cdb._earlier_service import EarlierService, Listed
+    from cdb._earlier_soap import EarlierService, Listed
 
 # Years. Whatever is in force in the first is listed; from the second on, one year is asked for at a time.
 FIRST, YEARLY_FROM, LAST = 1900, 2000, 2100
@@ -66,15 +66,15 @@ def copy(url: str, as_json: bool, client: CalibrationSuperMouse) -> None:
     again for what is new there. What could not be taken over is printed with its reason, and the exit status is 1.
     """
     # Late, for it imports zeep, which other commands do without.
-    from cdb._earlier_service import services
+    from cdb._earlier_soap import services
 
     timeout = click.get_current_context().params["timeout"]
     try:
         found = services(url, timeout)
     except InvalidArgument as error:
         raise click.UsageError(error.message) from None
-    originals = [original for service in found for original in _listed(service)]
-    taken = _take(client, originals)
+    listings = [_listed(service) for service in found]
+    taken = _take(client, [original for originals, _ in listings for original in originals])
     refused = [one for one in taken if one.refused is not None]
     if as_json:
         shared.print_json([_plain(one) for one in taken])
@@ -83,19 +83,29 @@ def copy(url: str, as_json: bool, client: CalibrationSuperMouse) -> None:
             ("id", "device", "type", "valid from", "created", "not taken over, for"),
             [[*asdict(one.original.listed).values(), one.refused] for one in refused],
         )
-    sys.exit(1 if refused else 0)
+    sys.exit(1 if refused or not all(complete for _, complete in listings) else 0)
 
 
-def _listed(service: EarlierService) -> list[Original]:
-    """All that a service lists, asked for period by period: an old server takes long for a long list."""
+def _listed(service: EarlierService) -> tuple[list[Original], bool]:
+    """All that a service lists, and whether it answered for every period: those that it refuses are told.
+
+    It is asked year by year, for an old server takes long for a long list.
+    """
     years = [FIRST, *range(YEARLY_FROM, datetime.now(timezone.utc).year + 2), LAST]
     periods = list(pairwise(years))
     listed: dict[int, Listed] = {}
+    complete = True
     with shared.progress("periods") as progress:
         for start, stop in progress.track(periods, description=escape(service.origin)):
-            found = service.ids(f"{start}-01-01 00:00:00", f"{stop}-01-01 00:00:00")
-            listed |= {one.id: one for one in found}
-    return [Original(service, one) for one in listed.values()]
+            try:
+                found = service.ids(f"{start}-01-01 00:00:00", f"{stop}-01-01 00:00:00")
+            except CdbPermanentError as error:
+                complete = False
+                told = shared.shown(f"what was valid from {start} to {stop} is not listed: {error.message}")
+                progress.console.print(told, markup=False, soft_wrap=True)
+            else:
+                listed |= {one.id: one for one in found}
+    return [Original(service, one) for one in listed.values()], complete
 
 
 def _take(client: CalibrationSuperMouse, originals: Sequence[Original]) -> list[Taken]:
