@@ -4,6 +4,9 @@ VENV ?= $(or $(VIRTUAL_ENV),.venv)
 BIN = $(VENV)/bin
 READY = $(VENV)/.cdb-ready
 
+# Half of the time the tests wait, each with databases and servers of its own.
+AT_ONCE = --numprocesses auto --maxprocesses 4 --dist loadfile
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint test-all interop fuzz crash-test hostile bench clean
 
@@ -14,7 +17,7 @@ demo: $(READY)  ## Start a master, store sample calibrations, ask for them; leav
 	@$(BIN)/python -m demo demo-data
 
 test: lint  ## Check style and types, run all tests on SQLite and PostgreSQL
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(AT_ONCE)
 
 lint: $(READY)  ## Check style (ruff) and types (mypy)
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ import base64
 import itertools
 import re
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -264,7 +265,10 @@ def test_no_answer_is_older_than_what_was_acknowledged_before_the_question(asked
             assert before <= known.serial <= number(b"".join(answer.parts)) <= acknowledged + 1
 
     async def all_ask() -> None:
-        await asyncio.gather(*(ask(body) for body in (CURRENT, HISTORY) * 8))
+        end = time.monotonic() + servers.PATIENCE
+        # On a busy machine all may be answered before there was time to write.
+        while acknowledged <= 3 and time.monotonic() < end:
+            await asyncio.gather(*(ask(body) for body in (CURRENT, HISTORY) * 8))
 
     writing = threading.Thread(target=write)
     writing.start()
