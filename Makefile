@@ -25,7 +25,7 @@ lint: $(READY)  ## Check style (ruff) and types (mypy)
 	$(BIN)/mypy
 
 test-all:  ## Run the tests on every Python from 3.10 to 3.13 that there is
-	@tests/all_pythons
+	@tests/all_pythons $(AT_ONCE)
 
 interop: $(READY)  ## Run SOAP clients in other languages, nginx, caches, networks and systemd, installing what they need
 	tests/interop/install
