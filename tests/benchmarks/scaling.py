@@ -29,10 +29,10 @@ def flatness(bench: Bench) -> Iterator[Figure]:
                     (answers.lists if what == "listing of 100" else answers.look_ups)(server)
                 connections = WRITERS if writing else CONNECTIONS
                 contenders = {
-                    name: bench.loading(server, _question(what, server), connections)
+                    name: bench.loading_warm(server, _question(what, server), connections)
                     for name, server in zip(names, servers, strict=True)
                 }
-                # Not what it costs to read a larger database in, which the first round would measure.
+                # Not what it costs to fill the server's own caches, which the first round would measure.
                 for asking in contenders.values():
                     asking()
                 rounds = bench.alternate(title, contenders)

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import math
 
+import anyio
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -75,28 +77,27 @@ async def receive_body(request: Request, settings: Settings, share: Share) -> by
         raise _too_long(settings)
     chunks: list[bytes] = []
     length = 0
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + settings.stall_deadline
-    while True:
-        # Whoever sends at the least rate is waited for; whoever trickles is not.
-        allowed = deadline + length / settings.least_rate - loop.time()
-        try:
-            message = await asyncio.wait_for(request.receive(), allowed)
-        except asyncio.TimeoutError:
-            raise Disconnected from None
-        if message["type"] == "http.disconnect":
-            raise Disconnected
-        chunk = message.get("body", b"")
-        if length <= LARGE < length + len(chunk):
-            began = loop.time()
-            await share.take(expected * OF_REQUEST)
-            deadline += loop.time() - began
-        length += len(chunk)
-        if length > settings.max_body:
-            raise _too_long(settings)
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            return b"".join(chunks)
+    deadline = anyio.current_time() + settings.stall_deadline
+    with anyio.CancelScope() as patience:
+        while True:
+            # Whoever sends at the least rate is waited for; whoever trickles is not.
+            patience.deadline = deadline + length / settings.least_rate
+            message = await request.receive()
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            chunk = message.get("body", b"")
+            if length <= LARGE < length + len(chunk):
+                began = anyio.current_time()
+                patience.deadline = math.inf
+                await share.take(expected * OF_REQUEST)
+                deadline += anyio.current_time() - began
+            length += len(chunk)
+            if length > settings.max_body:
+                raise _too_long(settings)
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return b"".join(chunks)
+    raise Disconnected
 
 
 async def answer_and_linger(response: Response, incoming: Incoming, send: Send, seconds: float) -> None:
