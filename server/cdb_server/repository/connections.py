@@ -110,19 +110,20 @@ def _commit_sqlite(connection: Connection) -> None:
 
 
 def _patiently(connection: Connection, statement: str) -> None:
-    """Say what needs a lock again and again: SQLite itself would look ever more seldom, long after the lock is free."""
+    """Say what needs a lock again and again: SQLite itself would look ever more seldom, long after the lock is free.
+
+    What fails otherwise is not said again: a COMMIT after a failed one could succeed, on a disk that lost its pages.
+    """
     deadline = time.monotonic() + BUSY
     driver: Any = connection.connection.driver_connection
-    while time.monotonic() < deadline:
+    while True:
         try:
             driver.execute(statement).fetchall()
             return
         except sqlite3.Error as error:
-            if str(error) != "database is locked":
-                break
+            if str(error) != "database is locked" or time.monotonic() > deadline:
+                raise exc.DBAPIError(statement, None, error) from error
         time.sleep(LOOK)
-    # As SQLAlchemy, so that it raises as any other.
-    connection.exec_driver_sql(statement)
 
 
 def _prepare_postgresql(connection: Any, _record: object) -> None:
