@@ -17,6 +17,8 @@ from cdb_server.soap.aside import LEAST, put_aside
 MOST = 20_000
 DATA = bytes(random.Random(7).randbytes(LEAST))
 TEXT = base64.b64encode(DATA).decode()
+# Of a payload that is nearly too large; with its lines ended as some write them, more characters than it has base64.
+REFERRED = "&#13;\n".join(re.findall(".{1,76}", base64.b64encode(bytes(MOST - 100)).decode()))
 ACTION = "urn:mice:cdb:2#add_calibration"
 MUTATIONS = 1_500
 PIECES = (
@@ -90,6 +92,8 @@ def test_a_payload_is_put_aside_from_some_length_on() -> None:
         (f"<data>{TEXT[:-4]}<!-- data>{TEXT} -->{TEXT[-4:]}</data>", ""),
         (f"<!-- <data>{TEXT}</data> --><data>{TEXT[:400]}</data>", ""),
         (f"<data>&#{ord(TEXT[0])};{TEXT[1:]}</data>", ""),
+        (f"<data>{REFERRED}</data>", ""),
+        (f"<data>{REFERRED}", "MalformedRequest"),
         (f"<data>{TEXT[:400]}</data><comment>data&gt;{'x' * LEAST}</comment>", "InvalidArgument"),
         (f"<data>{TEXT[:400]}</data><comment>metadata>{'x' * 4000}</comment>", ""),
         (f"<data>{TEXT[:-1]}</data>", "InvalidArgument"),

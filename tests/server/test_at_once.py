@@ -310,6 +310,18 @@ def test_an_idle_connection_ends(tmp_path: Path) -> None:
             assert only_once.ended()
 
 
+def test_a_connection_does_not_end_while_a_request_comes(tmp_path: Path) -> None:
+    """From its first byte on it has the time of any head, however long it was idle before."""
+    with watched(f"sqlite:///{tmp_path}/cdb.sqlite", keep_alive=1) as running:
+        fill(running)
+        with running.peer() as peer:
+            peer.ask(by_id(1))
+            time.sleep(0.8)
+            peer.socket.sendall(by_id(1)[:40])
+            time.sleep(0.6)
+            assert peer.ask(by_id(1)[40:]).status == 200
+
+
 def test_a_connection_begun_with_a_known_request_has_its_deadlines(tmp_path: Path) -> None:
     """Half a head after an answer at once is not waited for without end."""
     with watched(f"sqlite:///{tmp_path}/cdb.sqlite", header_deadline=0.5) as running:

@@ -4,8 +4,9 @@ import asyncio
 import base64
 import hashlib
 import random
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ from cdb_server.http.attempts import Attempts
 from cdb_server.http.legacy import LegacyCalls
 from cdb_server.http.refusals import Refused
 from cdb_server.http.room import LARGE, Room
+from cdb_server.http.threads import Threads
 from cdb_server.repository import Database, Following, Reader, Upload, Writer
 from cdb_server.settings import Settings
 from cdb_server.soap import LEGACY, Legacy
 from tests import mirrors, servers
+from tests.fuzz import wire
 from tests.servers import Master, until
 
 ALLOWED = ("--legacy-write-networks", "127.0.0.0/8")
@@ -290,21 +293,21 @@ def test_an_error_stands_in_the_place_of_a_status(problem: str, open_master: Mas
     assert cdb.Calibration(open_master.url).get_status().serial == before
 
 
-def test_uploads_are_off_where_no_setting_names_their_network(shared_master: Master) -> None:
+def test_uploads_are_off_where_no_setting_names_their_network(tmp_path: Path) -> None:
     """Whatever the write networks are, which are for tokens; reading is open, and the log tells who tried."""
-    before = cdb.Calibration(shared_master.url).get_status().serial
-    for path, arguments in (
-        ("/cdb/calibrationSuperMouse", ("OFF", "t0", FROM, "YWJj")),
-        ("/cdb/cablingSuperMouse", ("OFF", FROM, "YWJj")),
-    ):
-        asked = service(shared_master.url, path)
-        assert said(asked.getStatus()) == ("ok", "OK")
-        tag, text = said(asked.setDetector(*arguments))
-        assert tag == "error"
-        assert "not allowed from 127.0.0.1" in text
-        assert "CDB_LEGACY_WRITE_NETWORKS" in text
-    assert cdb.Calibration(shared_master.url).get_status().serial == before
-    assert "refused to write: 127.0.0.1 is outside the allowed networks, as user ''" in shared_master.log.read_text()
+    with servers.master(f"sqlite:///{tmp_path}/cdb.sqlite", tmp_path) as master:
+        for path, arguments in (
+            ("/cdb/calibrationSuperMouse", ("OFF", "t0", FROM, "YWJj")),
+            ("/cdb/cablingSuperMouse", ("OFF", FROM, "YWJj")),
+        ):
+            asked = service(master.url, path)
+            assert said(asked.getStatus()) == ("ok", "OK")
+            tag, text = said(asked.setDetector(*arguments))
+            assert tag == "error"
+            assert "not allowed from 127.0.0.1" in text
+            assert "CDB_LEGACY_WRITE_NETWORKS" in text
+        assert cdb.Calibration(master.url).get_status().serial == 0
+        assert "refused to write: 127.0.0.1 is outside the allowed networks, as user ''" in master.log.read_text()
 
 
 def test_the_network_is_that_of_the_peer(tmp_path: Path) -> None:
@@ -386,12 +389,27 @@ def test_a_mirror_that_follows_no_longer_says_so(tmp_path: Path) -> None:
     assert (tag, text.endswith("the histories part")) == ("warning", True)
 
 
+def test_who_may_not_store_takes_no_room_from_those_who_may(tmp_path: Path) -> None:
+    """A stranger announces what fills a worker's memory, sends some of it, and stops: others store as before."""
+    networks = ("--legacy-write-networks", "10.0.0.0/8", "--workers", "1")
+    with servers.master(f"sqlite:///{tmp_path}/cdb.sqlite", tmp_path, *networks) as master, ExitStack() as strangers:
+        for path in LEGACY:
+            peer = strangers.enter_context(wire.Peer(master.url))
+            headers = [("Content-Length", str(40 * LARGE))]
+            peer.socket.sendall(wire.request(path, b"", headers=headers) + b" " * 5 * LARGE)
+        begin = time.monotonic()
+        cdb.CalibrationSuperMouse(master.url, user=master.user, token=master.token).add_calibration(
+            "TOF1", "t0", "2016-03-01", b"x" * 2 * LARGE
+        )
+        assert time.monotonic() - begin < 5
+
+
 def test_without_room_for_a_large_payload_http_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """503, as for a request that finds none; a small payload needs none."""
     monkeypatch.setattr("cdb_server.http.room.PATIENCE", 0.01)
     url = f"sqlite:///{tmp_path}/cdb.sqlite"
     Database.create(url)
-    with Database.open(url) as database, ThreadPoolExecutor(1) as threads:
+    with Database.open(url) as database, Threads(1) as threads:
         for kind, size in (("large", LARGE + 1), ("small", 3)):
             upload = Upload.checked("TOF1", kind, CREATED, b"x" * size, None, None, max_payload=2 * LARGE)
             Writer(database).add_calibration(upload, "alice")

@@ -37,6 +37,8 @@ PAUSE = 1.0
 # Bytes: of a payload whose answer does not fit between server and reader, and of memory that may be taken for a peer.
 LARGE = 3 * 2**20
 MEMORY = 64 * 2**20
+# Bytes of a body for which a sender would have a minute and more at the least rate.
+MUCH = 2**20
 USER = "alice"
 CHUNKED = [("Content-Length", None), ("Transfer-Encoding", "chunked")]
 
@@ -215,6 +217,17 @@ class SlowInChunks(SlowPeer):
         return wire.chunked(STATUS, size=1)
 
 
+class StopsAfterMuch(SlowInABody):
+    """Sends most of a body at once, which earns it no more time than a byte."""
+
+    async def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        headers = [("Content-Length", str(MUCH + len(STATUS)))]
+        await loop.sock_sendall(self.socket, wire.request(wire.READING, b"", headers=headers) + b" " * MUCH)
+
+    async def dawdle(self, loop: asyncio.AbstractEventLoop) -> None:
+        await self._until_end(loop)
+
+
 class SlowInTrailers(SlowPeer):
     """Sends a body at once, and trailers after its last chunk by a byte a second."""
 
@@ -318,9 +331,9 @@ def served_meanwhile(impatient: Impatient, until: Callable[[], bool]) -> list[fl
     ("kinds", "count"),
     [
         ([SlowInHeaders, SlowInABody], SLOW),
-        ([SlowInAWrite, SlowInChunks, SlowInTrailers, SlowInItsSecondRequest], 20),
+        ([SlowInAWrite, SlowInChunks, StopsAfterMuch, SlowInTrailers, SlowInItsSecondRequest], 20),
     ],
-    ids=["200 in headers and 200 in bodies", "20 in four other ways"],
+    ids=["200 in headers and 200 in bodies", "20 in five other ways"],
 )
 def test_others_are_served_beside_slow_senders(
     kinds: Sequence[type[SlowPeer]], count: int, impatient: Impatient

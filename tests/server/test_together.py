@@ -21,6 +21,8 @@ from tests import servers
 
 MARCH = datetime(2016, 3, 1, tzinfo=UTC)
 WAITING = 6
+# Seconds, of those who wait for a lock that is not to be had.
+PATIENCE = 0.3
 
 
 @pytest.fixture
@@ -145,6 +147,26 @@ def test_whatever_goes_wrong_with_one_each_is_done_once_more_alone() -> None:
     assert isinstance(doing[1].exception(), ZeroDivisionError)
     assert (doing[0].result(), doing[2].result()) == ("first", "last")
     assert sorted(tried.committed) == [["first"], ["last"]]
+
+
+def test_who_was_tried_with_others_for_too_long_is_not_tried_again() -> None:
+    """A lock that is not to be had holds nobody longer than one alone."""
+    begun = 0
+
+    @contextmanager
+    def transaction() -> Iterator[list[str]]:
+        nonlocal begun
+        begun += 1
+        until(lambda: len(together._waiting) == 3)
+        yield []
+        time.sleep(PATIENCE)
+        raise Unavailable("the database is busy")
+
+    together = Together(transaction, PATIENCE)
+    with ThreadPoolExecutor(3) as pool:
+        doing = [pool.submit(together.do, write(name), 0) for name in "abc"]
+    assert all(isinstance(done.exception(), Unavailable) for done in doing)
+    assert begun == 1
 
 
 def test_what_is_large_is_written_alone() -> None:

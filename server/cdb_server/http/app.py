@@ -71,7 +71,7 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
     writer = None if settings.read_only else Writer(database)
     questions = Questions(reading, watch, threads, ReadyAnswers(settings.ready_bytes), room)
     routes = [
-        Route(READING_PATH, Service(reading.contract, questions, settings, room_of_questions)),
+        Route(READING_PATH, Service(reading.contract, questions, settings, lambda _: room_of_questions)),
         *plain_routes(reader, threads),
         *legacy_routes(reader, sparing, writer, attempts, threads, settings, room, room_of_questions),
         metrics_route(counts, reader, None if settings.read_only else fuse, threads),
@@ -82,7 +82,7 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
         admission_at_once = Admission(glance) if glance else None
         writing = writing_endpoint(writer, settings.max_payload)
         writes = Writes(writing, Admission(database), admission_at_once, watch, attempts, threads, settings)
-        routes.append(Route(WRITING_PATH, Service(writing.contract, writes, settings, room)))
+        routes.append(Route(WRITING_PATH, Service(writing.contract, writes, settings, lambda _: room)))
     app = Starlette(
         routes=routes,
         lifespan=lifespan,

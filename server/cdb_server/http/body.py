@@ -80,8 +80,9 @@ async def receive_body(request: Request, settings: Settings, share: Share) -> by
     deadline = anyio.current_time() + settings.stall_deadline
     with anyio.CancelScope() as patience:
         while True:
-            # Whoever sends at the least rate is waited for; whoever trickles is not.
-            patience.deadline = deadline + length / settings.least_rate
+            # Whoever sends at the least rate is waited for; whoever trickles, or stops after much, is not.
+            stalled = anyio.current_time() + settings.stall_deadline
+            patience.deadline = min(deadline + length / settings.least_rate, stalled)
             message = await request.receive()
             if message["type"] == "http.disconnect":
                 raise Disconnected

@@ -48,6 +48,8 @@ class BoundedConnection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        # What comes may be the beginning of a head, which uvicorn is not shown before it is whole.
+        self._unset_keepalive_if_required()
         received = data if self.at_rest() else b""
         if self._in_headers and self._header_timer is None:
             self._expect_headers()

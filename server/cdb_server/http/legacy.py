@@ -31,10 +31,13 @@ def legacy_routes(
     routes = []
     for path in LEGACY:
         legacy = Legacy(path, settings, reader, sparing, writer)
+
+        # Who may not store takes no room from those who may.
+        def room_of(peer: str, legacy: Legacy = legacy) -> Room:
+            return room if legacy.takes_uploads_from(peer) else room_of_questions
+
         calls = LegacyCalls(legacy, attempts, threads, settings, room)
-        # Only where somebody may store may strangers take room from those who do.
-        of_requests = room if legacy.takes_uploads else room_of_questions
-        routes.append(Route(path, Service(legacy.contract, calls, settings, of_requests, fault_status=200)))
+        routes.append(Route(path, Service(legacy.contract, calls, settings, room_of, fault_status=200)))
     return routes
 
 

@@ -1,5 +1,6 @@
 """A SOAP service over HTTP: its WSDL by GET, its operations by POST."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from starlette.requests import ClientDisconnect, Request
@@ -34,14 +35,19 @@ class Operations(Protocol):
 
 
 class Service:
-    """One service. `room` is for its large requests, `fault_status` the HTTP status of its faults."""
+    """One service. `room_of` is, by who asks, for large requests; `fault_status` the HTTP status of its faults."""
 
     def __init__(
-        self, contract: Contract, operations: Operations, settings: Settings, room: Room, fault_status: int = 500
+        self,
+        contract: Contract,
+        operations: Operations,
+        settings: Settings,
+        room_of: Callable[[str], Room],
+        fault_status: int = 500,
     ) -> None:
         self._operations = operations
         self._settings = settings
-        self._room = room
+        self._room_of = room_of
         self._fault_status = fault_status
         self._wsdl = contract.published(settings.public_url)
 
@@ -79,7 +85,7 @@ class Service:
         except Unavailable as error:
             return self._response(request, self._operations.unavailable(error), None)
         media.check_headers(request.headers)
-        with Share(self._room) as share:
+        with Share(self._room_of(author)) as share:
             try:
                 body = await receive_body(request, self._settings, share)
             except Unavailable as error:

@@ -1,6 +1,7 @@
 """Writes that wait are done together: whoever has the lock does them all, and the disk is waited for once."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -20,16 +21,25 @@ Result = TypeVar("Result")
 class _Write(Generic[Within]):
     work: Callable[[Within], Any]
     size: int
+    deadline: float
     result: Any = None
     refused: CdbError | None = None
     done: bool = False
+
+    @property
+    def late(self) -> bool:
+        """Whether it waited too long to begin anew."""
+        return time.monotonic() > self.deadline
 
 
 class Together(Generic[Within]):
     """The writes of one process. For use by many threads."""
 
     def __init__(self, transaction: Callable[[], AbstractContextManager[Within]], patience: float) -> None:
-        """`transaction` waits for the lock, and ends on disk or raises. `patience` is in seconds, for one turn."""
+        """`transaction` waits for the lock, and ends on disk or raises.
+
+        `patience` is how many seconds a write waits, at most, until one that has it begins or begins anew.
+        """
         self._transaction = transaction
         self._patience = patience
         self._turn = threading.Lock()
@@ -43,13 +53,13 @@ class Together(Generic[Within]):
         A CdbError that it raises, having written nothing, is its own. After any other failure, of whatever was done
         with it, it is done once more, alone. Raises Unavailable, and what the transaction raises.
         """
-        write = _Write(work, size)
+        write = _Write(work, size, time.monotonic() + self._patience)
         with self._taking:
             self._waiting.append(write)
         if not self._turn.acquire(timeout=self._patience):
             if self._given_up(write):
-                raise Unavailable("too many writes are waiting: try again later")
-            # Another is about it, whose own patience ends.
+                raise _too_many()
+            # Another is about it, and ends.
             self._turn.acquire()
         try:
             if not write.done:
@@ -63,13 +73,16 @@ class Together(Generic[Within]):
 
     def _lead(self, write: _Write[Within]) -> None:
         together = [write]
+        if write.late:
+            # It was tried with others, until there was no time left.
+            raise _too_many()
         try:
             with self._transaction() as within:
                 together = self._taken_with(write)
                 for each in together:
                     _attempt(each, within)
         except Exception:
-            if len(together) == 1:
+            if len(together) == 1 or write.late:
                 raise
             # Each of the others finds itself undone, and does the same.
             with self._transaction() as within:
@@ -97,6 +110,10 @@ class Together(Generic[Within]):
             if waited:
                 self._waiting.remove(write)
             return waited
+
+
+def _too_many() -> Unavailable:
+    return Unavailable("too many writes are waiting: try again later")
 
 
 def _attempt(write: _Write[Within], within: Within) -> None:

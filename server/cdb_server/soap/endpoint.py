@@ -8,7 +8,7 @@ from lxml import etree
 from spyne import Application, MethodContext
 from spyne.server import ServerBase
 
-from cdb_server.errors import CdbError, InvalidArgument, LargePayload
+from cdb_server.errors import CdbError, InvalidArgument, LargePayload, TooLarge
 from cdb_server.model import Knowledge
 from cdb_server.repository import Reader, Writer
 from cdb_server.soap.aside import put_aside
@@ -161,7 +161,7 @@ class Endpoint:
         try:
             stored = uploads.answer(name, given, aside.base64, author)
         except Exception as error:
-            if isinstance(error, InvalidArgument) and error.argument == "data":
+            if isinstance(error, TooLarge) or (isinstance(error, InvalidArgument) and error.argument == "data"):
                 # It is written in another way, perhaps, which only the parser understands.
                 return None
             return self.fault(error, name)

@@ -61,10 +61,10 @@ class Legacy:
         self._sparing = sparing
         self._writer = writer
 
-    @property
-    def takes_uploads(self) -> bool:
-        """Whether there is anybody who may store."""
-        return self._writer is not None and bool(self._settings.legacy_write_networks)
+    def takes_uploads_from(self, peer: str) -> bool:
+        """Whether a call from an address may store."""
+        stores = self._writer is not None and "setDetector" in self.contract.operations
+        return stores and contains(self._settings.legacy_write_networks, peer)
 
     def answer(self, body: bytes, peer: str, *, sparing: bool = False) -> Answer:
         """Answer a call from the address `peer`, which is the author of what is stored.
