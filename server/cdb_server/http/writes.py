@@ -1,5 +1,6 @@
 """The writing service's answers: only to users whose token is valid, and who ask from the networks that may write."""
 
+import asyncio
 from contextlib import suppress
 
 from starlette.requests import Request
@@ -16,6 +17,10 @@ from cdb_server.model import Knowledge
 from cdb_server.repository import Admission, Busy
 from cdb_server.settings import Settings
 from cdb_server.soap import Endpoint
+
+# How often a token is looked for at once, and the seconds between, before a thread does.
+LOOKS = 20
+PAUSE = 0.0003
 
 
 class Writes:
@@ -65,7 +70,10 @@ class Writes:
 
     async def _check_token(self, name: str, token: str) -> None:
         if self._admission_at_once:
-            with suppress(Busy):
-                access.check_token(name, token, self._admission_at_once)
-                return
+            # Who commits does so for a moment, in which nobody reads; to wait for its end in a thread takes longer.
+            for _ in range(LOOKS):
+                with suppress(Busy):
+                    access.check_token(name, token, self._admission_at_once)
+                    return
+                await asyncio.sleep(PAUSE)
         await self._threads.do(lambda: access.check_token(name, token, self._admission))
