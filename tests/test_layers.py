@@ -13,6 +13,7 @@ CLIENT = ROOT / "client" / "cdb"
 SERVER_LAYERS = (
     ("cli",),
     ("http",),
+    ("pages",),
     ("soap",),
     ("mirror", "maintenance"),
     ("repository",),
@@ -104,7 +105,8 @@ def test_client_and_server_do_not_know_each_other() -> None:
         ("spyne", SERVER, "soap"),
         ("sqlalchemy", SERVER, "repository validity schema"),
         ("psycopg", SERVER, "maintenance"),
-        ("starlette", SERVER, "http"),
+        ("starlette", SERVER, "http pages"),
+        ("jinja2", SERVER, "pages"),
         ("uvicorn", SERVER, "http"),
         ("prometheus_client", SERVER, "http"),
         ("click", SERVER, "cli"),

@@ -17,6 +17,7 @@ from cdb_server.http.knowledge import Glancing, Watch
 from cdb_server.http.legacy import legacy_routes
 from cdb_server.http.memory import keep_buffers
 from cdb_server.http.metrics import metrics_route
+from cdb_server.http.pages import browses, page_routes
 from cdb_server.http.plain import plain_routes
 from cdb_server.http.questions import QUESTIONS, Questions
 from cdb_server.http.ready import ReadyAnswers
@@ -26,12 +27,15 @@ from cdb_server.http.service import Service
 from cdb_server.http.tally import TALLY, Counted, Tally
 from cdb_server.http.threads import Threads
 from cdb_server.http.writes import Writes
+from cdb_server.pages import Site
 from cdb_server.repository import Admission, Database, Fuse, Glance, Reader, Writer
 from cdb_server.settings import Settings
 from cdb_server.soap import LEGACY, reading_endpoint, writing_endpoint
 
 READING_PATH = "/cdb/v2/calibration"
 WRITING_PATH = "/cdb/v2/calibrationSuperMouse"
+
+NOTHING_HERE = "The address names no page: was it cut off on its way to you?"
 
 
 def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
@@ -83,10 +87,21 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
         writing = writing_endpoint(writer, settings.max_payload)
         writes = Writes(writing, Admission(database), admission_at_once, watch, attempts, threads, settings)
         routes.append(Route(WRITING_PATH, Service(writing.contract, writes, settings, lambda _: room)))
+    site = Site(reader, threads.do, writes=writer is not None)
+    routes += page_routes(site)
+
+    async def not_answered(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        if not browses(request):
+            return _plain(error)
+        status, headers = error.status_code, dict(error.headers or {})
+        text = NOTHING_HERE if status == 404 else error.detail
+        return await threads.do(lambda: site.error(request, status, text, headers))
+
     app = Starlette(
         routes=routes,
         lifespan=lifespan,
-        exception_handlers={HTTPException: _plain},
+        exception_handlers={HTTPException: not_answered},
     )
     services = (READING_PATH,) if writer is None else (READING_PATH, WRITING_PATH)
     app.add_middleware(Bodiless, paths=(*services, *LEGACY), seconds=settings.stall_deadline)
@@ -107,8 +122,7 @@ class NoWriting:
         await Refused(404, self._text).response()(scope, receive, send)
 
 
-async def _plain(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+def _plain(error: HTTPException) -> Response:
     text = error.detail
     if error.status_code == 404:
         text = f"there is nothing here, but at {READING_PATH}"

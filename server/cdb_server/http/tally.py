@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cdb_server import soap
 from cdb_server.http.counts import BOUNDS, FAILED, FOUND, MISSES, OUTCOMES, READY, SUM, Counts, Layout
 from cdb_server.http.ready import Ready
+from cdb_server.pages import PAGE_NAMES
 
 # Where the connections find the tally in the state of the application's lifespan.
 TALLY = "cdb.tally"
@@ -25,7 +26,7 @@ OTHER = "other"
 def layout() -> Layout:
     """What is told apart: nothing that a caller could make up."""
     return Layout(
-        (*soap.operations(), *soap.legacy_operations(), PAYLOAD, CALIBRATION, WSDL, METRICS, UNKNOWN),
+        (*soap.operations(), *soap.legacy_operations(), PAYLOAD, CALIBRATION, WSDL, METRICS, *PAGE_NAMES, UNKNOWN),
         (*soap.FAULT_NAMES, *map(str, REFUSALS), OTHER),
     )
 
