@@ -126,6 +126,44 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Extent:
+    """A stretch of time that is looked at, both ends included."""
+
+    start: datetime
+    stop: datetime
+
+
+class Beginning(NamedTuple):
+    """A calibration in a drawing: which, and from when on it is valid."""
+
+    id: int
+    valid_from: datetime
+
+
+class RunStart(NamedTuple):
+    """A run in a drawing."""
+
+    run_number: int
+    start_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """What was in force for one device and type, to be drawn: each until the next one begins.
+
+    The first may begin before the period. Not `whole`, there are more than these, and of the `withdrawn` and
+    `superseded` nothing is told.
+    """
+
+    device_name: str
+    calibration_type: str
+    in_force: tuple[Beginning, ...]
+    withdrawn: tuple[Beginning, ...]
+    superseded: tuple[Beginning, ...]
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """What a server says of itself; `master` and the lags on a mirror only.
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import (
     CTE,
+    BigInteger,
     ColumnElement,
     CompoundSelect,
     FromClause,
@@ -21,15 +22,17 @@ from sqlalchemy import (
     Select,
     and_,
     case,
+    cast,
     exists,
     func,
     select,
     true,
     tuple_,
+    type_coerce,
     union_all,
 )
 
-from cdb_server.schema import calibration, journal, run, withdrawal
+from cdb_server.schema import Instant, calibration, journal, run, withdrawal
 
 # The tables in their parts within a query.
 candidate = calibration.alias("candidate")
@@ -81,6 +84,69 @@ def in_force_during(start: Value, stop: Value, upto: Upto) -> CompoundSelect[Any
         _takes_over_from(began, upto).is_distinct_from(began.c.valid_from),
     )
     return union_all(in_force_everywhere(start, upto), began_later)
+
+
+def in_force_at_steps(
+    device_name: Value, calibration_type: Value, start: Value, stop: Value, step: Value
+) -> Select[Any]:
+    """Rule 3 at `start`, and every `step` microseconds until `stop`: each id that it gives there, with its valid_from.
+
+    However many calibrations there are, this asks no more often than there are steps.
+    """
+    at = _steps(start, stop, step)
+    given = select(in_force(device_name, calibration_type, at.c.instant, None)).select_from(at)
+    return select(calibration.c.id, calibration.c.valid_from).where(calibration.c.id.in_(given))
+
+
+def beginning(device_name: Value, calibration_type: Value, start: Value, stop: Value) -> Select[Any]:
+    """Every calibration whose valid_from lies after `start` and not after `stop`, in the order of rule 3: its id, its
+    valid_from, and whether it is withdrawn."""
+    return (
+        select(began.c.id, began.c.valid_from, ~_stands(began, None))
+        .where(
+            began.c.device_name == device_name,
+            began.c.calibration_type == calibration_type,
+            began.c.valid_from > start,
+            began.c.valid_from <= stop,
+        )
+        .order_by(began.c.valid_from, began.c.id)
+    )
+
+
+def passed_over(device_name: Value, calibration_type: Value, since: Value, instant: Value, upto: Upto) -> Select[Any]:
+    """The ids that rule 3 passes over in favour of the one with the valid_from `since`: withdrawn, or stored earlier
+    under the same valid_from; the latest first."""
+    return (
+        select(candidate.c.id)
+        .where(
+            candidate.c.device_name == device_name,
+            candidate.c.calibration_type == calibration_type,
+            candidate.c.valid_from >= since,
+            candidate.c.valid_from <= instant,
+            _known(candidate.c.id, upto),
+        )
+        .order_by(candidate.c.valid_from.desc(), candidate.c.id.desc())
+    )
+
+
+def extent() -> Select[Any]:
+    """The first and the last valid_from of all calibrations, and the first and the last start of a run."""
+    ends = (
+        select(calibration.c.valid_from).order_by(calibration.c.valid_from),
+        select(calibration.c.valid_from).order_by(calibration.c.valid_from.desc()),
+        select(run.c.start_time).order_by(run.c.start_time),
+        select(run.c.start_time).order_by(run.c.start_time.desc()),
+    )
+    return select(*(end.limit(1).scalar_subquery() for end in ends))
+
+
+def extent_of_key(device_name: Value, calibration_type: Value) -> Select[Any]:
+    """The first and the last valid_from of a device and type."""
+    of_key = select(calibration.c.valid_from).where(
+        calibration.c.device_name == device_name, calibration.c.calibration_type == calibration_type
+    )
+    ends = (of_key.order_by(calibration.c.valid_from), of_key.order_by(calibration.c.valid_from.desc()))
+    return select(*(end.limit(1).scalar_subquery() for end in ends))
 
 
 def records(upto: Upto) -> Select[Any]:
@@ -172,6 +238,36 @@ def runs_starting(start: Value, stop: Value, upto: Upto) -> Select[Any]:
     )
 
 
+def runs_by_start(start: Value, stop: Value) -> Select[Any]:
+    """Number and start of the runs that start in a period, in that order."""
+    return (
+        select(run.c.run_number, run.c.start_time)
+        .where(run.c.start_time.between(start, stop), ~_corrected(None))
+        .order_by(run.c.start_time, run.c.run_number)
+    )
+
+
+def runs_at_steps(start: Value, stop: Value, step: Value) -> Select[Any]:
+    """Number and start of the run that starts next after `start`, and after every `step` microseconds until `stop`."""
+    at = _steps(start, stop, step)
+    starting = run.alias("starting")
+    corrected = exists().where(later.c.run_number == starting.c.run_number, later.c.serial > starting.c.serial)
+    next_run = (
+        select(starting.c.serial)
+        .where(starting.c.start_time >= at.c.instant, starting.c.start_time <= stop, ~corrected)
+        .order_by(starting.c.start_time, starting.c.serial)
+        .limit(1)
+        .correlate(at)
+        .scalar_subquery()
+    )
+    given = select(next_run).select_from(at)
+    return (
+        select(run.c.run_number, run.c.start_time)
+        .where(run.c.serial.in_(given))
+        .order_by(run.c.start_time, run.c.run_number)
+    )
+
+
 def run_count(start: datetime, until: datetime | None) -> Select[Any]:
     """Rule 5: how many runs start in `[start, until)`, None being the end of time."""
     return select(func.count()).select_from(run).where(*_starting(start, until))
@@ -206,6 +302,13 @@ def _runs() -> Select[Any]:
     return select(run.c.run_number, run.c.start_time, run.c.stop_time, journal.c.created, journal.c.author).join(
         journal, journal.c.serial == run.c.serial
     )
+
+
+def _steps(start: Value, stop: Value, step: Value) -> CTE:
+    """The instants from `start` on, a step apart, the last one not before `stop`."""
+    at = select(type_coerce(cast(start, BigInteger), Instant).label("instant")).cte("step", recursive=True)
+    further = type_coerce(type_coerce(at.c.instant, BigInteger) + cast(step, BigInteger), Instant)
+    return at.union_all(select(further).where(at.c.instant < stop))
 
 
 def _known(serial: ColumnElement[int], upto: Upto) -> ColumnElement[bool]:

@@ -88,7 +88,7 @@ def test_a_server_that_is_told_to_end_answers_what_is_under_way(tmp_path: Path) 
 def test_what_is_not_a_service_is_a_line_of_plain_text(shared_master: Master) -> None:
     """HTTP's own answers."""
     for path, method, status in (
-        ("/", "GET", 404),
+        ("/nothing", "GET", 404),
         ("/cdb/v2/calibration/", "GET", 404),
         ("/cdb/v2/calibration", "GET", 405),
         ("/cdb/v2/calibration", "PUT", 405),

@@ -1,4 +1,4 @@
-"""The web interface: pages made here and read anywhere, without JavaScript. `pages` lists them, `PAGE_NAMES` counts them.
+"""The web interface: pages made here and read anywhere, without JavaScript.
 
 A page is a template, filled in a thread with what the repository answers. It holds no rule: what applies, and why, is
 for the repository to say.

@@ -30,6 +30,7 @@ def environment() -> Environment:
     )
     filters: dict[str, Any] = {
         "instant": words.instant,
+        "second": words.second,
         "exact": words.exact,
         "age": words.age,
         "size": words.size,

@@ -105,7 +105,7 @@ class Site:
 
 
 def root(request: Request) -> str:
-    """The way from the page to the site's root: the same behind a proxy that serves the site below a path of its own."""
+    """The way from a page to the root of the site, which a proxy may have put below a path of its own."""
     raw: bytes = request.scope.get("raw_path") or request.url.path.encode()
     depth = raw.partition(b"?")[0].count(b"/") - 1
     return "../" * depth or "./"

@@ -21,6 +21,11 @@ def instant(at: datetime) -> str:
     return text.removesuffix(".000000")
 
 
+def second(at: datetime) -> str:
+    """The same to the second, where finer is of no use."""
+    return instant(at.replace(microsecond=0))
+
+
 def exact(at: datetime) -> str:
     """The contract's spelling, for addresses and for `<time datetime>`."""
     return instants.spell(at)

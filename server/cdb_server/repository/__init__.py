@@ -7,6 +7,7 @@ from cdb_server.repository.fuse import Fuse
 from cdb_server.repository.glance import Busy, Glance
 from cdb_server.repository.inspection import Inspection, Unreadable
 from cdb_server.repository.reader import Reader
+from cdb_server.repository.survey import Survey
 from cdb_server.repository.tokens import Admission, Tokens
 from cdb_server.repository.writer import Upload, Writer, check_size
 
@@ -19,6 +20,7 @@ __all__ = [
     "Glance",
     "Inspection",
     "Reader",
+    "Survey",
     "Tokens",
     "Unreadable",
     "Upload",
