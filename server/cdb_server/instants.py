@@ -11,6 +11,7 @@ from datetime import datetime, timedelta, timezone
 UTC = timezone.utc
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+FIRST = datetime(1, 1, 1, tzinfo=UTC)
 
 # What the contract's type `instant` admits; whether the day exists is for datetime to say.
 PATTERN = (

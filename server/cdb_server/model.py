@@ -133,6 +133,33 @@ class Extent:
     stop: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Applying:
+    """A calibration that applies at an instant, and why it and no other: rule 3 in facts.
+
+    `took_over_from` was in force just before it. `passed_over` would apply, were they not withdrawn, or superseded by
+    this one under the same valid_from; the latest first, and not all of them where there are `more`.
+    """
+
+    calibration: CalibrationRecord
+    took_over_from: CalibrationRecord | None
+    passed_over: tuple[CalibrationRecord, ...]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """All that applies at an instant, by device and type; `run` where it is asked for the start of one.
+
+    For the devices and types of `nothing` none does.
+    """
+
+    instant: datetime
+    run: Run | None
+    applying: tuple[Applying, ...]
+    nothing: tuple[tuple[str, str], ...]
+
+
 class Beginning(NamedTuple):
     """A calibration in a drawing: which, and from when on it is valid."""
 

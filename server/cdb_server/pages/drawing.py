@@ -11,7 +11,7 @@ from cdb_server import instants
 from cdb_server.model import Beginning, Extent, Lane, RunStart
 from cdb_server.pages import words
 
-FIRST, LAST = datetime(1, 1, 1, tzinfo=instants.UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=instants.UTC)
+LAST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=instants.UTC)
 SHORTEST = timedelta(milliseconds=1)
 
 # What may lie between two ticks: in months, or as a length of time; and how much of an instant's text tells them apart.
@@ -48,6 +48,7 @@ class Tick:
     at: datetime
     x: str
     label: str
+    anchor: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def widened(period: Extent, by: timedelta) -> Extent:
 def moved(at: datetime, by: timedelta) -> datetime:
     """Another instant, or the end of all time."""
     if by < timedelta(0):
-        return FIRST if at - FIRST < -by else at + by
+        return instants.FIRST if at - instants.FIRST < -by else at + by
     return LAST if LAST - at < by else at + by
 
 
@@ -108,7 +109,7 @@ def ticks(period: Extent, most: int = 8) -> list[Tick]:
         months = next((each for each in _MONTHS if length / timedelta(days=30.4 * each) <= most), _MONTHS[-1])
         digits = 4 if months % 12 == 0 else 7
         at = [*_every_months(period, months)]
-    return [Tick(each, _percent(place(period, each)), words.exact(each)[:digits].replace("T", " ")) for each in at]
+    return [_tick(each, place(period, each), words.exact(each)[:digits].replace("T", " ")) for each in at]
 
 
 def lane(drawn: Lane, period: Extent) -> DrawnLane:
@@ -142,12 +143,17 @@ def mark(at: datetime, period: Extent, title: str) -> Mark | None:
     return Mark(_percent(place(period, at)), title) if period.start <= at <= period.stop else None
 
 
+def _tick(at: datetime, x: float, label: str) -> Tick:
+    # A label at an end of the axis lies beside its tick, not half of it outside.
+    return Tick(at, _percent(x), label, "start" if x < 4 else "end" if x > 96 else "middle")
+
+
 def _bars(in_force: tuple[Beginning, ...], period: Extent) -> Iterator[Bar]:
     for number, each in enumerate(in_force):
         until = in_force[number + 1].valid_from if number + 1 < len(in_force) else None
         begin = max(0.0, place(period, each.valid_from))
         end = 100.0 if until is None else min(100.0, place(period, until))
-        title = f"{each.id}: from {words.instant(each.valid_from)}"
+        title = f"number {each.id}, from {words.instant(each.valid_from)}"
         if until is not None:
             title += f" until {words.instant(until)}"
         yield Bar(_percent(begin), _percent(end - begin), title, number % 2 == 1)
@@ -155,7 +161,8 @@ def _bars(in_force: tuple[Beginning, ...], period: Extent) -> Iterator[Bar]:
 
 def _mark(each: Beginning, period: Extent, what: str) -> Mark:
     return Mark(
-        _percent(place(period, each.valid_from)), f"{each.id}: {what}, valid from {words.instant(each.valid_from)}"
+        _percent(place(period, each.valid_from)),
+        f"number {each.id}, {what}, valid from {words.instant(each.valid_from)}",
     )
 
 

@@ -1,10 +1,12 @@
 """The database behind the service, the only place with transactions: `Reader`, `Writer`, `Tokens` on a `Database`."""
 
+from cdb_server.repository.applying import Explaining
 from cdb_server.repository.connections import name_of, parse_url
 from cdb_server.repository.database import Database
 from cdb_server.repository.following import Following
 from cdb_server.repository.fuse import Fuse
 from cdb_server.repository.glance import Busy, Glance
+from cdb_server.repository.history import History
 from cdb_server.repository.inspection import Inspection, Unreadable
 from cdb_server.repository.reader import Reader
 from cdb_server.repository.survey import Survey
@@ -15,9 +17,11 @@ __all__ = [
     "Admission",
     "Busy",
     "Database",
+    "Explaining",
     "Following",
     "Fuse",
     "Glance",
+    "History",
     "Inspection",
     "Reader",
     "Survey",

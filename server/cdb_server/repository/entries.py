@@ -36,12 +36,13 @@ _AFTER, _LINES = Prepared(_PART), Prepared(_PART, spelled=True)
 
 def entries(connection: Connected, after_serial: int, limit: int) -> list[tuple[Entry, str]]:
     """At most `limit` entries after a serial, in order, each with the digest that is kept with it."""
-    return [
-        (Entry(serial, created, author, _content(serial, kind, *content)), digest)
-        for serial, kind, created, author, digest, *content in _AFTER.rows(
-            connection, after_serial=after_serial, limit=limit
-        )
-    ]
+    return [entry_of(row) for row in _AFTER.rows(connection, after_serial=after_serial, limit=limit)]
+
+
+def entry_of(row: tuple[Any, ...]) -> tuple[Entry, str]:
+    """An entry and its digest, of a row of ENTRIES."""
+    serial, kind, created, author, digest, *content = row
+    return Entry(serial, created, author, _content(serial, kind, *content)), digest
 
 
 def lines(connection: Connected, after_serial: int, limit: int) -> list[JournalLine]:

@@ -9,7 +9,6 @@ from sqlalchemy import ColumnElement, LargeBinary, Select, bindparam, cast, func
 
 from cdb_server import __version__, instants, model, validity
 from cdb_server.errors import (
-    AsOfNotReached,
     CalibrationNotFound,
     DamagedPayload,
     LargePayload,
@@ -34,7 +33,7 @@ from cdb_server.repository.database import Database
 from cdb_server.repository.entries import entries, lines
 from cdb_server.repository.glance import Glance
 from cdb_server.repository.prepared import Connected, Prepared, both
-from cdb_server.repository.standing import standing
+from cdb_server.repository.standing import serial_as_of, standing
 from cdb_server.schema import Instant, calibration, payload, restoration
 
 _DEVICE_NAME: Any = bindparam("device_name")
@@ -64,7 +63,6 @@ _HISTORY = _listing(
 _KEYS = both(lambda upto: validity.keys(upto).limit(bindparam("limit")))
 _ALL_KEYS = both(validity.keys)
 _RUNS = both(lambda upto: validity.runs_starting(*_PERIOD, upto).limit(bindparam("limit")))
-_SERIAL_AS_OF = Prepared(validity.serial_as_of(_AT))
 # As bytes, also where damage made text of them.
 _DATA = Prepared(select(cast(payload.c.data, LargeBinary)).where(payload.c.sha256 == bindparam("sha256")))
 _SIZE = Prepared(select(func.length(payload.c.data)).where(payload.c.sha256 == bindparam("sha256")))
@@ -264,13 +262,7 @@ class Reader:
         return max(0.0, (self._clock() - heard).total_seconds())
 
     def _upto(self, connection: Connected, as_of: datetime | None) -> int | None:
-        if as_of is None:
-            return None
-        complete_until = standing(connection, self._database.kind, self._clock).complete_until
-        if as_of > complete_until:
-            raise AsOfNotReached(as_of, complete_until)
-        serial: int | None = _SERIAL_AS_OF.value(connection, instant=as_of)
-        return serial or 0
+        return serial_as_of(connection, self._database.kind, self._clock, as_of)
 
     def _applying(
         self,

@@ -6,19 +6,23 @@ A copy is a mirror, which repeats its master's entries, or a hot standby, to whi
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, bindparam
 
-from cdb_server import instants
+from cdb_server import instants, validity
+from cdb_server.errors import AsOfNotReached
 from cdb_server.model import Clock, Role
 from cdb_server.repository.append import head
 from cdb_server.repository.database import Kind
 from cdb_server.repository.following import followed
-from cdb_server.repository.prepared import Connected
+from cdb_server.repository.prepared import Connected, Prepared
 from cdb_server.repository.replication import replicated
+from cdb_server.schema import Instant
 
 # Rule 7: complete_until lies "some seconds before now, longer than any write may take between its created and its
 # commit". Writer gives a write up well before that.
 COMPLETE_AFTER = timedelta(seconds=10)
+
+_SERIAL_AS_OF = Prepared(validity.serial_as_of(bindparam("instant", type_=Instant)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,17 @@ def standing(connection: Connected, kind: Kind, clock: Clock) -> Standing:
     # No entry will be created at this instant or before it, unless the clock is set back by more than COMPLETE_AFTER
     # while nothing is written.
     return Standing("master", clock() - COMPLETE_AFTER)
+
+
+def serial_as_of(connection: Connected, kind: Kind, clock: Clock, as_of: datetime | None) -> int | None:
+    """The journal up to which serial an as_of means; None for all of it. Raises AsOfNotReached (rule 7)."""
+    if as_of is None:
+        return None
+    complete_until = standing(connection, kind, clock).complete_until
+    if as_of > complete_until:
+        raise AsOfNotReached(as_of, complete_until)
+    serial: int | None = _SERIAL_AS_OF.value(connection, instant=as_of)
+    return serial or 0
 
 
 def _of_mirror(connection: Connected) -> Standing:
