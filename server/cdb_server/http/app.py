@@ -28,7 +28,7 @@ from cdb_server.http.tally import TALLY, Counted, Tally
 from cdb_server.http.threads import Threads
 from cdb_server.http.writes import Writes
 from cdb_server.pages import Site
-from cdb_server.repository import Admission, Database, Fuse, Glance, Reader, Survey, Writer
+from cdb_server.repository import Admission, Database, Fuse, Glance, Reader, Writer
 from cdb_server.settings import Settings
 from cdb_server.soap import LEGACY, reading_endpoint, writing_endpoint
 
@@ -87,7 +87,7 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
         writing = writing_endpoint(writer, settings.max_payload)
         writes = Writes(writing, Admission(database), admission_at_once, watch, attempts, threads, settings)
         routes.append(Route(WRITING_PATH, Service(writing.contract, writes, settings, lambda _: room)))
-    site = Site(reader, Survey(database), threads.do, writes=writer is not None)
+    site = Site(reader, database, threads.do, writes=writer is not None)
     routes += page_routes(site)
 
     async def not_answered(request: Request, error: Exception) -> Response:

@@ -13,7 +13,7 @@ from cdb_server.model import Status
 from cdb_server.pages import static
 from cdb_server.pages.page import Page
 from cdb_server.pages.rendering import PAGE_HEADERS, environment
-from cdb_server.repository import Reader, Survey
+from cdb_server.repository import Database, Explaining, History, Reader, Survey
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -52,9 +52,11 @@ class Do(Protocol):
 class Site:
     """The site of one server. `writes` says whether it takes any: a mirror does not, and its pages say who does."""
 
-    def __init__(self, reader: Reader, survey: Survey, do: Do, *, writes: bool) -> None:
+    def __init__(self, reader: Reader, database: Database, do: Do, *, writes: bool) -> None:
         self.reader = reader
-        self.survey = survey
+        self.survey = Survey(database)
+        self.explaining = Explaining(database)
+        self.history = History(database)
         self.do = do
         self.writes = writes
         self._templates = environment()
