@@ -25,7 +25,6 @@ def environment() -> Environment:
         loader=PackageLoader("cdb_server.pages"),
         autoescape=True,
         undefined=StrictUndefined,
-        trim_blocks=True,
         lstrip_blocks=True,
     )
     filters: dict[str, Any] = {

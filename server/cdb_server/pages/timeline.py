@@ -12,7 +12,7 @@ from cdb_server.pages.site import Site
 # Drawn exactly up to so many, and beyond at so many instants.
 MOST, STEPS = 300, 500
 # Of calibrations and of runs: the table below the drawing has no more rows, the strip no more marks.
-MOST_ROWS, MOST_RUNS = 100, 300
+MOST_ROWS, MOST_RUNS = 50, 300
 
 
 def page(site: Site) -> Page:

@@ -16,7 +16,7 @@ from cdb_server.repository.prepared import Connected, Prepared
 from cdb_server.schema import Number, calibration, journal, run, withdrawal
 
 # Entries that one question looks at.
-WINDOW = 100_000
+WINDOW = 40_000
 KINDS: tuple[str, ...] = (NewCalibration.kind, Withdrawal.kind, RunTimes.kind)
 
 # What an entry is about: the calibration itself, or the one withdrawn.
@@ -30,9 +30,12 @@ def _given(name: str, column: ColumnElement[Any]) -> ColumnElement[bool]:
 
 
 _BEFORE = bindparam("before", type_=Number)
-_MATCHING = Prepared(
-    ENTRIES.add_columns(_about.c.device_name, _about.c.calibration_type)
-    .outerjoin(_about, _about.c.id == func.coalesce(withdrawal.c.calibration_id, journal.c.serial))
+_ABOUT = _about.c.id == func.coalesce(withdrawal.c.calibration_id, journal.c.serial)
+# With no more than what the filter needs, for it is held against every entry of the window.
+_SERIALS = (
+    select(journal.c.serial)
+    .outerjoin(withdrawal, withdrawal.c.serial == journal.c.serial)
+    .outerjoin(_about, _ABOUT)
     .where(
         journal.c.serial < _BEFORE,
         journal.c.serial >= bindparam("floor", type_=Number),
@@ -41,9 +44,15 @@ _MATCHING = Prepared(
         _given("device_name", _about.c.device_name),
         _given("calibration_type", _about.c.calibration_type),
     )
-    .order_by(None)
     .order_by(journal.c.serial.desc())
     .limit(bindparam("limit"))
+)
+_MATCHING = Prepared(
+    ENTRIES.add_columns(_about.c.device_name, _about.c.calibration_type)
+    .outerjoin(_about, _ABOUT)
+    .where(journal.c.serial.in_(_SERIALS))
+    .order_by(None)
+    .order_by(journal.c.serial.desc())
 )
 _LAST = Prepared(select(func.max(journal.c.serial)).where(journal.c.serial < _BEFORE))
 _LAST_WITHDRAWAL = Prepared(select(func.max(withdrawal.c.serial)).where(withdrawal.c.serial < _BEFORE))
