@@ -45,11 +45,13 @@ class Question:
 
     def answer(self, explaining: Explaining) -> Applied:
         """All that applies. Raises CdbError."""
+        if self.wrong:
+            raise InvalidArgument(next(iter(self.wrong)), "; ".join(self.wrong.values()))
         if self.run_number is not None:
             return explaining.for_run(self.run_number, self.as_of)
         if self.date is not None:
             return explaining.for_date(self.date, self.as_of)
-        raise InvalidArgument("run", "; ".join(self.wrong.values()) or "nothing is asked: give a run number or a date")
+        raise InvalidArgument("run", "nothing is asked: give a run number or a date")
 
     def with_wrong(self, argument: str, problem: str) -> "Question":
         """The same, with what is wrong with one of its fields."""

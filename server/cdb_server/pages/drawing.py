@@ -13,6 +13,7 @@ from cdb_server.pages import words
 
 LAST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=instants.UTC)
 SHORTEST = timedelta(milliseconds=1)
+_SECOND = timedelta(seconds=1)
 
 # What may lie between two ticks: in months, or as a length of time; and how much of an instant's text tells them apart.
 _MONTHS = (1, 3, 6, 12, 24, 60, 120, 240, 600, 1200, 2400, 6000, 12000)
@@ -98,11 +99,13 @@ def place(period: Extent, at: datetime) -> float:
 
 
 def ticks(period: Extent, most: int = 8) -> list[Tick]:
-    """At most so many instants that divide the period, at round times."""
+    """At most so many instants that divide the period, at round times; fewer where their labels are long."""
     length = period.stop - period.start
     for each in _LENGTHS:
-        if length / each <= most:
-            digits = 10 if each >= timedelta(days=1) else 16 if each >= timedelta(minutes=1) else 19
+        digits = (
+            10 if each >= timedelta(days=1) else 16 if each >= timedelta(minutes=1) else 19 if each >= _SECOND else 23
+        )
+        if length / each <= most * 8 // digits:
             at = [*_every(period, each)]
             break
     else:
@@ -187,13 +190,14 @@ def _every(period: Extent, length: timedelta) -> Iterator[datetime]:
 
 
 def _every_months(period: Extent, months: int) -> Iterator[datetime]:
-    number = (period.start.year * 12 + period.start.month - 1) // months
-    while (number := number + 1) * months // 12 <= 9999:
-        year, month = divmod(number * months, 12)
-        at = datetime(year, month + 1, 1, tzinfo=instants.UTC)
+    since = (period.start.year * 12 + period.start.month - 1) // months * months
+    for month in range(since, 12 * 10_000, months):
+        # There is no year 0.
+        at = datetime(max(1, month // 12), month % 12 + 1, 1, tzinfo=instants.UTC)
         if at > period.stop:
             return
-        yield at
+        if at >= period.start and month >= 12:
+            yield at
 
 
 def _percent(number: float) -> str:
