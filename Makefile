@@ -8,7 +8,7 @@ READY = $(VENV)/.cdb-ready
 AT_ONCE = --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint test-all interop fuzz crash-test hostile bench clean
+.PHONY: help demo test lint test-all interop browser fuzz crash-test hostile bench clean
 
 help:  ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,11 @@ interop: $(READY)  ## Run SOAP clients in other languages, nginx, caches, networ
 	tests/interop/install
 	$(BIN)/python -m pytest tests/interop
 
+browser: $(READY)  ## Walk through the pages in a headless Chromium, installing it; leaves pictures in tests/browser/build
+	tests/browser/install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[browser]'
+	$(BIN)/python -m pytest tests/browser
+
 SECONDS ?= 60
 SEED ?= 1
 fuzz: $(READY)  ## Send generated requests and check every answer, for SECONDS=60, from SEED=1
@@ -50,7 +55,7 @@ bench: $(READY)  ## Measure how fast the service is, against references measured
 	$(BIN)/python -m tests.benchmarks
 
 clean:  ## Remove what the targets above made
-	rm -rf .venv .venvs demo-data bench-data build tests/interop/build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venvs demo-data bench-data build tests/interop/build tests/browser/build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(READY): setup.cfg setup.py pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

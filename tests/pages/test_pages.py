@@ -110,7 +110,8 @@ def test_a_page_is_whole_and_obeys_nobody_else(master: Master, path: str) -> Non
     assert answer.headers["Referrer-Policy"] == "same-origin"
     assert answer.headers["Cache-Control"] == "no-cache, private"
     read = Read(answer)
-    assert [len(read.of(tag)) for tag in ("h1", "main", "title")] == [1, 1, 1]
+    assert [len(read.of(tag)) for tag in ("h1", "main")] == [1, 1]
+    assert re.search("<title>.+ – MICE calibrations</title>", answer.text)
     assert read.of("html")[0]["lang"] == "en"
     assert not [held for _, held in read.tags if "style" in held or any(name.startswith("on") for name in held)]
     assert not read.of("script")
@@ -163,13 +164,12 @@ def test_the_overview_shows_what_is_in_force_and_since_when(master: Master) -> N
     """By device and type; what begins in the future is not in force; a search narrows it and says what it searched."""
     text = page(master, "/").text
     assert "3 devices and types" in text
-    assert re.search(r"KL A gain\.v2 Number 6 mended 2016-03-02 00:00:00 for \d+ years .* alice", text)
+    assert re.search(r"KL A gain\.v2 .*Number 6 mended 2016-03-02 00:00:00 for \d+ years .*alice", text)
     assert re.search(r"TOF1 t0 .*Number 2 ", text)
-    assert "EMR map nothing is in force now" in text
+    assert re.search(r"EMR map .*nothing is in force now", text)
     assert "Master: 8 entries in the journal" in text
     for sought, found in (("kl", "KL A"), ("MENDED", "KL A"), ("alice tof", "TOF1"), ("emr", "EMR")):
         text = page(master, f"/?q={quote(sought)}").text
-        assert "1 of the devices and types: what is in force" in text or "1 device and type" in text or "1 of" in text
         assert found in text
     assert "Nothing in force has “early”" in page(master, "/?q=early").text
 
