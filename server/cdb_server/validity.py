@@ -306,7 +306,8 @@ def _runs() -> Select[Any]:
 
 def _steps(start: Value, stop: Value, step: Value) -> CTE:
     """The instants from `start` on, a step apart, the last one not before `stop`."""
-    at = select(type_coerce(cast(start, BigInteger), Instant).label("instant")).cte("step", recursive=True)
+    begin = type_coerce(cast(type_coerce(start, Instant), BigInteger), Instant)
+    at = select(begin.label("instant")).cte("step", recursive=True)
     further = type_coerce(type_coerce(at.c.instant, BigInteger) + cast(step, BigInteger), Instant)
     return at.union_all(select(further).where(at.c.instant < stop))
 

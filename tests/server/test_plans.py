@@ -36,6 +36,7 @@ KEY = ("DEVICE3", "t0")
 RARE = ("RARE", "t0")
 MORNING = START + timedelta(days=2000)
 EVENING = MORNING + timedelta(days=1)
+LONG_BEFORE = MORNING - timedelta(days=500)
 
 
 def questions(upto):
@@ -61,6 +62,13 @@ def questions(upto):
         "next_valid_from": validity.next_valid_from(*KEY, MORNING),
         "run_count": validity.run_count(MORNING, EVENING),
         "run_ranges": validity.run_ranges(MORNING, EVENING).limit(1_000),
+        "in_force_at_steps": validity.in_force_at_steps(*KEY, LONG_BEFORE, MORNING, 240 * HOUR),
+        "beginning": validity.beginning(*KEY, MORNING, EVENING).limit(301),
+        "passed_over": validity.passed_over(*KEY, MORNING, EVENING, upto).limit(5),
+        "extent": validity.extent(),
+        "extent_of_key": validity.extent_of_key(*KEY),
+        "runs_by_start": validity.runs_by_start(MORNING, EVENING).limit(301),
+        "runs_at_steps": validity.runs_at_steps(MORNING, EVENING, HOUR),
         "first_run_start": validity.first_run_start(),
         "run_entry": validity.run_entry(77, upto),
         "journal": entries.ENTRIES.where(journal.c.serial > SERIALS // 2).limit(1_000),
@@ -173,10 +181,12 @@ def test_sqlite_searches(sqlite, question, upto):
     """SQLite's plan scans no table: only what a subquery made, and an index from its beginning for its first row."""
     statement, parameters = asked(sqlite, questions(upto)[question])[1]
     plan = [row[3] for row in sqlite.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
-    made = r"(key_\w+|anon_\d+|CONSTANT ROW|\(subquery-\d+\))"
+    made = r"(key_\w+|step|anon_\d+|CONSTANT ROW|\(subquery-\d+\))"
     first_row = {"SCAN first USING COVERING INDEX calibration_by_key"}
     if question == "first_run_start":
         first_row = {"SCAN run USING INDEX run_by_start"}
+    elif question == "extent":
+        first_row = {f"SCAN {table} USING COVERING INDEX {table}_by_start" for table in ("calibration", "run")}
     scans = [line for line in plan if line.startswith("SCAN") and not re.fullmatch(f"SCAN {made}", line)]
     assert set(scans) <= first_row
 

@@ -15,7 +15,7 @@ from cdb_server.pages.site import Site
 # Devices and types among which is searched, and of which the page shows no more.
 MOST_KEYS, MOST_ROWS = 2_000, 200
 # Of a lane: drawn exactly up to so many calibrations, and beyond at so many instants.
-MOST, STEPS = 60, 120
+MOST, STEPS = 60, 80
 MOST_RUNS = 200
 
 
