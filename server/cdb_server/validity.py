@@ -113,15 +113,14 @@ def beginning(device_name: Value, calibration_type: Value, start: Value, stop: V
     )
 
 
-def passed_over(device_name: Value, calibration_type: Value, since: Value, instant: Value, upto: Upto) -> Select[Any]:
-    """The ids that rule 3 passes over in favour of the one with the valid_from `since`: withdrawn, or stored earlier
-    under the same valid_from; the latest first."""
+def candidates(device_name: Value, calibration_type: Value, instant: Value, upto: Upto) -> Select[Any]:
+    """Everything that begins by an instant, in the order in which rule 3 prefers it: id, valid_from, and whether it
+    stands. The first that does is in force; those before it are withdrawn."""
     return (
-        select(candidate.c.id)
+        select(candidate.c.id, candidate.c.valid_from, _stands(candidate, upto))
         .where(
             candidate.c.device_name == device_name,
             candidate.c.calibration_type == calibration_type,
-            candidate.c.valid_from >= since,
             candidate.c.valid_from <= instant,
             _known(candidate.c.id, upto),
         )

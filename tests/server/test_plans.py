@@ -64,7 +64,7 @@ def questions(upto):
         "run_ranges": validity.run_ranges(MORNING, EVENING).limit(1_000),
         "in_force_at_steps": validity.in_force_at_steps(*KEY, LONG_BEFORE, MORNING, 240 * HOUR),
         "beginning": validity.beginning(*KEY, MORNING, EVENING).limit(301),
-        "passed_over": validity.passed_over(*KEY, MORNING, EVENING, upto).limit(5),
+        "candidates": validity.candidates(*KEY, MORNING, upto).limit(5),
         "extent": validity.extent(),
         "extent_of_key": validity.extent_of_key(*KEY),
         "runs_by_start": validity.runs_by_start(MORNING, EVENING).limit(301),

@@ -6,7 +6,7 @@ from sqlalchemy import bindparam
 
 from cdb_server import instants, model, validity
 from cdb_server.errors import RunNotFound, TooLarge
-from cdb_server.model import Applied, Applying, CalibrationRecord, Clock
+from cdb_server.model import Applied, Applying, Clock
 from cdb_server.repository import records
 from cdb_server.repository.database import Database
 from cdb_server.repository.prepared import Connected, both
@@ -17,14 +17,12 @@ from cdb_server.schema import Instant
 MOST_PASSED_OVER = 3
 
 _KEYS = both(lambda upto: validity.keys(upto).limit(bindparam("limit")))
-_PASSED_OVER = both(
-    lambda upto: validity.passed_over(
-        bindparam("device_name"),
-        bindparam("calibration_type"),
-        bindparam("since", type_=Instant),
-        bindparam("instant", type_=Instant),
-        upto,
-    ).limit(MOST_PASSED_OVER + 2)
+# So many that one more than those is found, and the one in force among them, but where many are withdrawn.
+_LOOKED_AT = MOST_PASSED_OVER + 2
+_CANDIDATES = both(
+    lambda upto: validity.candidates(
+        bindparam("device_name"), bindparam("calibration_type"), bindparam("instant", type_=Instant), upto
+    ).limit(_LOOKED_AT)
 )
 
 
@@ -45,36 +43,46 @@ class Explaining:
             run = records.run(connection, run_number, upto)
             if run is None:
                 raise RunNotFound(run_number, as_of)
-            return Applied(run.start_time, run, *self._explained(connection, run.start_time, upto))
+            return Applied(run.start_time, run, *self._all(connection, run.start_time, upto))
 
     def for_date(self, date: datetime, as_of: datetime | None = None) -> Applied:
         """What applies at an instant. Raises as for_run."""
         with self._database.read() as connection:
             upto = serial_as_of(connection, self._database.kind, self._clock, as_of)
-            return Applied(date, None, *self._explained(connection, date, upto))
+            return Applied(date, None, *self._all(connection, date, upto))
 
-    def _explained(
+    def _all(
         self, connection: Connected, instant: datetime, upto: int | None
     ) -> tuple[tuple[Applying, ...], tuple[tuple[str, str], ...]]:
         keys = _KEYS(upto).rows(connection, limit=self._max_keys + 1, upto=upto)
         if len(keys) > self._max_keys:
             problem = f"more than {self._max_keys} devices and types are stored: ask for one of them"
             raise TooLarge(self._max_keys, problem)
-        found = [((key[0], key[1]), records.in_force(connection, key[0], key[1], instant, upto)) for key in keys]
+        found = {(key[0], key[1]): _explained(connection, key[0], key[1], instant, upto) for key in keys}
         return (
-            tuple(_reasons(connection, each, instant, upto) for _, each in found if each is not None),
-            tuple(key for key, each in found if each is None),
+            tuple(each for each in found.values() if each is not None),
+            tuple(key for key, each in found.items() if each is None),
         )
 
 
-def _reasons(connection: Connected, found: CalibrationRecord, instant: datetime, upto: int | None) -> Applying:
-    key = found.device_name, found.calibration_type
+def _explained(
+    connection: Connected, device_name: str, calibration_type: str, instant: datetime, upto: int | None
+) -> Applying | None:
+    key = device_name, calibration_type
+    # What as_of hides is passed over by each look at it: so there is one, for the answer and for what it stands before.
+    rows = _CANDIDATES(upto).rows(
+        connection, device_name=device_name, calibration_type=calibration_type, instant=instant, upto=upto
+    )
+    standing = next((id for id, _, stands in rows if stands), None)
+    if standing is not None:
+        found = records.record(connection, standing, upto)
+    else:
+        found = records.in_force(connection, *key, instant, upto) if len(rows) == _LOOKED_AT else None
+    if found is None:
+        return None
+    ids = [id for id, valid_from, _ in rows if valid_from >= found.valid_from and id != found.id]
+    told = (records.record(connection, id, upto) for id in ids[:MOST_PASSED_OVER])
     before = None
     if found.valid_from > instants.FIRST:
         before = records.in_force(connection, *key, found.valid_from - instants.MICROSECOND, upto)
-    rows = _PASSED_OVER(upto).rows(
-        connection, device_name=key[0], calibration_type=key[1], since=found.valid_from, instant=instant, upto=upto
-    )
-    ids = [id for (id,) in rows if id != found.id]
-    told = (records.record(connection, id, upto) for id in ids[:MOST_PASSED_OVER])
     return Applying(found, before, tuple(each for each in told if each), len(ids) > MOST_PASSED_OVER)
