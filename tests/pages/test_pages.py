@@ -5,6 +5,7 @@ import json
 import re
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -288,6 +289,28 @@ def test_the_archive_holds_the_files_and_a_lock_file_that_the_client_takes(
     else:
         assert job.get_calibration_for_date("KL A", "gain.v2", "2016-03-02").data == bytes(range(256))
         assert list(job.get_ids("2016-03-02")) == [2, 6]
+
+
+def test_the_head_of_an_archive_is_given_alone(master: Master) -> None:
+    """As GET would give it, with nothing behind it."""
+    head = requests.head(f"{master.url}/applies.zip?run=7662", headers=HTML, timeout=30)
+    assert (head.status_code, head.headers["Content-Type"], head.content) == (200, "application/zip", b"")
+    assert requests.head(f"{master.url}/applies.zip?run=99", headers=HTML, timeout=30).status_code == 404
+
+
+def test_large_files_are_in_the_archive_whole(shared_master: Master) -> None:
+    """Several archives at once wait for each other's room, and each is whole."""
+    writer = cdb.CalibrationSuperMouse(shared_master.url, user=shared_master.user, token=shared_master.token)
+    data = bytes(range(256)) * 2**16
+    for number in range(3):
+        writer.add_calibration("LARGE", f"part{number}", "0001-06-01", data + bytes([number]))
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: get(shared_master, "/applies.zip?date=0001-06-01"), range(4)))
+    for answer in answers:
+        assert answer.status_code == 200
+        with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+            parts = [archive.read(name) for name in archive.namelist() if "LARGE" in name]
+        assert parts == [data + bytes([number]) for number in range(3)]
 
 
 def test_the_journal_shows_who_did_what(master: Master) -> None:

@@ -88,7 +88,7 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
         writes = Writes(writing, Admission(database), admission_at_once, watch, attempts, threads, settings)
         routes.append(Route(WRITING_PATH, Service(writing.contract, writes, settings, lambda _: room)))
     site = Site(reader, database, threads.do, writes=writer is not None)
-    routes += page_routes(site)
+    routes += page_routes(site, room_of_questions)
 
     async def not_answered(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

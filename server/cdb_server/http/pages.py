@@ -4,13 +4,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from cdb_server.errors import Unavailable
 from cdb_server.http import tally
-from cdb_server.pages import Page, Site, pages
+from cdb_server.http.room import LARGE, OF_ANSWER, Room
+from cdb_server.pages import Archive, Page, Site, pages
 
 
-def page_routes(site: Site) -> list[Route]:
-    """The routes of a site's pages."""
-    return [_route(page) for page in pages(site)]
+def page_routes(site: Site, room: Room) -> list[Route]:
+    """The routes of a site's pages; `room` is for what large files take on their way."""
+    return [_route(page, room, site) for page in pages(site)]
 
 
 def browses(request: Request) -> bool:
@@ -18,9 +20,20 @@ def browses(request: Request) -> bool:
     return request.method in ("GET", "HEAD") and "text/html" in request.headers.get("accept", "")
 
 
-def _route(page: Page) -> Route:
+def _route(page: Page, room: Room, site: Site) -> Route:
     async def endpoint(request: Request) -> Response:
         request.scope[tally.OPERATION] = page.name
-        return await page.answer(request)
+        response = await page.answer(request)
+        if not isinstance(response, Archive) or response.largest <= LARGE:
+            return response
+
+        async def given() -> Response:
+            return response
+
+        try:
+            return await room.holding(response.largest * OF_ANSWER, given)
+        except Unavailable as error:
+            text = error.message
+            return await site.do(lambda: site.error(request, 503, text))
 
     return Route(page.path, endpoint, methods=list(page.methods))

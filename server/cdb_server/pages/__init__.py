@@ -4,8 +4,9 @@ A page is a template, filled in a thread with what the repository answers. It ho
 for the repository to say.
 """
 
+from cdb_server.pages.archive import Archive
 from cdb_server.pages.page import Page
 from cdb_server.pages.site import Site
 from cdb_server.pages.walk import PAGE_NAMES, pages
 
-__all__ = ["PAGE_NAMES", "Page", "Site", "pages"]
+__all__ = ["PAGE_NAMES", "Archive", "Page", "Site", "pages"]

@@ -1,12 +1,11 @@
 """What applies to a run, or at a date: all the files, each with its reason, and all of them as one archive."""
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from cdb_server import errors
 from cdb_server.pages import archive, asking
 from cdb_server.pages.page import Page
-from cdb_server.pages.rendering import PAGE_HEADERS
 from cdb_server.pages.site import Site
 
 # The field of the form that an error is about.
@@ -47,10 +46,7 @@ def archive_page(site: Site) -> Page:
         question = asking.asked(request.query_params)
         applied = question.answer(site.explaining)
         files = archive.files(question, applied, site.reader.payload, str(request.base_url))
-        return StreamingResponse(
-            archive.pieces(files, site.do),
-            headers={**PAGE_HEADERS, "Content-Disposition": f'attachment; filename="{question.name}.zip"'},
-            media_type="application/zip",
-        )
+        largest = max((each.calibration.size for each in applied.applying), default=0)
+        return archive.Archive(question.name, files, largest, site.do)
 
     return site.page("/applies.zip", "page_archive", answer)

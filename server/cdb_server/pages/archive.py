@@ -5,13 +5,17 @@ came for a whole one.
 """
 
 import zipfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import BinaryIO, NamedTuple, cast
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from cdb_server.model import Applied, CalibrationRecord
 from cdb_server.pages import lockfile, words
 from cdb_server.pages.asking import Question
+from cdb_server.pages.rendering import PAGE_HEADERS
 from cdb_server.pages.site import Do
 
 
@@ -47,11 +51,26 @@ def _file(name: str, calibration: CalibrationRecord, payload: Callable[[str], by
     return File(name, calibration.created, lambda: payload(calibration.sha256))
 
 
-async def pieces(files: list[File], do: Do) -> AsyncIterator[bytes]:
-    """The archive, piece by piece."""
-    written = _written(files)
-    while piece := await do(lambda: next(written, b"")):
-        yield piece
+class Archive(Response):
+    """The archive as an answer. Nothing of it is read before it is sent; `largest` is the size of its largest file."""
+
+    def __init__(self, name: str, files: list[File], largest: int, do: Do) -> None:
+        super().__init__(
+            headers={**PAGE_HEADERS, "Content-Disposition": f'attachment; filename="{name}.zip"'},
+            media_type="application/zip",
+        )
+        del self.headers["Content-Length"]
+        self.largest = largest
+        self._files = files
+        self._do = do
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        # Who asks for the head alone is not read to.
+        written = _written(self._files if scope["method"] == "GET" else [])
+        while piece := await self._do(lambda: next(written, b"")):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 class _Sink:
