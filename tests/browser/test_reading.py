@@ -108,7 +108,7 @@ def test_a_person_finds_what_applied_to_a_run_and_why_without_javascript(
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None
         assert "run7662/CKOV_A_bad.channels_14.dat" in archive.namelist()
-    row.get_by_role("link", name="TOF1 t0").click()
+    row.get_by_role("link", name="TOF1 t0", exact=True).click()
     assert page.inner_text("h1") == "When which calibration of TOF1 t0 applies"
     page.get_by_role("link", name="Closer").click()
     assert re.search(r"/timeline/TOF1/t0\?from=.+&to=", page.url)
