@@ -1,0 +1,243 @@
+"""How two payloads differ, for people: side by side line by line, and channel by channel where both are tables.
+
+To find what belongs together grows with the square of the lines. Past MOST_PAIRS it is given up, and line n stands
+beside line n: a page comes at once, whatever is compared.
+"""
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, zip_longest
+from typing import Literal
+
+from cdb_server.pages.content import Column, Content, Table
+
+MOST_PAIRS = 300_000
+MOST_SHOWN = 400
+CONTEXT = 3
+LONGEST_LINE = 400
+
+Kind = Literal["equal", "changed", "removed", "added", "gap"]
+# Characters of a line, and whether they are what changed.
+Piece = tuple[str, bool]
+
+_WORDS = re.compile(r"\s+|[^\s,;:\[\]{}]+|.")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Two lines that stand side by side, each with its number. Of a gap, `left_number` is how many equal lines are left out."""
+
+    kind: Kind
+    left_number: int | None
+    left: Sequence[Piece]
+    right_number: int | None
+    right: Sequence[Piece]
+
+
+@dataclass(frozen=True, slots=True)
+class SideBySide:
+    """The rows to be shown, how many lines differ at all, and whether `rows` are all that there are."""
+
+    rows: Sequence[Row]
+    removed: int
+    added: int
+    changed: int
+    whole: bool
+    by_number: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A channel's value in the left and in the right table, either as it is written."""
+
+    channel: str
+    old: str
+    new: str
+    by: float
+    relative: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnChange:
+    """A column of two tables. `changes` are those that there are, largest first; `by` all differences, in order."""
+
+    name: str
+    left: Sequence[float | None]
+    right: Sequence[float | None]
+    by: Sequence[float | None]
+    changes: Sequence[Change]
+
+    @property
+    def mean(self) -> float:
+        """The mean of all differences, zero ones too."""
+        known = [by for by in self.by if by is not None]
+        return sum(known) / len(known) if known else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TableChange:
+    """Two tables channel by channel: those in both, in the right one's order, and those in one alone."""
+
+    columns: Sequence[ColumnChange]
+    labels: Sequence[str]
+    only_left: Sequence[str]
+    only_right: Sequence[str]
+    by_number: bool
+
+
+def side_by_side(left: Content, right: Content) -> SideBySide:
+    """Two texts."""
+    old, new = list(left.lines), list(right.lines)
+    operations, by_number = _operations(old, new)
+    counts = Counter[str]()
+    rows: list[Row] = []
+    for kind, one, other in _paired(operations):
+        counts[kind] += 1
+        if len(rows) < MOST_SHOWN:
+            rows.append(_row(kind, one, old, other, new))
+    whole = counts.total() <= MOST_SHOWN
+    return SideBySide(rows, counts["removed"], counts["added"], counts["changed"], whole, by_number)
+
+
+def tables(left: Table, right: Table) -> TableChange | None:
+    """Two tables; None where their columns are not the same ones."""
+    if [column.name for column in left.columns] != [column.name for column in right.columns]:
+        return None
+    if len(left.keys) != len(right.keys):
+        return None
+    old, new = left.channels(), right.channels()
+    by_number = len(set(old)) < len(old) or len(set(new)) < len(new)
+    if by_number:
+        old, new = [(str(row),) for row in range(left.rows)], [(str(row),) for row in range(right.rows)]
+    labels = right.labels()
+    place = {channel: row for row, channel in enumerate(old)}
+    both = [(place[channel], row) for row, channel in enumerate(new) if channel in place]
+    known = set(new)
+    columns = [_column(one, other, both, labels) for one, other in zip(left.values, right.values, strict=True)]
+    left_labels = left.labels()
+    return TableChange(
+        [column for column in columns if column is not None],
+        [labels[row] for _, row in both],
+        [left_labels[row] for row, channel in enumerate(old) if channel not in known],
+        [labels[row] for row, channel in enumerate(new) if channel not in place],
+        by_number,
+    )
+
+
+def _column(
+    left: Column, right: Column, both: Sequence[tuple[int, int]], labels: Sequence[str]
+) -> ColumnChange | None:
+    if left.numbers is None or right.numbers is None:
+        return None
+    olds = [left.numbers[row] for row, _ in both]
+    news = [right.numbers[row] for _, row in both]
+    differences: list[float | None] = []
+    changes = []
+    for (was, now), old, new in zip(both, olds, news, strict=True):
+        by = None if old is None or new is None else new - old
+        differences.append(by)
+        if by:
+            relative = by / abs(old) if old else None
+            changes.append(Change(labels[now], left.values[was], right.values[now], by, relative))
+    changes.sort(key=lambda change: -abs(change.by))
+    return ColumnChange(right.name, olds, news, differences, changes)
+
+
+class _TooMuch(Exception):
+    """More pairs of lines than are looked at."""
+
+
+class _Bounded(difflib.SequenceMatcher[str]):
+    """A matcher that gives up."""
+
+    def __init__(self, old: Sequence[str], new: Sequence[str]) -> None:
+        super().__init__(None, old, new, autojunk=False)
+        places = self.b2j  # type: ignore[attr-defined]  # documented, and not in the stubs
+        self._pairs = [0, *accumulate(1 + len(places.get(line, ())) for line in old)]
+        self._left = MOST_PAIRS
+
+    def find_longest_match(
+        self, alo: int = 0, ahi: int | None = None, blo: int = 0, bhi: int | None = None
+    ) -> difflib.Match:
+        self._left -= self._pairs[-1 if ahi is None else ahi] - self._pairs[alo]
+        if self._left < 0:
+            raise _TooMuch
+        return super().find_longest_match(alo, ahi, blo, bhi)
+
+
+_Operation = tuple[str, int, int, int, int]
+
+
+def _operations(old: Sequence[str], new: Sequence[str]) -> tuple[list[_Operation], bool]:
+    """What difflib finds; or, past what is looked at, the lines by their numbers."""
+    try:
+        return list(_Bounded(old, new).get_opcodes()), False
+    except _TooMuch:
+        return _by_number(old, new), True
+
+
+def _by_number(old: Sequence[str], new: Sequence[str]) -> list[_Operation]:
+    both = min(len(old), len(new))
+    found: list[_Operation] = [
+        ("equal" if old[at] == new[at] else "replace", at, at + 1, at, at + 1) for at in range(both)
+    ]
+    if len(old) > both:
+        found.append(("delete", both, len(old), both, both))
+    if len(new) > both:
+        found.append(("insert", both, both, both, len(new)))
+    return found
+
+
+def _paired(operations: Sequence[_Operation]) -> Iterator[tuple[Kind, int | None, int | None]]:
+    """The pairs of lines that differ, with some equal ones around them and gaps for the others."""
+    last = len(operations) - 1
+    for at, (tag, old, old_end, new, new_end) in enumerate(operations):
+        if tag != "equal":
+            pairs = zip_longest(range(old, old_end), range(new, new_end))
+            yield from (("removed" if b is None else "added" if a is None else "changed", a, b) for a, b in pairs)
+            continue
+        head, tail = CONTEXT if at > 0 else 0, CONTEXT if at < last else 0
+        length = old_end - old
+        if length <= head + tail + 1:
+            head, tail = length, 0
+        yield from (("equal", old + n, new + n) for n in range(head))
+        if length > head + tail:
+            yield "gap", length - head - tail, None
+        yield from (("equal", old + n, new + n) for n in range(length - tail, length))
+
+
+def _row(kind: Kind, one: int | None, old: Sequence[str], other: int | None, new: Sequence[str]) -> Row:
+    if kind == "gap":
+        return Row(kind, one, (), None, ())
+    left = "" if one is None else _shortened(old[one])
+    right = "" if other is None else _shortened(new[other])
+    pieces = _marked(left, right) if kind == "changed" else ([(left, False)], [(right, False)])
+    return Row(kind, None if one is None else one + 1, pieces[0], None if other is None else other + 1, pieces[1])
+
+
+def _marked(left: str, right: str) -> tuple[list[Piece], list[Piece]]:
+    """Two lines, with the words marked that differ where they have as many."""
+    one, other = _WORDS.findall(left), _WORDS.findall(right)
+    ones, others = [word for word in one if not word.isspace()], [word for word in other if not word.isspace()]
+    if len(ones) != len(others):
+        return [(left, False)], [(right, False)]
+    differ = [a != b for a, b in zip(ones, others, strict=True)]
+    return _pieces(one, differ), _pieces(other, differ)
+
+
+def _pieces(words: Sequence[str], differ: Sequence[bool]) -> list[Piece]:
+    marks = iter(differ)
+    pieces: list[Piece] = []
+    for word in words:
+        mark = not word.isspace() and next(marks)
+        if pieces and pieces[-1][1] == mark:
+            word = pieces.pop()[0] + word
+        pieces.append((word, mark))
+    return pieces
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}…"

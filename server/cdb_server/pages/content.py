@@ -1,0 +1,228 @@
+"""What a payload is, for people: text, a table of channels, JSON, or bytes of which only their writer knows.
+
+Only the first LOOKED_AT bytes are looked at, and so many rows: a page about a large file comes as fast as any other.
+What was left out is for the page to say.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+LOOKED_AT = 2 * 2**20
+MOST_ROWS = 20_000
+MOST_COLUMNS = 40
+HEX_HEAD = 512
+
+Kind = Literal["empty", "table", "json", "text", "binary"]
+
+_NOT_TEXT = re.compile("[^\t\n\r\x20-\x7e\xa0-\U0010ffff]")
+_DIGITS = re.compile(r"[+-]?\d+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table: its values as they are written; as numbers where all of them are.
+
+    A value that is written as a number and is none to calculate with, as `nan`, is None in `numbers`.
+    """
+
+    name: str
+    values: Sequence[str]
+    numbers: Sequence[float | None] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of a like form. The `keys` tell which channel a row is about, the `values` what is said of it."""
+
+    keys: Sequence[Column]
+    values: Sequence[Column]
+    rows: int
+
+    @property
+    def columns(self) -> Sequence[Column]:
+        """All of them."""
+        return [*self.keys, *self.values]
+
+    def channels(self) -> list[tuple[str, ...]]:
+        """What tells the rows apart: the values of their keys, or their number where there are none."""
+        if not self.keys:
+            return [(str(number),) for number in range(1, self.rows + 1)]
+        return list(zip(*(column.values for column in self.keys), strict=True))
+
+    def labels(self) -> list[str]:
+        """A short name for each row: its channel without what is the same in all rows."""
+        telling = [column.values for column in self.keys if len(set(column.values)) > 1]
+        if not telling:
+            return [str(number) for number in range(1, self.rows + 1)]
+        return [" ".join(parts) for parts in zip(*telling, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A payload as looked at. `cut` says that there is more of it than that."""
+
+    size: int
+    kind: Kind
+    cut: bool
+    lines: Sequence[str] = ()
+    table: Table | None = None
+    value: Any = None
+    head: bytes = b""
+
+
+def look(data: bytes) -> Content:
+    """What a payload is."""
+    head = data[:HEX_HEAD]
+    if not data:
+        return Content(0, "empty", False)
+    text = _text(data)
+    if text is None:
+        return Content(len(data), "binary", len(data) > HEX_HEAD, head=head)
+    whole = len(data) <= LOOKED_AT
+    lines = text.replace("\r\n", "\n").split("\n")
+    if not lines[-1] or not whole and len(lines) > 1:
+        # What follows the last line break, or what the cut left of a line.
+        lines.pop()
+    value = _json(text) if whole else None
+    if value is not None:
+        return Content(len(data), "json", False, _pieces(lines), _table_of_objects(value), value, head)
+    table = _table_of_lines(lines)
+    cut = not whole or table is not None and table.rows < sum(map(_is_row, lines))
+    return Content(len(data), "table" if table else "text", cut, lines, table, head=head)
+
+
+def _text(data: bytes) -> str | None:
+    """The first characters of a text, None of anything else."""
+    looked_at = data[:LOOKED_AT]
+    try:
+        # A character may be cut in two at the end, and is left out then.
+        text = looked_at.decode("utf-8") if len(data) <= LOOKED_AT else _utf8(looked_at)
+    except UnicodeDecodeError:
+        text = looked_at.decode("latin-1")
+    return None if _NOT_TEXT.search(text) else text
+
+
+def _utf8(cut: bytes) -> str:
+    try:
+        return cut.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start < len(cut) - 3:
+            raise
+        return cut[: error.start].decode("utf-8")
+
+
+def _json(text: str) -> Any:
+    """A list or an object in JSON; None of anything else."""
+    if text.lstrip()[:1] not in ("[", "{"):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _pieces(lines: Sequence[str]) -> list[str]:
+    """The lines of JSON to be read and compared: one that holds all is taken apart after each of its parts."""
+    return [piece for line in lines for piece in (re.split(r"(?<=[}\]],)\s*", line) if len(line) > 200 else [line])]
+
+
+def _table_of_objects(value: Any) -> Table | None:
+    """The table that a list of objects is, when they have the same fields, and these are numbers and texts."""
+    if not isinstance(value, list) or not value or not all(isinstance(row, dict) for row in value):
+        return None
+    names = list(value[0])
+    rows = value[:MOST_ROWS]
+    if not 0 < len(names) <= MOST_COLUMNS or any(row.keys() != value[0].keys() for row in rows):
+        return None
+    columns = []
+    keys = []
+    for name in names:
+        cells = [row[name] for row in rows]
+        if not all(isinstance(cell, str | int | float) for cell in cells):
+            return None
+        columns.append(_column(name, [cell if isinstance(cell, str) else json.dumps(cell) for cell in cells]))
+        keys.append(not any(isinstance(cell, float) for cell in cells) and len(set(cells)) > 1)
+    chosen = [column for column, is_key in zip(columns, keys, strict=True) if is_key]
+    if not _tell_apart(chosen, len(rows)):
+        chosen = [column for column in chosen if column.numbers is None]
+    return Table(chosen, [column for column in columns if column not in chosen], len(rows))
+
+
+def _table_of_lines(lines: Sequence[str]) -> Table | None:
+    """The table that lines are which have as many fields each; a heading, and comments, may stand before and between.
+
+    The fields up to the last text tell of what channel a row is (`TOFChannelKey 1 1 0 0 tof1 -60624.8 3`), or where
+    there is none, as few leading whole numbers as tell the rows apart.
+    """
+    rows: list[list[str]] = []
+    heading: list[str] = []
+    separator = "," if lines and "," in next(filter(_is_row, lines), "") else None
+    for line in lines:
+        if not _is_row(line):
+            heading = heading or line.lstrip("# \t").split()
+            continue
+        fields = [field.strip() for field in line.split(separator)]
+        if rows and len(fields) != len(rows[0]) or len(fields) > MOST_COLUMNS:
+            return None
+        rows.append(fields)
+        if len(rows) > MOST_ROWS:
+            break
+    del rows[MOST_ROWS:]
+    if len(rows) > 2 and not any(map(_is_number, rows[0])) and any(map(_is_number, rows[1])):
+        heading = rows.pop(0)
+    if len(rows) < 2:
+        return None
+    named = heading if len(heading) == len(rows[0]) == len(set(heading)) else None
+    columns = [
+        _column(named[at] if named else f"column {at + 1}", values) for at, values in enumerate(zip(*rows, strict=True))
+    ]
+    if all(column.numbers is None for column in columns):
+        return None
+    first = _first_value(columns, len(rows))
+    return Table(columns[:first], columns[first:], len(rows))
+
+
+def _first_value(columns: Sequence[Column], rows: int) -> int:
+    texts = [at for at, column in enumerate(columns) if column.numbers is None]
+    if texts:
+        return texts[-1] + 1
+    for end, column in enumerate(columns):
+        if _tell_apart(columns[:end], rows):
+            return end
+        if not all(map(_DIGITS.fullmatch, column.values)):
+            break
+    else:
+        if _tell_apart(columns, rows):
+            return len(columns)
+    return 0
+
+
+def _tell_apart(columns: Sequence[Column], rows: int) -> bool:
+    return bool(columns) and len(set(zip(*(column.values for column in columns), strict=True))) == rows
+
+
+def _column(name: str, values: Sequence[str]) -> Column:
+    return Column(name, values, _numbers(values))
+
+
+def _numbers(values: Iterable[str]) -> list[float | None] | None:
+    try:
+        numbers = [float(value) for value in values]
+    except ValueError:
+        return None
+    # Python reads digits with underscores between them, as nobody else does.
+    if any("_" in value for value in values):
+        return None
+    return [number if math.isfinite(number) else None for number in numbers]
+
+
+def _is_row(line: str) -> bool:
+    return bool(line.strip()) and not line.lstrip().startswith("#")
+
+
+def _is_number(text: str) -> bool:
+    return _numbers([text]) is not None

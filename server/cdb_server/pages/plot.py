@@ -1,0 +1,166 @@
+"""Where the marks of a plot stand: numbers by channel, as shares of its width and height for a template to draw.
+
+Positions are percentages from the left and from the top, so that a plot is as wide as the page and its text as large
+as any other.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# From so many channels on, neighbours share a mark that reaches from the least to the greatest of their values.
+MOST_MARKS = 300
+X_TICKS, Y_TICKS = 6, 5
+
+MINUS = "\N{MINUS SIGN}"
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Numbers to be drawn, one for each channel; None leaves a gap."""
+
+    name: str
+    values: Sequence[float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A place on an axis."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What is drawn for a channel, or for neighbouring ones from `top` to `bottom`; `text` says it in words."""
+
+    x: float
+    top: float
+    bottom: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A series as it is drawn."""
+
+    name: str
+    marks: Sequence[Mark]
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A plot, with what it shows in words. `zero` is where nought is, when it lies between; `gathered` is how many
+    channels share a mark."""
+
+    text: str
+    x_name: str
+    x_ticks: Sequence[Tick]
+    y_ticks: Sequence[Tick]
+    zero: float | None
+    gathered: int
+    series: Sequence[Drawn]
+
+
+def by_channel(title: str, x_name: str, labels: Sequence[str], series: Sequence[Series], *, signed: bool = False) -> (
+    Plot | None
+):
+    """Values over the channels of these labels; None where there is none. A `signed` plot has nought in it."""
+    known = [value for one in series for value in one.values if value is not None]
+    if not known:
+        return None
+    low, high = min(known), max(known)
+    if signed:
+        low, high = min(low, 0.0), max(high, 0.0)
+    ticks = _ticks(low, high)
+    low, high = min(low, ticks[0]), max(high, ticks[-1])
+    if not math.isfinite(high - low):
+        return None
+    spelled = _spelled(ticks)
+    count = len(labels)
+    gathered = max(1, math.ceil(count / MOST_MARKS))
+
+    def y(value: float) -> float:
+        return round(100 * (high - value) / (high - low), 2)
+
+    def x(channel: float) -> float:
+        return round(100 * (channel + 0.5) / count, 2)
+
+    drawn = [
+        Drawn(
+            one.name,
+            [
+                Mark(x((start + stop - 1) / 2), y(max(some)), y(min(some)), _words(one.name, labels, start, stop, some))
+                for start in range(0, count, gathered)
+                for stop in [min(start + gathered, count)]
+                for some in [[value for value in one.values[start:stop] if value is not None]]
+                if some
+            ],
+        )
+        for one in series
+    ]
+    places = sorted({round(at * (count - 1) / (X_TICKS - 1)) for at in range(X_TICKS)})
+    return Plot(
+        _in_words(title, count, series),
+        x_name,
+        [Tick(x(at), labels[at]) for at in places],
+        [Tick(y(tick), text) for tick, text in zip(ticks, spelled, strict=True)],
+        y(0.0) if low <= 0.0 <= high else None,
+        gathered,
+        drawn,
+    )
+
+
+def number(value: float) -> str:
+    """A number to be read, with six digits."""
+    return f"{value:.6g}".replace("-", MINUS)
+
+
+def signed(value: float) -> str:
+    """A difference to be read."""
+    return f"{value:+.6g}".replace("-", MINUS)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers over a range, which they enclose but for less than a step."""
+    if low == high:
+        # A flat line stands in the middle.
+        wide = abs(low) / 2 or 1.0
+        low, high = low - wide, high + wide
+    rough = (high - low) / Y_TICKS
+    if not math.isfinite(rough) or rough == 0.0:
+        return [low, high]
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = power * next(one for one in (1, 2, 5, 10) if one * power >= rough * 0.999)
+    return [step * at for at in range(math.floor(low / step), math.ceil(high / step) + 1)]
+
+
+def _spelled(ticks: Sequence[float]) -> list[str]:
+    """The ticks as text, all with as many digits as tell them apart."""
+    step = ticks[1] - ticks[0]
+    greatest = max(map(abs, ticks))
+    if greatest >= 1e7 or step < 1e-5:
+        digits = max(0, math.floor(math.log10(greatest)) - math.floor(math.log10(step)))
+        texts = [f"{tick:.{digits}e}" if tick else "0" for tick in ticks]
+    else:
+        digits = max(0, -math.floor(math.log10(step * 1.001)))
+        texts = [f"{tick + 0.0:.{digits}f}" for tick in ticks]
+    return [text.replace("-", MINUS) for text in texts]
+
+
+def _words(name: str, labels: Sequence[str], start: int, stop: int, values: Sequence[float]) -> str:
+    channels = labels[start] if stop - start == 1 else f"{labels[start]} to {labels[stop - 1]}"
+    low, high = min(values), max(values)
+    spelled = number(low) if low == high else f"{number(low)} to {number(high)}"
+    return f"{channels}: {spelled}{f' ({name})' if name else ''}"
+
+
+def _in_words(title: str, count: int, series: Sequence[Series]) -> str:
+    ranges = []
+    for one in series:
+        known = [value for value in one.values if value is not None]
+        if known:
+            span = f"from {number(min(known))} to {number(max(known))}"
+            ranges.append(f"{one.name}: {span}" if one.name else span)
+    return f"{title} by channel, {count} channels, {'; '.join(ranges)}"
