@@ -258,6 +258,29 @@ class Preview:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a calibration stands in the timeline of its device and type, without data.
+
+    By rule 3 it takes over from `before`, and `after` from it; for one that is withdrawn they are those between which
+    it would stand. Neither is withdrawn.
+    """
+
+    calibration: CalibrationRecord
+    before: CalibrationRecord | None
+    after: CalibrationRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawalPreview:
+    """What withdrawing a calibration would change: for `run_count` runs, those of `run_range`, that which stood before
+    it would apply, or none."""
+
+    place: Place
+    run_count: int
+    run_range: tuple[RunRange, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class NewCalibration:
     """What the journal keeps of a calibration, in the order of the canonical form; the payload enters as its sha256."""
 

@@ -20,6 +20,7 @@ from sqlalchemy import (
     FromClause,
     ScalarSelect,
     Select,
+    Tuple,
     and_,
     case,
     cast,
@@ -32,7 +33,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from cdb_server.schema import Instant, calibration, journal, run, withdrawal
+from cdb_server.schema import Instant, Number, calibration, journal, run, withdrawal
 
 # The tables in their parts within a query.
 candidate = calibration.alias("candidate")
@@ -56,14 +57,35 @@ def serial_as_of(as_of: Value) -> Select[Any]:
 def in_force(device_name: Value, calibration_type: Value, instant: Value, upto: Upto) -> ScalarSelect[int | None]:
     """Rule 3: the id of the calibration in force at an instant; null when none is."""
     return (
-        select(candidate.c.id)
-        .where(
-            candidate.c.device_name == device_name,
-            candidate.c.calibration_type == calibration_type,
-            candidate.c.valid_from <= instant,
-            _stands(candidate, upto),
-        )
+        _standing(device_name, calibration_type, upto)
+        .where(candidate.c.valid_from <= instant)
         .order_by(candidate.c.valid_from.desc(), candidate.c.id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+
+
+def standing_before(
+    device_name: Value, calibration_type: Value, valid_from: Value, id: Value, upto: Upto
+) -> ScalarSelect[int | None]:
+    """Rule 3: the id of the calibration that one takes over from, or would if it stood; null where there is none."""
+    return (
+        _standing(device_name, calibration_type, upto)
+        .where(tuple_(candidate.c.valid_from, candidate.c.id) < _place(valid_from, id))
+        .order_by(candidate.c.valid_from.desc(), candidate.c.id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+
+
+def standing_after(
+    device_name: Value, calibration_type: Value, valid_from: Value, id: Value, upto: Upto
+) -> ScalarSelect[int | None]:
+    """Rule 3: the id of the calibration that takes over from one, or would if it stood; null where none does."""
+    return (
+        _standing(device_name, calibration_type, upto)
+        .where(tuple_(candidate.c.valid_from, candidate.c.id) > _place(valid_from, id))
+        .order_by(candidate.c.valid_from, candidate.c.id)
         .limit(1)
         .scalar_subquery()
     )
@@ -284,6 +306,21 @@ def run_ranges(start: datetime, until: datetime | None) -> Select[Any]:
 def first_run_start() -> Select[Any]:
     """The earliest start of a run; no row when none is registered."""
     return select(run.c.start_time).where(~_corrected(None)).order_by(run.c.start_time, run.c.serial).limit(1)
+
+
+def _place(valid_from: Value, id: Value) -> Tuple:
+    """What tells the calibrations of a key apart, in the order of rule 3."""
+    # A tuple does not hand the kinds of its columns on to plain values.
+    return tuple_(type_coerce(valid_from, Instant), type_coerce(id, Number))
+
+
+def _standing(device_name: Value, calibration_type: Value, upto: Upto) -> Select[Any]:
+    """The ids of a key that are known and not withdrawn."""
+    return select(candidate.c.id).where(
+        candidate.c.device_name == device_name,
+        candidate.c.calibration_type == calibration_type,
+        _stands(candidate, upto),
+    )
 
 
 def _starting(start: datetime, until: datetime | None) -> tuple[ColumnElement[bool], ...]:

@@ -35,7 +35,7 @@ def test_marks_stand_where_their_values_are() -> None:
         (1.0, 1.0, "0.4", "1.6"),
         (0.0, 0.0, "\N{MINUS SIGN}1.0", "1.0"),
         (-8.08e10, 2.7e9, "\N{MINUS SIGN}1.0e+11", "2.0e+10"),
-        (1e-9, 4e-9, "0", "4e-09"),
+        (1e-9, 4e-9, "1e\N{MINUS SIGN}09", "4e\N{MINUS SIGN}09"),
         (-0.0, 3.0, "0", "3"),
     ],
 )

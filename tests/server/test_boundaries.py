@@ -910,3 +910,63 @@ class TestPreview:
         """A preview only reads: while another holds the lock of writers it answers at once."""
         with cdb.database.write():
             assert cdb.preview(MARCH).device_is_new
+
+
+class TestPlace:
+    """Where a calibration stands among those of its device and type."""
+
+    def beside(self, cdb, id, as_of=None):
+        place = cdb.read.place(id, as_of)
+        assert place.calibration.id == id
+        return tuple(None if found is None else found.id for found in (place.before, place.after))
+
+    def test_among_equal_starts_and_withdrawn_ones(self, cdb):
+        """Rule 3's order, by valid_from and then by id; what is withdrawn is passed over, and has its place."""
+        first, second, again = (
+            cdb.store(at, data).id for at, data in ((MARCH, b"1"), (OCTOBER, b"2"), (OCTOBER, b"3"))
+        )
+        earlier = cdb.store(MARCH - MICROSECOND, b"4").id
+        cdb.store(MARCH, b"5", calibration_type="tw")
+        assert self.beside(cdb, earlier) == (None, first)
+        assert self.beside(cdb, first) == (earlier, second)
+        assert self.beside(cdb, second) == (first, again)
+        then = cdb.settled()
+        cdb.withdraw(second)
+        assert self.beside(cdb, second) == (first, again)
+        assert self.beside(cdb, again) == (first, None)
+        assert self.beside(cdb, again, then) == (second, None)
+
+    def test_of_an_id_that_is_none(self, cdb):
+        """As by id: a run's serial is no calibration."""
+        cdb.register(7661, MARCH)
+        with pytest.raises(CalibrationNotFound, match="id 1"):
+            cdb.read.place(1)
+        with pytest.raises(InvalidArgument):
+            cdb.read.place(0)
+
+
+class TestPreviewOfWithdrawal:
+    def test_the_runs_in_its_interval_change(self, cdb):
+        """Both ends counted as rule 3 counts them; and nothing is written."""
+        before, meant = cdb.store(MARCH, b"1").id, cdb.store(MARCH + SECOND, b"2").id
+        cdb.store(OCTOBER, b"3")
+        for number, start in ((1, MARCH), (2, MARCH + SECOND), (3, OCTOBER - MICROSECOND), (4, OCTOBER)):
+            cdb.register(number, start)
+        told = cdb.write.preview_withdrawal(meant)
+        assert (told.place.calibration.id, told.place.before.id) == (meant, before)
+        assert (told.run_count, told.run_range) == (2, (RunRange(2, 3),))
+        assert not cdb.read.place(meant).calibration.withdrawn
+
+    def test_what_is_in_force_nowhere_changes_nothing(self, cdb):
+        """Withdrawn before, or superseded at once."""
+        one, other = cdb.store(MARCH, b"1").id, cdb.store(MARCH, b"2").id
+        cdb.register(1, MARCH)
+        assert cdb.write.preview_withdrawal(one).run_count == 0
+        assert cdb.write.preview_withdrawal(other).run_count == 1
+        cdb.withdraw(other)
+        assert cdb.write.preview_withdrawal(other).run_count == 0
+
+    def test_of_an_id_that_is_none(self, cdb):
+        """As the withdrawal itself."""
+        with pytest.raises(CalibrationNotFound, match="id 1"):
+            cdb.write.preview_withdrawal(1)

@@ -57,6 +57,8 @@ def questions(upto):
         "records, everywhere": records.where(id.in_(everywhere)).order_by(id).limit(100_001),
         "records, during": records.where(id.in_(during)).order_by(id).limit(100_001),
         "records, history": records.where(history).order_by(id).limit(100_001),
+        "standing_before": records.where(id == validity.standing_before(*KEY, MORNING, 50_000, upto)),
+        "standing_after": records.where(id == validity.standing_after(*KEY, MORNING, 50_000, upto)),
         "equal_calibration": validity.equal_calibration(*KEY, MORNING, f"{1:064x}"),
         "keys": validity.keys(upto).limit(100_001),
         "next_valid_from": validity.next_valid_from(*KEY, MORNING),

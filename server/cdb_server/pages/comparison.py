@@ -28,7 +28,10 @@ _WORDS = re.compile(r"\s+|[^\s,;:\[\]{}]+|.")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Two lines that stand side by side, each with its number. Of a gap, `left_number` is how many equal lines are left out."""
+    """Two lines that stand side by side, each with its number.
+
+    Of a gap, `left_number` is how many equal lines are left out.
+    """
 
     kind: Kind
     left_number: int | None
@@ -127,9 +130,7 @@ def tables(left: Table, right: Table) -> TableChange | None:
     )
 
 
-def _column(
-    left: Column, right: Column, both: Sequence[tuple[int, int]], labels: Sequence[str]
-) -> ColumnChange | None:
+def _column(left: Column, right: Column, both: Sequence[tuple[int, int]], labels: Sequence[str]) -> ColumnChange | None:
     if left.numbers is None or right.numbers is None:
         return None
     olds = [left.numbers[row] for row, _ in both]

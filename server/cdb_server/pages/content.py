@@ -84,14 +84,14 @@ def look(data: bytes) -> Content:
         return Content(len(data), "binary", len(data) > HEX_HEAD, head=head)
     whole = len(data) <= LOOKED_AT
     lines = text.replace("\r\n", "\n").split("\n")
-    if not lines[-1] or not whole and len(lines) > 1:
+    if not lines[-1] or (not whole and len(lines) > 1):
         # What follows the last line break, or what the cut left of a line.
         lines.pop()
     value = _json(text) if whole else None
     if value is not None:
         return Content(len(data), "json", False, _pieces(lines), _table_of_objects(value), value, head)
     table = _table_of_lines(lines)
-    cut = not whole or table is not None and table.rows < sum(map(_is_row, lines))
+    cut = not whole or (table is not None and table.rows < sum(map(_is_row, lines)))
     return Content(len(data), "table" if table else "text", cut, lines, table, head=head)
 
 
@@ -166,7 +166,7 @@ def _table_of_lines(lines: Sequence[str]) -> Table | None:
             heading = heading or line.lstrip("# \t").split()
             continue
         fields = [field.strip() for field in line.split(separator)]
-        if rows and len(fields) != len(rows[0]) or len(fields) > MOST_COLUMNS:
+        if (rows and len(fields) != len(rows[0])) or len(fields) > MOST_COLUMNS:
             return None
         rows.append(fields)
         if len(rows) > MOST_ROWS:

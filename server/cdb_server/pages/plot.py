@@ -63,9 +63,9 @@ class Plot:
     series: Sequence[Drawn]
 
 
-def by_channel(title: str, x_name: str, labels: Sequence[str], series: Sequence[Series], *, signed: bool = False) -> (
-    Plot | None
-):
+def by_channel(
+    title: str, x_name: str, labels: Sequence[str], series: Sequence[Series], *, signed: bool = False
+) -> Plot | None:
     """Values over the channels of these labels; None where there is none. A `signed` plot has nought in it."""
     known = [value for one in series for value in one.values if value is not None]
     if not known:
@@ -124,8 +124,8 @@ def signed(value: float) -> str:
 
 def _ticks(low: float, high: float) -> list[float]:
     """Round numbers over a range, which they enclose but for less than a step."""
-    if low == high:
-        # A flat line stands in the middle.
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
+        # What is all but flat stands in the middle.
         wide = abs(low) / 2 or 1.0
         low, high = low - wide, high + wide
     rough = (high - low) / Y_TICKS

@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import Connection, bindparam
 
 from cdb_server import validity
-from cdb_server.model import NewCalibration, Preview, RunRange
+from cdb_server.model import CalibrationRecord, NewCalibration, Preview, RunRange, WithdrawalPreview
 from cdb_server.repository import records
 from cdb_server.repository.prepared import Connected, Prepared
 from cdb_server.schema import Instant
@@ -34,10 +34,7 @@ def preview(connection: Connection, content: NewCalibration, now: datetime) -> P
         valid_until = stored.valid_until
     else:
         valid_until = connection.execute(validity.next_valid_from(*key, content.valid_from)).scalar()
-        changing = content.valid_from, valid_until
-        run_count = connection.execute(validity.run_count(*changing)).scalar_one()
-        ranges = connection.execute(validity.run_ranges(*changing).limit(MOST_RANGES))
-        run_range = tuple(RunRange(*row) for row in ranges)
+        run_count, run_range = _runs(connection, content.valid_from, valid_until)
     first_start: datetime | None = connection.execute(validity.first_run_start()).scalar()
     return Preview(
         stored_id=stored_id,
@@ -52,6 +49,15 @@ def preview(connection: Connection, content: NewCalibration, now: datetime) -> P
     )
 
 
+def preview_withdrawal(connection: Connection, found: CalibrationRecord) -> WithdrawalPreview:
+    """What withdrawing a calibration now would change: by rule 3 that which stood before it applies again."""
+    run_count, run_range = 0, tuple[RunRange, ...]()
+    # One that is withdrawn, or superseded at once, is in force nowhere.
+    if found.valid_until != found.valid_from:
+        run_count, run_range = _runs(connection, found.valid_from, found.valid_until)
+    return WithdrawalPreview(records.place(connection, found), run_count, run_range)
+
+
 def equal_to(connection: Connected, content: NewCalibration) -> int | None:
     """Rule 9: the id of a calibration that storing `content` would find stored; None when it would be new."""
     id: int | None = _EQUAL.value(
@@ -62,3 +68,10 @@ def equal_to(connection: Connected, content: NewCalibration) -> int | None:
         sha256=content.sha256,
     )
     return id
+
+
+def _runs(connection: Connection, start: datetime, until: datetime | None) -> tuple[int, tuple[RunRange, ...]]:
+    """How many runs start in `[start, until)`, and which, the first MOST_RANGES sequences of them."""
+    run_count: int = connection.execute(validity.run_count(start, until)).scalar_one()
+    ranges = connection.execute(validity.run_ranges(start, until).limit(MOST_RANGES))
+    return run_count, tuple(RunRange(*row) for row in ranges)

@@ -24,6 +24,7 @@ from cdb_server.model import (
     Entry,
     JournalLine,
     Knowledge,
+    Place,
     Run,
     Status,
 )
@@ -152,10 +153,14 @@ class Reader:
         model.number("id", id)
         with self._database.read() as connection:
             upto = self._upto(connection, as_of)
-            found = records.record(connection, id, upto)
-            if found is None:
-                raise CalibrationNotFound("get_ids and get_history tell which ids there are", id=id, as_of=as_of)
-            return self._with_data(connection, found, held)
+            return self._with_data(connection, self._by_id(connection, id, upto, as_of), held)
+
+    def place(self, id: int, as_of: datetime | None = None) -> Place:
+        """Where a calibration stands in its timeline. Raises CalibrationNotFound."""
+        model.number("id", id)
+        with self._database.read() as connection:
+            upto = self._upto(connection, as_of)
+            return records.place(connection, self._by_id(connection, id, upto, as_of), upto)
 
     def ids(
         self, start_time: datetime, stop_time: datetime | None = None, as_of: datetime | None = None
@@ -281,6 +286,12 @@ class Reader:
                 calibration_type=calibration_type,
                 **asked,
             )
+        return found
+
+    def _by_id(self, connection: Connected, id: int, upto: int | None, as_of: datetime | None) -> CalibrationRecord:
+        found = records.record(connection, id, upto)
+        if found is None:
+            raise CalibrationNotFound("get_ids and get_history tell which ids there are", id=id, as_of=as_of)
         return found
 
     def _with_data(self, connection: Connected, found: CalibrationRecord, held: Collection[str]) -> CalibrationRecord:

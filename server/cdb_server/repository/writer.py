@@ -20,12 +20,13 @@ from cdb_server.model import (
     Run,
     RunTimes,
     Withdrawal,
+    WithdrawalPreview,
 )
 from cdb_server.repository import records
 from cdb_server.repository.append import Head, append, head
 from cdb_server.repository.connections import BUSY
 from cdb_server.repository.database import Database
-from cdb_server.repository.preview import equal_to, preview
+from cdb_server.repository.preview import equal_to, preview, preview_withdrawal
 from cdb_server.repository.together import Together
 
 # Rule 10: "While the last one lies more than 60 s ahead of the clock, writes are refused as unavailable."
@@ -125,15 +126,17 @@ class Writer:
         with self._database.read() as connection:
             return preview(connection, upload.content, self._clock())
 
+    def preview_withdrawal(self, id: int) -> WithdrawalPreview:
+        """What withdraw_calibration would change now. Writes nothing. Raises CalibrationNotFound, InvalidArgument."""
+        with self._database.read() as connection:
+            return preview_withdrawal(connection, _found(connection, id))
+
     def withdraw_calibration(self, id: int, reason: str, author: str) -> CalibrationRecord:
         """Rule 8: withdraw a calibration, or find it withdrawn. Raises CalibrationNotFound and InvalidArgument."""
         content = Withdrawal(model.number("id", id), model.reason(reason))
 
         def withdraw(appending: _Appending) -> CalibrationRecord:
-            found = records.record(appending.connection, id)
-            if found is None:
-                raise CalibrationNotFound("get_ids and get_history tell which ids there are", id=id)
-            if not found.withdrawn:
+            if not _found(appending.connection, id).withdrawn:
                 appending.entry(author, content)
             return appending.record(id)
 
@@ -163,6 +166,13 @@ class Writer:
             last = appending.last
             appending.check_duration()
         self._known = Knowledge(last.serial, last.digest, None)
+
+
+def _found(connection: Connection, id: int) -> CalibrationRecord:
+    found = records.record(connection, model.number("id", id))
+    if found is None:
+        raise CalibrationNotFound("get_ids and get_history tell which ids there are", id=id)
+    return found
 
 
 class _Appending:
