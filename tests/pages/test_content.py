@@ -151,3 +151,11 @@ def test_the_largest_payload_takes_no_longer(piece: bytes) -> None:
     assert time.process_time() - began < 0.5
     assert looked.size == len(data)
     assert looked.cut
+
+
+def test_what_is_endless_is_cut_in_names() -> None:
+    """A page is not made of one name."""
+    looked = content.look(json.dumps([{"key": "a" * 100_000, "gain": 1.5}, {"key": "b", "gain": 2.5}]).encode())
+    assert looked.table is not None
+    assert [len(label) for label in looked.table.labels()] == [content.LONGEST_LABEL + 1, 1]
+    assert content.look(json.dumps([{"a" * 100_000: 1.5}, {"a" * 100_000: 2.5}]).encode()).table is None

@@ -62,9 +62,9 @@ def test_a_gap_is_left_for_what_is_not_known() -> None:
 def test_many_channels_share_a_mark() -> None:
     """From the least of their values to the greatest; and the words say so."""
     found = drawn(*(float(n % 7) for n in range(8400)))
-    assert found.gathered == 28
+    assert found.gathered == 35
     assert len(found.series[0].marks) == plot.MOST_MARKS
-    assert found.series[0].marks[0].text == "0 to 27: 0 to 6"
+    assert found.series[0].marks[0].text == "0 to 34: 0 to 6"
 
 
 def test_what_is_shown_is_said_in_words() -> None:

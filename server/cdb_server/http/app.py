@@ -17,7 +17,7 @@ from cdb_server.http.knowledge import Glancing, Watch
 from cdb_server.http.legacy import legacy_routes
 from cdb_server.http.memory import keep_buffers
 from cdb_server.http.metrics import metrics_route
-from cdb_server.http.pages import browses, page_routes
+from cdb_server.http.pages import Visitors, browses, page_routes
 from cdb_server.http.plain import plain_routes
 from cdb_server.http.questions import QUESTIONS, Questions
 from cdb_server.http.ready import ReadyAnswers
@@ -27,7 +27,7 @@ from cdb_server.http.service import Service
 from cdb_server.http.tally import TALLY, Counted, Tally
 from cdb_server.http.threads import Threads
 from cdb_server.http.writes import Writes
-from cdb_server.pages import Site
+from cdb_server.pages import Desk, Site
 from cdb_server.repository import Admission, Database, Fuse, Glance, Reader, Writer
 from cdb_server.settings import Settings
 from cdb_server.soap import LEGACY, reading_endpoint, writing_endpoint
@@ -87,8 +87,11 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
         writing = writing_endpoint(writer, settings.max_payload)
         writes = Writes(writing, Admission(database), admission_at_once, watch, attempts, threads, settings)
         routes.append(Route(WRITING_PATH, Service(writing.contract, writes, settings, lambda _: room)))
-    site = Site(reader, database, threads.do, writes=writer is not None)
-    routes += page_routes(site, room_of_questions)
+    site = Site(reader, database, threads.do, writes=writer is not None, public_url=settings.public_url)
+    desk = None
+    if writer is not None:
+        desk = Desk(site, writer, Admission(database), settings, Visitors(attempts, settings, room))
+    routes += page_routes(site, desk, room_of_questions)
 
     async def not_answered(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

@@ -66,15 +66,16 @@ class Bodiless:
         await self._app(scope, incoming, send_and_linger)
 
 
-async def receive_body(request: Request, settings: Settings, share: Share) -> bytes:
-    """The whole body, a large one only once there is room for it.
+async def receive_body(request: Request, settings: Settings, share: Share, longest: int | None = None) -> bytes:
+    """The whole body, of at most `longest` bytes or those of the settings; a large one only once there is room for it.
 
     Raises Refused (413) as soon as it is known to be too long, Disconnected, and Unavailable.
     """
+    limit = settings.max_body if longest is None else longest
     announced = request.headers.get("content-length", "")
-    expected = int(announced) if announced.isdigit() else settings.max_body
-    if announced and expected > settings.max_body:
-        raise _too_long(settings)
+    expected = int(announced) if announced.isdigit() else limit
+    if announced and expected > limit:
+        raise _too_long(limit, settings)
     chunks: list[bytes] = []
     length = 0
     deadline = anyio.current_time() + settings.stall_deadline
@@ -93,8 +94,8 @@ async def receive_body(request: Request, settings: Settings, share: Share) -> by
                 await share.take(expected * OF_REQUEST)
                 deadline += anyio.current_time() - began
             length += len(chunk)
-            if length > settings.max_body:
-                raise _too_long(settings)
+            if length > limit:
+                raise _too_long(limit, settings)
             chunks.append(chunk)
             if not message.get("more_body", False):
                 return b"".join(chunks)
@@ -122,5 +123,5 @@ async def _drain(incoming: Incoming) -> None:
         await incoming()
 
 
-def _too_long(settings: Settings) -> Refused:
-    return Refused(413, f"a request has at most {settings.max_body} bytes, its payload {settings.max_payload}")
+def _too_long(limit: int, settings: Settings) -> Refused:
+    return Refused(413, f"a request has at most {limit} bytes, its payload {settings.max_payload}")

@@ -1,18 +1,26 @@
-"""The pages as routes: each counted under its own name."""
+"""The pages as routes, each counted under its own name; and what they know of who visits them."""
 
-from starlette.requests import Request
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from cdb_server.errors import Unavailable
+from cdb_server.errors import TooLarge, Unavailable
 from cdb_server.http import tally
-from cdb_server.http.room import LARGE, OF_ANSWER, Room
-from cdb_server.pages import Archive, Page, Site, pages
+from cdb_server.http.attempts import Attempts
+from cdb_server.http.body import Disconnected, receive_body
+from cdb_server.http.peer import peer_of
+from cdb_server.http.refusals import Refused
+from cdb_server.http.room import LARGE, OF_ANSWER, Room, Share
+from cdb_server.pages import Archive, Desk, Page, Site, pages
+from cdb_server.settings import Settings
 
 
-def page_routes(site: Site, room: Room) -> list[Route]:
-    """The routes of a site's pages; `room` is for what large files take on their way."""
-    return [_route(page, room, site) for page in pages(site)]
+def page_routes(site: Site, desk: Desk | None, room: Room) -> list[Route]:
+    """The routes of a site's pages, and of its desk where it has one; `room` is for large files on their way out."""
+    return [_route(page, room, site) for page in pages(site, desk)]
 
 
 def browses(request: Request) -> bool:
@@ -20,10 +28,41 @@ def browses(request: Request) -> bool:
     return request.method in ("GET", "HEAD") and "text/html" in request.headers.get("accept", "")
 
 
+class Visitors:
+    """What the desk is told of who writes. What a form brings is received as any other upload is."""
+
+    def __init__(self, attempts: Attempts, settings: Settings, room: Room) -> None:
+        self._attempts = attempts
+        self._settings = settings
+        self._room = room
+
+    def peer(self, request: Request) -> str:
+        """The address that a request comes from."""
+        return peer_of(request, self._settings.trusted_proxies)
+
+    def refused(self, status: int, peer: str, user: str, *, of_another_site: bool = False) -> None:
+        """Tell of an attempt to write that was refused."""
+        self._attempts.refused(status, peer, user, of_another_site=of_another_site)
+
+    @asynccontextmanager
+    async def received(self, request: Request, longest: int) -> AsyncIterator[bytes]:
+        """The body, while the block lasts. Raises TooLarge, Unavailable and Disconnected."""
+        with Share(self._room) as share:
+            try:
+                body = await receive_body(request, self._settings, share, longest)
+            except Refused as refused:
+                raise TooLarge(longest, refused.text) from None
+            yield body
+
+
 def _route(page: Page, room: Room, site: Site) -> Route:
     async def endpoint(request: Request) -> Response:
         request.scope[tally.OPERATION] = page.name
-        response = await page.answer(request)
+        try:
+            response = await page.answer(request)
+        except (Disconnected, ClientDisconnect):
+            # Whoever is gone reads no answer; whoever is too slow is cut off with this one.
+            return Response(status_code=408)
         if not isinstance(response, Archive) or response.largest <= LARGE:
             return response
 

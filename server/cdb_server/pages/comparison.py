@@ -5,19 +5,21 @@ beside line n: a page comes at once, whatever is compared.
 """
 
 import difflib
+import heapq
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, zip_longest
 from typing import Literal
 
 from cdb_server.pages.content import Column, Content, Table
 
-MOST_PAIRS = 300_000
+MOST_LINES, MOST_PAIRS = 10_000, 300_000
 MOST_SHOWN = 400
+MOST_LARGEST = 20
 CONTEXT = 3
-LONGEST_LINE = 400
+LONGEST_LINE, LONGEST_NUMBER = 400, 40
 
 Kind = Literal["equal", "changed", "removed", "added", "gap"]
 # Characters of a line, and whether they are what changed.
@@ -42,13 +44,17 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class SideBySide:
-    """The rows to be shown, how many lines differ at all, and whether `rows` are all that there are."""
+    """The rows to be shown, how many lines differ at all, and whether `rows` are all that there are.
+
+    `cut` says that only the first MOST_LINES are compared, `by_number` that line n stands beside line n.
+    """
 
     rows: Sequence[Row]
     removed: int
     added: int
     changed: int
     whole: bool
+    cut: bool
     by_number: bool
 
 
@@ -65,13 +71,14 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class ColumnChange:
-    """A column of two tables. `changes` are those that there are, largest first; `by` all differences, in order."""
+    """A column of two tables: all differences, in order; how many are not nought; the largest of those first."""
 
     name: str
     left: Sequence[float | None]
     right: Sequence[float | None]
     by: Sequence[float | None]
-    changes: Sequence[Change]
+    changed: int
+    largest: Sequence[Change]
 
     @property
     def mean(self) -> float:
@@ -93,7 +100,7 @@ class TableChange:
 
 def side_by_side(left: Content, right: Content) -> SideBySide:
     """Two texts."""
-    old, new = list(left.lines), list(right.lines)
+    old, new = list(left.lines[:MOST_LINES]), list(right.lines[:MOST_LINES])
     operations, by_number = _operations(old, new)
     counts = Counter[str]()
     rows: list[Row] = []
@@ -101,16 +108,19 @@ def side_by_side(left: Content, right: Content) -> SideBySide:
         counts[kind] += 1
         if len(rows) < MOST_SHOWN:
             rows.append(_row(kind, one, old, other, new))
+    cut = max(len(left.lines), len(right.lines)) > MOST_LINES
     whole = counts.total() <= MOST_SHOWN
-    return SideBySide(rows, counts["removed"], counts["added"], counts["changed"], whole, by_number)
+    return SideBySide(rows, counts["removed"], counts["added"], counts["changed"], whole, cut, by_number)
 
 
 def tables(left: Table, right: Table) -> TableChange | None:
     """Two tables; None where their columns are not the same ones."""
-    if [column.name for column in left.columns] != [column.name for column in right.columns]:
+    names = [column.name for column in left.columns]
+    if sorted(names) != sorted(column.name for column in right.columns):
         return None
-    if len(left.keys) != len(right.keys):
-        return None
+    # What tells the rows of one apart may not do so in the other: a shorter list needs less.
+    keys = {column.name for table in (left, right) for column in table.keys}
+    left, right = _keyed(left, names, keys), _keyed(right, names, keys)
     old, new = left.channels(), right.channels()
     by_number = len(set(old)) < len(old) or len(set(new)) < len(new)
     if by_number:
@@ -130,21 +140,35 @@ def tables(left: Table, right: Table) -> TableChange | None:
     )
 
 
+def _keyed(table: Table, names: Sequence[str], keys: Collection[str]) -> Table:
+    """The same with its columns in the order of the names, and with these keys."""
+    by_name = {column.name: column for column in table.columns}
+    ordered = [by_name[name] for name in names]
+    return Table(
+        [column for column in ordered if column.name in keys],
+        [column for column in ordered if column.name not in keys],
+        table.rows,
+    )
+
+
 def _column(left: Column, right: Column, both: Sequence[tuple[int, int]], labels: Sequence[str]) -> ColumnChange | None:
     if left.numbers is None or right.numbers is None:
         return None
     olds = [left.numbers[row] for row, _ in both]
     news = [right.numbers[row] for _, row in both]
-    differences: list[float | None] = []
-    changes = []
-    for (was, now), old, new in zip(both, olds, news, strict=True):
-        by = None if old is None or new is None else new - old
-        differences.append(by)
-        if by:
-            relative = by / abs(old) if old else None
-            changes.append(Change(labels[now], left.values[was], right.values[now], by, relative))
-    changes.sort(key=lambda change: -abs(change.by))
-    return ColumnChange(right.name, olds, news, differences, changes)
+    by = [None if old is None or new is None else new - old for old, new in zip(olds, news, strict=True)]
+    changed = [place for place, difference in enumerate(by) if difference]
+    largest = []
+    for place in heapq.nlargest(MOST_LARGEST, changed, key=lambda place: abs(by[place] or 0.0)):
+        was, now = both[place]
+        old, difference = olds[place], by[place] or 0.0
+        relative = difference / abs(old) if old else None
+        largest.append(
+            Change(
+                labels[now], left.values[was][:LONGEST_NUMBER], right.values[now][:LONGEST_NUMBER], difference, relative
+            )
+        )
+    return ColumnChange(right.name, olds, news, by, len(changed), largest)
 
 
 class _TooMuch(Exception):

@@ -1,7 +1,7 @@
 """What a payload is, for people: text, a table of channels, JSON, or bytes of which only their writer knows.
 
 Only the first LOOKED_AT bytes are looked at, and so many rows: a page about a large file comes as fast as any other.
-What was left out is for the page to say.
+JSON is whole or none, so a little more of it is. What was left out is for the page to say.
 """
 
 import json
@@ -11,9 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-LOOKED_AT = 2 * 2**20
-MOST_ROWS = 20_000
+LOOKED_AT, MOST_JSON = 2**20, 2 * 2**20
+MOST_ROWS = 10_000
 MOST_COLUMNS = 40
+# Of characters: longer names of columns are none, and longer ones of channels are cut.
+LONGEST_NAME, LONGEST_LABEL = 64, 60
 HEX_HEAD = 512
 
 Kind = Literal["empty", "table", "json", "text", "binary"]
@@ -58,7 +60,8 @@ class Table:
         telling = [column.values for column in self.keys if len(set(column.values)) > 1]
         if not telling:
             return [str(number) for number in range(1, self.rows + 1)]
-        return [" ".join(parts) for parts in zip(*telling, strict=True)]
+        labels = map(" ".join, zip(*telling, strict=True))
+        return [label if len(label) <= LONGEST_LABEL else f"{label[:LONGEST_LABEL]}…" for label in labels]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +85,15 @@ def look(data: bytes) -> Content:
     text = _text(data)
     if text is None:
         return Content(len(data), "binary", len(data) > HEX_HEAD, head=head)
+    value = _json(data) if len(data) <= MOST_JSON else None
+    if value is not None:
+        pieces = _pieces(data.decode("utf-8").removesuffix("\n").split("\n"))
+        return Content(len(data), "json", False, pieces, _table_of_objects(value), value, head)
     whole = len(data) <= LOOKED_AT
     lines = text.replace("\r\n", "\n").split("\n")
     if not lines[-1] or (not whole and len(lines) > 1):
         # What follows the last line break, or what the cut left of a line.
         lines.pop()
-    value = _json(text) if whole else None
-    if value is not None:
-        return Content(len(data), "json", False, _pieces(lines), _table_of_objects(value), value, head)
     table = _table_of_lines(lines)
     cut = not whole or (table is not None and table.rows < sum(map(_is_row, lines)))
     return Content(len(data), "table" if table else "text", cut, lines, table, head=head)
@@ -115,12 +119,12 @@ def _utf8(cut: bytes) -> str:
         return cut[: error.start].decode("utf-8")
 
 
-def _json(text: str) -> Any:
+def _json(data: bytes) -> Any:
     """A list or an object in JSON; None of anything else."""
-    if text.lstrip()[:1] not in ("[", "{"):
+    if data.lstrip()[:1] not in (b"[", b"{"):
         return None
     try:
-        return json.loads(text)
+        return json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError):
         return None
 
@@ -136,20 +140,30 @@ def _table_of_objects(value: Any) -> Table | None:
         return None
     names = list(value[0])
     rows = value[:MOST_ROWS]
-    if not 0 < len(names) <= MOST_COLUMNS or any(row.keys() != value[0].keys() for row in rows):
+    if not 0 < len(names) <= MOST_COLUMNS or max(map(len, names)) > LONGEST_NAME:
+        return None
+    if any(row.keys() != value[0].keys() for row in rows):
         return None
     columns = []
     keys = []
     for name in names:
         cells = [row[name] for row in rows]
-        if not all(isinstance(cell, str | int | float) for cell in cells):
+        kinds = set(map(type, cells))
+        if not kinds <= {str, int, float, bool}:
             return None
-        columns.append(_column(name, [cell if isinstance(cell, str) else json.dumps(cell) for cell in cells]))
-        keys.append(not any(isinstance(cell, float) for cell in cells) and len(set(cells)) > 1)
+        columns.append(_column(name, list(map(_spelled, cells))))
+        keys.append(float not in kinds and len(set(cells)) > 1)
     chosen = [column for column, is_key in zip(columns, keys, strict=True) if is_key]
     if not _tell_apart(chosen, len(rows)):
         chosen = [column for column in chosen if column.numbers is None]
     return Table(chosen, [column for column in columns if column not in chosen], len(rows))
+
+
+def _spelled(cell: str | float) -> str:
+    """A value of JSON in a cell."""
+    if isinstance(cell, bool):
+        return "true" if cell else "false"
+    return cell if isinstance(cell, str) else repr(cell)
 
 
 def _table_of_lines(lines: Sequence[str]) -> Table | None:
@@ -176,7 +190,8 @@ def _table_of_lines(lines: Sequence[str]) -> Table | None:
         heading = rows.pop(0)
     if len(rows) < 2:
         return None
-    named = heading if len(heading) == len(rows[0]) == len(set(heading)) else None
+    fits = len(heading) == len(rows[0]) == len(set(heading)) and max(map(len, heading)) <= LONGEST_NAME
+    named = heading if fits else None
     columns = [
         _column(named[at] if named else f"column {at + 1}", values) for at, values in enumerate(zip(*rows, strict=True))
     ]
@@ -209,7 +224,7 @@ def _column(name: str, values: Sequence[str]) -> Column:
     return Column(name, values, _numbers(values))
 
 
-def _numbers(values: Iterable[str]) -> list[float | None] | None:
+def _numbers(values: Iterable[str]) -> Sequence[float | None] | None:
     try:
         numbers = [float(value) for value in values]
     except ValueError:
@@ -217,6 +232,8 @@ def _numbers(values: Iterable[str]) -> list[float | None] | None:
     # Python reads digits with underscores between them, as nobody else does.
     if any("_" in value for value in values):
         return None
+    if all(map(math.isfinite, numbers)):
+        return numbers
     return [number if math.isfinite(number) else None for number in numbers]
 
 

@@ -8,9 +8,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# From so many channels on, neighbours share a mark that reaches from the least to the greatest of their values.
-MOST_MARKS = 300
+# From so many channels on, neighbours share a mark: their mean, and a line from the least to the greatest of them.
+MOST_MARKS = 240
 X_TICKS, Y_TICKS = 6, 5
+LONGEST_TICK = 16
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -33,9 +34,13 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What is drawn for a channel, or for neighbouring ones from `top` to `bottom`; `text` says it in words."""
+    """What is drawn for a channel, or for neighbouring ones: their mean at `y`, all of them from `top` to `bottom`.
+
+    `text` says it in words.
+    """
 
     x: float
+    y: float
     top: float
     bottom: float
     text: str
@@ -91,7 +96,13 @@ def by_channel(
         Drawn(
             one.name,
             [
-                Mark(x((start + stop - 1) / 2), y(max(some)), y(min(some)), _words(one.name, labels, start, stop, some))
+                Mark(
+                    x((start + stop - 1) / 2),
+                    y(sum(some) / len(some)),
+                    y(max(some)),
+                    y(min(some)),
+                    _words(one.name, labels, start, stop, some),
+                )
                 for start in range(0, count, gathered)
                 for stop in [min(start + gathered, count)]
                 for some in [[value for value in one.values[start:stop] if value is not None]]
@@ -104,7 +115,7 @@ def by_channel(
     return Plot(
         _in_words(title, count, series),
         x_name,
-        [Tick(x(at), labels[at]) for at in places],
+        [Tick(x(at), _short(labels[at])) for at in places],
         [Tick(y(tick), text) for tick, text in zip(ticks, spelled, strict=True)],
         y(0.0) if low <= 0.0 <= high else None,
         gathered,
@@ -120,6 +131,11 @@ def number(value: float) -> str:
 def signed(value: float) -> str:
     """A difference to be read."""
     return f"{value:+.6g}".replace("-", MINUS)
+
+
+def percent(share: float) -> str:
+    """A share to be read."""
+    return f"{100 * share:+.3g} %".replace("-", MINUS)
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -147,6 +163,10 @@ def _spelled(ticks: Sequence[float]) -> list[str]:
         digits = max(0, -math.floor(math.log10(step * 1.001)))
         texts = [f"{tick + 0.0:.{digits}f}" for tick in ticks]
     return [text.replace("-", MINUS) for text in texts]
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= LONGEST_TICK else f"{label[: LONGEST_TICK - 1]}…"
 
 
 def _words(name: str, labels: Sequence[str], start: int, stop: int, values: Sequence[float]) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from cdb_server.pages import words
+from cdb_server.pages import plot, words
 
 # "a strict Content-Security-Policy": nothing from elsewhere, nothing inline, in nobody's frame.
 SECURITY = {
@@ -35,6 +35,8 @@ def environment() -> Environment:
         "size": words.size,
         "count": words.count,
         "segment": words.segment,
+        "signed": plot.signed,
+        "percent": plot.percent,
     }
     made.filters.update(filters)
     return made

@@ -1,7 +1,7 @@
 """What all pages share: whom they ask, where they work, how they are dressed, and what becomes of an error."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
 from starlette.requests import Request
@@ -52,28 +52,39 @@ class Do(Protocol):
 class Site:
     """The site of one server. `writes` says whether it takes any: a mirror does not, and its pages say who does."""
 
-    def __init__(self, reader: Reader, database: Database, do: Do, *, writes: bool) -> None:
+    def __init__(self, reader: Reader, database: Database, do: Do, *, writes: bool, public_url: str) -> None:
         self.reader = reader
         self.survey = Survey(database)
         self.explaining = Explaining(database)
         self.history = History(database)
         self.do = do
         self.writes = writes
+        self.public_url = public_url.rstrip("/")
         self._templates = environment()
 
-    def page(
-        self, path: str, name: str, answered: Callable[[Request], Response], methods: tuple[str, ...] = ("GET",)
-    ) -> Page:
+    def page(self, path: str, name: str, answered: Callable[[Request], Response]) -> Page:
         """A page that is answered in a thread; its CdbErrors become pages that say what is wrong."""
 
         def answer_or_say(request: Request) -> Response:
             try:
                 return answered(request)
             except CdbError as error:
-                return self.error(request, _STATUS[type(error)], error.message)
+                return self._said(request, error)
 
         async def answer(request: Request) -> Response:
             return await self.do(lambda: answer_or_say(request))
+
+        return Page(path, name, answer)
+
+    def form(self, path: str, name: str, answered: Callable[[Request], Awaitable[Response]], *methods: str) -> Page:
+        """The same of what waits for more than the database, for forms that are sent to it."""
+
+        async def answer(request: Request) -> Response:
+            try:
+                return await answered(request)
+            except CdbError as error:
+                told = error
+            return await self.do(lambda: self._said(request, told))
 
         return Page(path, name, answer, methods)
 
@@ -98,6 +109,9 @@ class Site:
         told = {"Retry-After": RETRY_SECONDS} if status == 503 else {}
         heading = _HEADINGS.get(status, "Something is wrong with this server")
         return self.render(request, "error.html", status, {**told, **(headers or {})}, heading=heading, text=text)
+
+    def _said(self, request: Request, error: CdbError) -> Response:
+        return self.error(request, _STATUS[type(error)], error.message)
 
     def _standing(self) -> Status | None:
         """What the server says of itself; None when the database cannot be read."""
