@@ -107,6 +107,7 @@ def test_client_and_server_do_not_know_each_other() -> None:
         ("psycopg", SERVER, "maintenance"),
         ("starlette", SERVER, "http pages"),
         ("jinja2", SERVER, "pages"),
+        ("python_multipart", SERVER, "pages"),
         ("uvicorn", SERVER, "http"),
         ("prometheus_client", SERVER, "http"),
         ("click", SERVER, "cli"),
