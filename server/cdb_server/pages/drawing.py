@@ -16,7 +16,7 @@ SHORTEST = timedelta(milliseconds=1)
 _SECOND = timedelta(seconds=1)
 
 # What may lie between two ticks: in months, or as a length of time; and how much of an instant's text tells them apart.
-_MONTHS = (1, 3, 6, 12, 24, 60, 120, 240, 600, 1200, 2400, 6000, 12000)
+_MONTHS = (1, 3, 6, 12, 24, 60, 120, 240, 600, 1200, 2400, 6000, 12000, 24000, 60000)
 _LENGTHS = (
     *(timedelta(milliseconds=each) for each in (1, 10, 100)),
     *(timedelta(seconds=each) for each in (1, 5, 15, 60, 300, 900, 3600, 10800, 21600, 43200)),
