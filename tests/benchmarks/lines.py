@@ -1,8 +1,8 @@
-"""All lines that are measured, by name: those of the issue's table, and what stands beside them."""
+"""All lines that are measured, by name: those with a target, and what stands beside them."""
 
 from collections.abc import Callable, Iterator
 
-from tests.benchmarks import caching, clients, memory, reading, scaling, uploads
+from tests.benchmarks import caching, clients, memory, pages, reading, scaling, uploads
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.figures import Figure
 
@@ -19,4 +19,5 @@ LINES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "varnish": caching.varnish,
     "python-client": clients.python_client,
     "memory-full": memory.caches_full,
+    "pages": pages.pages,
 }
