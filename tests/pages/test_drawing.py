@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cdb_server.instants import FIRST, MICROSECOND, UTC
@@ -47,6 +47,8 @@ INSTANTS = st.datetimes(timezones=st.just(UTC))
 
 
 @given(INSTANTS, st.timedeltas(MICROSECOND, timedelta(days=3_000_000)), st.integers(3, 12))
+@example(datetime(9999, 12, 13, tzinfo=UTC), timedelta(days=12), 3)
+@example(datetime(2000, 1, 1, tzinfo=UTC), timedelta(days=1_826_213), 3)
 def test_ticks_lie_within_any_period_in_order_and_are_few(start: datetime, length: timedelta, most: int) -> None:
     """From a microsecond to all of time: no more than asked, and the one that a rounding of months may add."""
     stop = drawing.moved(start, length)

@@ -184,8 +184,9 @@ def _told(drawn: Lane, period: Extent) -> str:
 
 def _every(period: Extent, length: timedelta) -> Iterator[datetime]:
     number = -((instants.EPOCH - period.start) // length)
-    while (at := instants.EPOCH + number * length) <= period.stop:
-        yield at
+    # By lengths, for there may be no instant after the last one.
+    while (since := number * length) <= period.stop - instants.EPOCH:
+        yield instants.EPOCH + since
         number += 1
 
 
