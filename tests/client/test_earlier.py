@@ -187,11 +187,11 @@ def test_both_orders_of_arguments_ask_the_same(writer: cdb.CalibrationSuperMouse
     writer.add_calibration("orders", "t0", "2016-03-01", "ordered")
     writer.add_run(8101, "2016-03-02")
     for run in (8101, "8101"):
-        assert writer.get_calibration_for_run("orders", run, "t0") == "ordered"  # type: ignore[arg-type]
+        assert writer.get_calibration_for_run("orders", run, "t0") == "ordered"  # type: ignore[arg-type]  # the earlier order
     assert writer.get_calibration_for_run("orders", "t0", 8101) == "ordered"
     for date in ("2016-03-02 00:00:00", datetime(2016, 3, 2), datetime(2016, 3, 2).date()):
         for second, third in (("t0", date), (date, "t0")):
-            assert writer.get_calibration_for_date("orders", second, third) == "ordered"  # type: ignore[arg-type]
+            assert writer.get_calibration_for_date("orders", second, third) == "ordered"  # type: ignore[arg-type]  # the earlier order
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
-from cdb_server.errors import CdbError, Unavailable
+from cdb_server.errors import CdbError
+from cdb_server.repository.turn import too_many
 
 # Bytes of payloads that are written together. What is larger is written alone, and takes its time alone.
 MOST = 4 * 2**20
@@ -58,7 +59,7 @@ class Together(Generic[Within]):
             self._waiting.append(write)
         if not self._turn.acquire(timeout=self._patience):
             if self._given_up(write):
-                raise _too_many()
+                raise too_many()
             # Another is about it, and ends.
             self._turn.acquire()
         try:
@@ -75,13 +76,14 @@ class Together(Generic[Within]):
         together = [write]
         if write.late:
             # It was tried with others, until there was no time left.
-            raise _too_many()
+            raise too_many()
         try:
             with self._transaction() as within:
                 together = self._taken_with(write)
                 for each in together:
                     _attempt(each, within)
         except Exception:
+            # Whatever it is, it may be the doing of one alone, and is raised to that one when it is by itself.
             if len(together) == 1 or write.late:
                 raise
             # Each of the others finds itself undone, and does the same.
@@ -110,10 +112,6 @@ class Together(Generic[Within]):
             if waited:
                 self._waiting.remove(write)
             return waited
-
-
-def _too_many() -> Unavailable:
-    return Unavailable("too many writes are waiting: try again later")
 
 
 def _attempt(write: _Write[Within], within: Within) -> None:

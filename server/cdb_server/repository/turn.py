@@ -32,7 +32,7 @@ class Turn:
     def taken(self) -> Iterator[Callable[[], None]]:
         """Wait for a turn; the block calls what it is given once it has SQLite's lock. Raises Unavailable."""
         if not self._thread.acquire(timeout=self._patience):
-            raise _too_many()
+            raise too_many()
         try:
             self._pass_gate()
             try:
@@ -55,7 +55,7 @@ class Turn:
                     return fcntl.flock(self._folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     if time.monotonic() > deadline:
-                        raise _too_many() from None
+                        raise too_many() from None
                     # flock itself would wait without end, and no other call waits for a lock with a deadline.
                     time.sleep(LOOK)
 
@@ -64,5 +64,6 @@ class Turn:
             fcntl.flock(self._folder, fcntl.LOCK_UN)
 
 
-def _too_many() -> Unavailable:
+def too_many() -> Unavailable:
+    """What who waited too long is told."""
     return Unavailable("too many writes are waiting: try again later")

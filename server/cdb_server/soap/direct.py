@@ -90,26 +90,28 @@ class Direct:
 
 
 class DirectUploads:
-    """The writing service's add_calibration alone, on one writer: its payload is too much for spyne."""
+    """The writing service's operation of this name alone, on one writer: its payload is too much for spyne."""
+
+    name = "add_calibration"
 
     def __init__(self, writer: Writer, max_payload: int) -> None:
         self._writer = writer
         self._max_payload = max_payload
 
-    def answer(
-        self, name: str, given: dict[str, str], base64: bytes, author: str
-    ) -> tuple[_Parts, Knowledge | None] | None:
-        """As Direct's, with the payload apart, in base64; and what the journal is with it.
+    def data(self, base64: bytes) -> bytes:
+        """The payload that an upload brings. Raises InvalidArgument and TooLarge."""
+        return values.data("data", base64, self._max_payload)
+
+    def answer(self, given: dict[str, str], data: bytes, author: str) -> tuple[_Parts, Knowledge | None]:
+        """The answer to an upload, whose payload is apart; and what the journal is with it.
 
         Raises CdbError, as Upload.checked and the Writer do.
         """
-        if name != "add_calibration":
-            return None
         upload = Upload.checked(
             given["device_name"],
             given["calibration_type"],
             values.instant("valid_from", given["valid_from"]),
-            values.data("data", base64, self._max_payload),
+            data,
             given.get("sha256"),
             given.get("comment"),
             max_payload=self._max_payload,

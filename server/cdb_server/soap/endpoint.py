@@ -8,7 +8,7 @@ from lxml import etree
 from spyne import Application, MethodContext
 from spyne.server import ServerBase
 
-from cdb_server.errors import CdbError, InvalidArgument, LargePayload, TooLarge
+from cdb_server.errors import CdbError, LargePayload
 from cdb_server.model import Knowledge
 from cdb_server.repository import Reader, Writer
 from cdb_server.soap.aside import put_aside
@@ -106,8 +106,10 @@ class Endpoint:
         """
         name = ""
         try:
-            if self._uploads and (uploaded := self._uploaded(self._uploads, body, soap_action, author)):
-                return uploaded
+            if self._uploads and (upload := self._upload(self._uploads, body, soap_action)):
+                name = self._uploads.name
+                stored, known = self._uploads.answer(*upload, author)
+                return Answer("", stored, operation=name, known=known)
             operation = self._operation(body, soap_action)
             name = _name(operation)
             check_arguments(operation, self.contract)
@@ -115,10 +117,10 @@ class Endpoint:
             direct = self._sparing if sparing else self._direct
             if direct and (found := direct.answer(name, given, held)):
                 return Answer("", *found, name)
-            base64 = given.pop("data", "").encode("utf-8")
-            if self._uploads and (stored := self._uploads.answer(name, given, base64, author)):
-                return Answer("", stored[0], operation=name, known=stored[1])
-            del base64
+            if self._uploads and name == self._uploads.name:
+                data = self._uploads.data(given.pop("data").encode("utf-8"))
+                stored, known = self._uploads.answer(given, data, author)
+                return Answer("", stored, operation=name, known=known)
             del given
             initial = MethodContext(self._server, MethodContext.SERVER)
             initial.udc = Call(self._reader, self._writer, self._max_payload, author, held, operation)
@@ -144,28 +146,24 @@ class Endpoint:
             return None
         return None if found is None else Answer("", *found, name)
 
-    def _uploaded(self, uploads: DirectUploads, body: bytes, soap_action: str, author: str) -> Answer | None:
-        """The answer to an upload whose payload can be put aside; None to all else, and where it is refused."""
+    def _upload(self, uploads: DirectUploads, body: bytes, soap_action: str) -> tuple[dict[str, str], bytes] | None:
+        """The arguments of an upload whose payload can be put aside, and the payload.
+
+        None to all else, and to what is not taken so: it may be written in a way that only the parser understands, or
+        is to be refused in words about the whole of it.
+        """
         aside = put_aside(body)
         if aside is None:
             return None
         try:
             operation = self._operation(aside.request, soap_action)
             check_arguments(operation, self.contract)
-        except CdbError:
-            # Refused in words about the whole of it.
-            return None
-        name, given = _name(operation), _given(operation)
-        if given.pop("data", "") != aside.mark:
-            return None
-        try:
-            stored = uploads.answer(name, given, aside.base64, author)
-        except Exception as error:
-            if isinstance(error, TooLarge) or (isinstance(error, InvalidArgument) and error.argument == "data"):
-                # It is written in another way, perhaps, which only the parser understands.
+            given = _given(operation)
+            if _name(operation) != uploads.name or given.pop("data") != aside.mark:
                 return None
-            return self.fault(error, name)
-        return stored and Answer("", stored[0], operation=name, known=stored[1])
+            return given, uploads.data(aside.base64)
+        except CdbError:
+            return None
 
     def _judged(self, body: bytes, soap_action: str) -> Request:
         operation = self._operation(body, soap_action)

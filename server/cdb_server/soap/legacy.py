@@ -137,6 +137,7 @@ class Legacy:
             case "setDetector", [device, kind, timestamp, _]:
                 self._store(device, kind, timestamp, given, peer)
                 return _text(_element("ok", "OK"))
+        # Only if a WSDL had an operation that is not above, which a test would find.
         raise NotImplementedError(name)
 
     def _lists(self, calibration_type: str) -> bool:
