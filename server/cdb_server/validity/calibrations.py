@@ -1,20 +1,10 @@
-"""Rules 3 to 7 as SQL: which calibration applies, until when, and what the database was as of an instant.
-
-Rule 3: "For (device, type, instant t): of the calibrations not withdrawn with valid_from <= t, the one with the
-greatest valid_from; of equals, the greatest id." It is written once, in `in_force`; when another takes over
-follows from the same order, in `_takes_over_from`.
-
-The second time axis is a serial: because `created` strictly increases with the serial (rule 10), the database as of an
-instant is the journal up to one serial, here `upto`. None is the database as it stands. Every query is bounded by an
-index; with `upto` or withdrawals it passes over as many entries of the key as are hidden, no more.
-"""
+"""Rules 3, 4, 6, 7 and 9 as SQL: which calibration applies, until when, and what stands beside it."""
 
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
     CTE,
-    BigInteger,
     ColumnElement,
     CompoundSelect,
     FromClause,
@@ -23,17 +13,15 @@ from sqlalchemy import (
     Tuple,
     and_,
     case,
-    cast,
-    exists,
     func,
     select,
-    true,
     tuple_,
     type_coerce,
     union_all,
 )
 
 from cdb_server.schema import Instant, Number, calibration, journal, run, withdrawal
+from cdb_server.validity.terms import Upto, Value, known, steps
 
 # The tables in their parts within a query.
 candidate = calibration.alias("candidate")
@@ -41,12 +29,6 @@ following = calibration.alias("following")
 began = calibration.alias("began")
 first, here, there = (calibration.alias(part) for part in ("first", "here", "there"))
 withdrawing = journal.alias("withdrawing")
-later = run.alias("later")
-
-# A value to compare with, a parameter, or a column of an enclosing query.
-Value = str | int | datetime | ColumnElement[Any]
-# A serial; None for the database as it stands.
-Upto = int | ColumnElement[Any] | None
 
 
 def serial_as_of(as_of: Value) -> Select[Any]:
@@ -115,7 +97,7 @@ def in_force_at_steps(
 
     However many calibrations there are, this asks no more often than there are steps.
     """
-    at = _steps(start, stop, step)
+    at = steps(start, stop, step)
     given = select(in_force(device_name, calibration_type, at.c.instant, None)).select_from(at)
     return select(calibration.c.id, calibration.c.valid_from).where(calibration.c.id.in_(given))
 
@@ -144,7 +126,7 @@ def candidates(device_name: Value, calibration_type: Value, instant: Value, upto
             candidate.c.device_name == device_name,
             candidate.c.calibration_type == calibration_type,
             candidate.c.valid_from <= instant,
-            _known(candidate.c.id, upto),
+            known(candidate.c.id, upto),
         )
         .order_by(candidate.c.valid_from.desc(), candidate.c.id.desc())
     )
@@ -191,9 +173,9 @@ def records(upto: Upto) -> Select[Any]:
             calibration.c.sha256,
         )
         .join(journal, journal.c.serial == calibration.c.id)
-        .outerjoin(withdrawal, and_(withdrawal.c.calibration_id == calibration.c.id, _known(withdrawal.c.serial, upto)))
+        .outerjoin(withdrawal, and_(withdrawal.c.calibration_id == calibration.c.id, known(withdrawal.c.serial, upto)))
         .outerjoin(withdrawing, withdrawing.c.serial == withdrawal.c.serial)
-        .where(_known(calibration.c.id, upto))
+        .where(known(calibration.c.id, upto))
     )
 
 
@@ -218,7 +200,7 @@ def keys(upto: Upto) -> Select[Any]:
     key = _keys("key_known")
     return (
         select(key.c.device_name, key.c.calibration_type)
-        .where(_known(key.c.id, upto))
+        .where(known(key.c.id, upto))
         .order_by(key.c.device_name, key.c.calibration_type)
     )
 
@@ -238,76 +220,6 @@ def next_valid_from(device_name: Value, calibration_type: Value, valid_from: Val
     )
 
 
-def run_entry(run_number: Value, upto: Upto) -> Select[Any]:
-    """A run as of a serial: the latest entry up to it or, for a run first registered later, the first (rule 7)."""
-    numbered = select(func.max(run.c.serial)).where(run.c.run_number == run_number)
-    if upto is None:
-        serial: ColumnElement[Any] = numbered.scalar_subquery()
-    else:
-        first = select(func.min(run.c.serial)).where(run.c.run_number == run_number)
-        serial = func.coalesce(numbered.where(run.c.serial <= upto).scalar_subquery(), first.scalar_subquery())
-    return _runs().where(run.c.serial == serial)
-
-
-def runs_starting(start: Value, stop: Value, upto: Upto) -> Select[Any]:
-    """The runs that start in a period, by number. With `upto`, those first registered later are left out: a list that
-    grew would be an answer that changed."""
-    return (
-        _runs()
-        .where(run.c.start_time.between(start, stop), _known(run.c.serial, upto), ~_corrected(upto))
-        .order_by(run.c.run_number)
-    )
-
-
-def runs_by_start(start: Value, stop: Value) -> Select[Any]:
-    """Number and start of the runs that start in a period, in that order."""
-    return (
-        select(run.c.run_number, run.c.start_time)
-        .where(run.c.start_time.between(start, stop), ~_corrected(None))
-        .order_by(run.c.start_time, run.c.run_number)
-    )
-
-
-def runs_at_steps(start: Value, stop: Value, step: Value) -> Select[Any]:
-    """Number and start of the run that starts next after `start`, and after every `step` microseconds until `stop`."""
-    at = _steps(start, stop, step)
-    starting = run.alias("starting")
-    corrected = exists().where(later.c.run_number == starting.c.run_number, later.c.serial > starting.c.serial)
-    next_run = (
-        select(starting.c.serial)
-        .where(starting.c.start_time >= at.c.instant, starting.c.start_time <= stop, ~corrected)
-        .order_by(starting.c.start_time, starting.c.serial)
-        .limit(1)
-        .correlate(at)
-        .scalar_subquery()
-    )
-    given = select(next_run).select_from(at)
-    return (
-        select(run.c.run_number, run.c.start_time)
-        .where(run.c.serial.in_(given))
-        .order_by(run.c.start_time, run.c.run_number)
-    )
-
-
-def run_count(start: datetime, until: datetime | None) -> Select[Any]:
-    """Rule 5: how many runs start in `[start, until)`, None being the end of time."""
-    return select(func.count()).select_from(run).where(*_starting(start, until))
-
-
-def run_ranges(start: datetime, until: datetime | None) -> Select[Any]:
-    """The runs that start in `[start, until)`, by number: first and last of each sequence without a gap."""
-    # Where numbers go on without a gap, they run ahead of their positions by the same.
-    ahead = (run.c.run_number - func.row_number().over(order_by=run.c.run_number)).label("ahead")
-    starting = select(run.c.run_number, ahead).where(*_starting(start, until)).subquery()
-    first_run = func.min(starting.c.run_number)
-    return select(first_run, func.max(starting.c.run_number)).group_by(starting.c.ahead).order_by(first_run)
-
-
-def first_run_start() -> Select[Any]:
-    """The earliest start of a run; no row when none is registered."""
-    return select(run.c.start_time).where(~_corrected(None)).order_by(run.c.start_time, run.c.serial).limit(1)
-
-
 def _place(valid_from: Value, id: Value) -> Tuple:
     """What tells the calibrations of a key apart, in the order of rule 3."""
     # A tuple does not hand the kinds of its columns on to plain values.
@@ -323,44 +235,15 @@ def _standing(device_name: Value, calibration_type: Value, upto: Upto) -> Select
     )
 
 
-def _starting(start: datetime, until: datetime | None) -> tuple[ColumnElement[bool], ...]:
-    return run.c.start_time >= start, true() if until is None else run.c.start_time < until, ~_corrected(None)
-
-
-def _corrected(upto: Upto) -> ColumnElement[bool]:
-    """Whether a run was registered again."""
-    return exists().where(
-        later.c.run_number == run.c.run_number, later.c.serial > run.c.serial, _known(later.c.serial, upto)
-    )
-
-
-def _runs() -> Select[Any]:
-    return select(run.c.run_number, run.c.start_time, run.c.stop_time, journal.c.created, journal.c.author).join(
-        journal, journal.c.serial == run.c.serial
-    )
-
-
-def _steps(start: Value, stop: Value, step: Value) -> CTE:
-    """The instants from `start` on, a step apart, the last one not before `stop`."""
-    begin = type_coerce(cast(type_coerce(start, Instant), BigInteger), Instant)
-    at = select(begin.label("instant")).cte("step", recursive=True)
-    further = type_coerce(type_coerce(at.c.instant, BigInteger) + cast(step, BigInteger), Instant)
-    return at.union_all(select(further).where(at.c.instant < stop))
-
-
-def _known(serial: ColumnElement[int], upto: Upto) -> ColumnElement[bool]:
-    return true() if upto is None else serial <= upto
-
-
 def _stands(row: FromClause, upto: Upto) -> ColumnElement[bool]:
     """Whether a calibration is known and not withdrawn."""
     # A look-up for each row, which NOT EXISTS is only until a planner makes a join with the whole table of it.
     withdrawn = (
         select(withdrawal.c.serial)
-        .where(withdrawal.c.calibration_id == row.c.id, _known(withdrawal.c.serial, upto))
+        .where(withdrawal.c.calibration_id == row.c.id, known(withdrawal.c.serial, upto))
         .scalar_subquery()
     )
-    return and_(_known(row.c.id, upto), withdrawn.is_(None))
+    return and_(known(row.c.id, upto), withdrawn.is_(None))
 
 
 def _takes_over_from(row: FromClause, upto: Upto) -> ScalarSelect[datetime | None]:
