@@ -101,6 +101,7 @@ def ways(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ways]:
     """An awkward database on each backend; the way that never waits is SQLite's only."""
     # On a busy machine a query may take longer than an event loop can spare.
     monkeypatch.setattr(glance_module, "LONGEST", 60.0)
+    monkeypatch.setattr(glance_module, "LONGEST_WAIT", 60.0)
     Database.create(database_url)
     with Database.open(database_url) as database:
         clock = Clock(NOW)

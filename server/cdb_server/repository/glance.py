@@ -4,7 +4,9 @@ SQLite's only. "a writer that commits locks out readers": such a moment, a query
 goes wrong end in Busy.
 """
 
+import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import exc
@@ -12,8 +14,11 @@ from sqlalchemy import exc
 from cdb_server.repository.database import Database, Kind
 from cdb_server.repository.prepared import Held
 
-# Seconds after which a query is given up, and the steps of SQLite's virtual machine between two looks at the clock.
+# Seconds after which a query is given up: those that it works, and those in which it may also wait, for the disk or
+# while other processes have the processor. What is given up is done again by a thread, from its beginning.
 LONGEST = 0.005
+LONGEST_WAIT = 0.05
+# Of SQLite's virtual machine, between two looks at the clocks.
 STEPS = 10_000
 # Of SQLite's pages, in kB. Its own default holds the payloads of some twenty answers, and nothing of the indexes then;
 # this one nearly all inner pages of a million calibrations.
@@ -35,9 +40,10 @@ class Glance:
         driver.execute("PRAGMA busy_timeout=0").close()
         driver.execute("PRAGMA query_only=ON").close()
         driver.execute(f"PRAGMA cache_size={-CACHE}").close()
-        self._deadline = 0.0
-        driver.set_progress_handler(lambda: time.monotonic() > self._deadline, STEPS)
+        self._worked = self._waited = 0.0
+        driver.set_progress_handler(self._is_late, STEPS)
         self._held = Held(driver, self._connection.dialect)
+        self._given_up = 0
 
     def read(self) -> "Glance":
         """A reading transaction, as Database.read; the block raises Busy."""
@@ -45,7 +51,8 @@ class Glance:
 
     def __enter__(self) -> Held:
         # A generator's context would cost as much as the transaction.
-        self._deadline = time.monotonic() + LONGEST
+        self._worked = time.thread_time() + LONGEST
+        self._waited = time.monotonic() + LONGEST_WAIT
         try:
             self._held.driver.execute("BEGIN")
         except self._held.dialect.loaded_dbapi.Error as error:
@@ -58,6 +65,7 @@ class Glance:
         except self._held.dialect.loaded_dbapi.Error as failed:
             raise Busy from failed
         if isinstance(error, exc.DBAPIError):
+            self._forget_statements()
             raise Busy from error
 
     def version(self) -> int:
@@ -67,6 +75,16 @@ class Glance:
         except self._held.dialect.loaded_dbapi.Error as error:
             raise Busy from error
         return found
+
+    def _forget_statements(self) -> None:
+        if sys.version_info < (3, 12):
+            # There, a statement that failed between its rows counts as under way from then on, and is compiled anew
+            # each time: longer work than most queries. Under another text it is another.
+            self._given_up += 1
+            self._held = replace(self._held, mark=f"\n-- {self._given_up}")
+
+    def _is_late(self) -> bool:
+        return time.thread_time() > self._worked or time.monotonic() > self._waited
 
     def close(self) -> None:
         """Give the connection back."""

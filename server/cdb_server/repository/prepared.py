@@ -15,6 +15,8 @@ class Held:
 
     driver: Any
     dialect: Dialect
+    # Stands after each statement.
+    mark: str = ""
 
 
 Connected = Connection | Held
@@ -74,9 +76,14 @@ class Prepared:
     def _run(
         self, connection: Connected, values: dict[str, Any], fetched: Callable[[Any], list[tuple[Any, ...]]]
     ) -> tuple[_Compiled, list[tuple[Any, ...]]]:
-        driver: Any = connection.driver if isinstance(connection, Held) else connection.connection.driver_connection
         dialect = connection.dialect
         compiled = self._compiled.get(dialect.name) or self._compile(dialect)
+        text = compiled.text
+        if isinstance(connection, Held):
+            driver = connection.driver
+            text += connection.mark
+        else:
+            driver = connection.connection.driver_connection
         given = [
             values.get(name, default) if converted is None else converted(values.get(name, default))
             for name, default, converted in compiled.parameters
@@ -85,8 +92,8 @@ class Prepared:
             # SQLite looks for the rows after the first only when they are fetched, and may fail at each.
             if compiled.named:
                 names = [name for name, _, _ in compiled.parameters]
-                return compiled, fetched(driver.execute(compiled.text, dict(zip(names, given, strict=True))))
-            return compiled, fetched(driver.execute(compiled.text, given))
+                return compiled, fetched(driver.execute(text, dict(zip(names, given, strict=True))))
+            return compiled, fetched(driver.execute(text, given))
         except dialect.loaded_dbapi.Error as error:
             raise exc.DBAPIError(None, None, error) from error
 
