@@ -79,4 +79,15 @@ def _ticks(numbers: Iterable[int]) -> Iterator[int]:
 def _memory(number: int) -> Memory:
     told = dict(line.split(":", 1) for line in Path(f"/proc/{number}/smaps_rollup").read_text().splitlines()[1:])
     resident, proportional = (int(told[name].split()[0]) * 1024 for name in ("Rss", "Pss"))
-    return Memory(resident, proportional)
+    files = _files(number)
+    return Memory(resident + files, proportional + files)
+
+
+def _files(number: int) -> int:
+    """Bytes of the files in memory that a process made, which the kernel counts as nobody's."""
+    held = 0
+    for file in Path(f"/proc/{number}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            if "/memfd:" in str(file.readlink()):
+                held += file.stat().st_blocks * 512
+    return held

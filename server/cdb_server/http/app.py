@@ -73,7 +73,9 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
     watch = Watch(reader, glancing, threads)
     room, room_of_questions = Room(settings.room), Room(settings.room_of_questions)
     writer = None if settings.read_only else Writer(database)
-    questions = Questions(reading, watch, threads, ReadyAnswers(settings.ready_bytes), room)
+    # With TLS, what is sent is not what the kernel would have.
+    ready = ReadyAnswers(settings.ready_bytes, shelves=settings.tls is None)
+    questions = Questions(reading, watch, threads, ready, room)
     routes = [
         Route(READING_PATH, Service(reading.contract, questions, settings, lambda _: room_of_questions)),
         *plain_routes(reader, threads),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 from cdb_server import instants
-from cdb_server.http import knowledge
+from cdb_server.http import knowledge, shelf
 from cdb_server.model import Clock, Knowledge
 from cdb_server.soap import Answer, Lasting
 
@@ -46,6 +46,7 @@ class Ready:
     # What the beginning of a response was made of, and its bytes.
     _begun: tuple[Knowledge, Headers, bytes] | None = None
     given: bool = False
+    shelved: shelf.Shelved | None = None
 
     @classmethod
     def of(cls, answer: Answer, known: Knowledge | None) -> "Ready":
@@ -70,16 +71,24 @@ class Ready:
             b";serial=%d" % known.serial if known else b"",
         ) + b"".join(b"%s: %s\r\n" % header for header in knowledge.headers(known))
 
-    def response(self, known: Knowledge, common: Headers, *, closes: bool) -> list[bytes]:
-        """All of the response, as HTTP/1.1 has it, with headers `common` to all."""
+    def beginning(self, known: Knowledge, common: Headers, *, closes: bool) -> bytes:
+        """What comes before the bytes of the answer in HTTP/1.1, with headers `common` to all."""
         # Both are the same objects until something is written or a second is over.
         if self._begun is None or self._begun[0] is not known or self._begun[1] is not common or known.heard:
             head = b"".join(b"%s: %s\r\n" % header for header in common) + self.head(known)
             self._begun = known, common, b"HTTP/1.1 200 OK\r\n" + head
-        end = b"connection: close\r\n\r\n" if closes else b"\r\n"
-        if self.length <= JOINED:
-            return [b"".join((self._begun[2], end, *self.parts))]
-        return [self._begun[2], end, *filter(None, self.parts)]
+        return self._begun[2] + (b"connection: close\r\n\r\n" if closes else b"\r\n")
+
+    def rest(self, beginning: bytes, sent: int) -> list[bytes | memoryview]:
+        """What remains to be sent of a beginning and the answer, after so many bytes of both."""
+        if self.length <= JOINED and not sent:
+            return [b"".join((beginning, *self.parts))]
+        rest: list[bytes | memoryview] = []
+        for part in (beginning, *self.parts):
+            if sent < len(part):
+                rest.append(memoryview(part)[sent:] if sent else part)
+            sent = max(0, sent - len(part))
+        return rest
 
     def headers(self, known: Knowledge | None) -> list[tuple[bytes, bytes]]:
         """The same as ASGI has them."""
@@ -90,11 +99,13 @@ class Ready:
 class ReadyAnswers:
     """At most `most_bytes` of answers and their questions, those asked least recently going first. For one thread."""
 
-    def __init__(self, most_bytes: int, clock: Clock = instants.now) -> None:
+    def __init__(self, most_bytes: int, clock: Clock = instants.now, *, shelves: bool = False) -> None:
+        """Where it `shelves`, long ones that are asked for again are put on the shelf."""
         self._most_bytes = most_bytes
         self._clock = clock
         self._bytes = 0
         self._found: OrderedDict[Question, Ready] = OrderedDict()
+        self._shelves = shelves
         self._lent: WeakValueDictionary[Question, Ready] = WeakValueDictionary()
 
     def find(self, question: Question, known: Knowledge) -> Ready | None:
@@ -106,6 +117,10 @@ class ReadyAnswers:
         if not self._is_right(ready, known):
             return None
         self._found.move_to_end(question)
+        if self._shelves and ready.shelved is None and ready.length >= shelf.LEAST:
+            ready.shelved = shelf.shelved(ready.parts)
+            self._bytes += ready.length if ready.shelved else 0
+            self._shrink()
         return ready
 
     def keep(self, question: Question, ready: Ready) -> None:
@@ -119,12 +134,15 @@ class ReadyAnswers:
             self._bytes -= _size(question, replaced)
         self._found[question] = ready
         self._bytes += size
-        while self._bytes > self._most_bytes:
-            self._bytes -= _size(*self._found.popitem(last=False))
+        self._shrink()
 
     def lend(self, question: Question, ready: Ready) -> None:
         """Let an answer be found for as long as somebody else holds it."""
         self._lent[question] = ready
+
+    def _shrink(self) -> None:
+        while self._bytes > self._most_bytes:
+            self._bytes -= _size(*self._found.popitem(last=False))
 
     def _is_right(self, ready: Ready, known: Knowledge) -> bool:
         lasting = ready.lasting
@@ -145,4 +163,5 @@ _OVERHEAD = 1_000
 
 
 def _size(question: Question, ready: Ready) -> int:
-    return len(question.body) + len(question.soap_action) + len(question.have) + ready.length + _OVERHEAD
+    of_answer = 2 * ready.length if ready.shelved else ready.length
+    return len(question.body) + len(question.soap_action) + len(question.have) + of_answer + _OVERHEAD

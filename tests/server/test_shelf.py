@@ -1,0 +1,129 @@
+"""Answers that the kernel sends by itself: the bytes that came before, to whoever reads late, and no memory kept."""
+
+import base64
+import os
+import queue
+import random
+import socket
+import struct
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from cdb_server.http import shelf
+from cdb_server.http.ready import Question, Ready, ReadyAnswers
+from cdb_server.model import Knowledge
+from cdb_server.soap import Answer
+from cdb_server.soap.direct import FOR_EVER
+from tests.fuzz import wire
+from tests.ready import Watched, envelope, raw_reply, watched
+
+STATE = Knowledge(1, "a" * 64, None)
+LENGTH, MANY = 200_000, 40
+
+
+def by_id(id: int) -> bytes:
+    return wire.request(wire.READING, envelope("get_calibration_for_id", f"<id>{id}</id>"))
+
+
+def fill(running: Watched) -> None:
+    """Calibrations, each of other bytes."""
+    for number in range(MANY):
+        data = base64.b64encode(random.Random(number).randbytes(LENGTH)).decode()
+        running.write(
+            "add_calibration",
+            f"<device_name>TOF1</device_name><calibration_type>t{number}</calibration_type>"
+            f"<valid_from>2016-03-01T00:00:00Z</valid_from><data>{data}</data>",
+        )
+
+
+def asked(running: Watched, id: int) -> bytes:
+    with running.peer() as peer:
+        peer.socket.sendall(by_id(id))
+        return raw_reply(peer)
+
+
+def held() -> int:
+    """Bytes of memory that lie on shelves of this process."""
+    files = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+    return sum(os.stat(file).st_blocks * 512 for file in files if "memfd:cdb-answer" in _target(file))
+
+
+def _target(file: str) -> str:
+    # The folder's own is gone.
+    return os.readlink(file) if os.path.lexists(file) else ""
+
+
+def test_what_is_on_its_way_is_not_written_over(tmp_path: Path) -> None:
+    """A peer reads only once its answer is forgotten, and others were given more than is kept: it gets its own."""
+    with watched(f"sqlite:///{tmp_path}/cdb.sqlite", ready_bytes=2**22) as running:
+        fill(running)
+        expected = {id: [asked(running, id) for _ in range(3)] for id in range(1, MANY + 1)}
+        assert all(first == second == third for first, second, third in expected.values())
+        for _ in range(3):
+            asked(running, 1)
+        wanted = 0
+        with running.peer() as late:
+            running.forget()
+            # Until the kernel takes no more, and the server waits until it can write.
+            with suppress(queue.Empty):
+                while wanted < 1_000:
+                    wanted += 1
+                    late.socket.sendall(by_id(1))
+                    assert running.told.get(timeout=0.5)
+            assert 2 < wanted < 1_000
+            for id, (first, *_) in expected.items():
+                for _ in range(3):
+                    assert asked(running, id) == first
+            for _ in range(wanted):
+                assert raw_reply(late) == expected[1][0]
+
+
+def test_a_peer_that_goes_in_the_middle_does_no_harm(tmp_path: Path) -> None:
+    """It resets its connection while an answer is under way: others, and it itself on a new one, are answered."""
+    with watched(f"sqlite:///{tmp_path}/cdb.sqlite") as running:
+        fill(running)
+        expected = [asked(running, 1) for _ in range(3)][-1]
+        for _ in range(50):
+            with running.peer() as peer:
+                peer.socket.sendall(by_id(1))
+                peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                with suppress(OSError):
+                    peer.socket.recv(1)
+        assert asked(running, 1) == expected
+
+
+@pytest.mark.parametrize("size", [100_000, 100_001, 2**20])
+def test_what_is_forgotten_keeps_no_memory(size: int) -> None:
+    """Answers and their copies stay within the bound, and nothing is left of those that went."""
+    most = 16 * 2**20
+    answers = ReadyAnswers(most, shelves=True)
+    before, greatest = held(), 0
+    for number in range(200):
+        question = Question("", "", b"%d" % number)
+        answers.keep(question, Ready.of(Answer("", (b"begin", os.urandom(size), b"end"), FOR_EVER), STATE))
+        assert answers.find(question, STATE)
+        greatest = max(greatest, held() - before)
+    # Half of it is the answers themselves; pages are whole.
+    assert most // 4 < greatest <= 1.05 * most / 2
+    del answers
+    assert held() == before
+
+
+@pytest.mark.parametrize("size", [5_000, 8_192, 100_000])
+def test_an_answer_on_the_shelf_is_the_answer(size: int) -> None:
+    """Also where it is forgotten before it is read: what is on its way is neither changed nor cut off."""
+    here, there = socket.socketpair()
+    with here, there:
+        for number in range(20):
+            parts = (b"<%d>" % number, os.urandom(size), b"</%d>" % number)
+            copy = shelf.shelved(parts)
+            assert copy is not None
+            whole = b"head\r\n\r\n" + b"".join(parts)
+            assert copy.send(here, whole[:8]) == len(whole)
+            del copy
+            received = b""
+            while len(received) < len(whole):
+                received += there.recv(2**16)
+            assert received == whole
