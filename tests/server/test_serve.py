@@ -1,9 +1,11 @@
 """The server as processes: workers, signals, what is published."""
 
 import os
+import resource
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import requests
 import cdb
 from tests import servers
 from tests.crash.processes import peers
+from tests.fuzz import wire
 from tests.servers import Master
 
 STATUS = (
@@ -83,6 +86,20 @@ def test_a_server_that_is_told_to_end_answers_what_is_under_way(tmp_path: Path) 
         assert master.process.wait(20) == 0
     with servers.serving(url, tmp_path, master.token) as again:
         assert cdb.Calibration(again.url).get_calibration_for_id(stored.id).record == stored
+
+
+def test_a_server_takes_as_many_connections_as_the_system_lets_it_have(tmp_path: Path) -> None:
+    """Shells hand on a low limit that programs may raise: 300 peers are answered where 100 files might be open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as running:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
+        try:
+            master = running.enter_context(servers.master(f"sqlite:///{tmp_path}/cdb.sqlite", tmp_path))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        asked = wire.request(wire.READING, STATUS.encode())
+        for peer in [running.enter_context(wire.Peer(master.url)) for _ in range(300)]:
+            assert peer.ask(asked).status == 200
 
 
 def test_what_is_not_a_service_is_a_line_of_plain_text(shared_master: Master) -> None:

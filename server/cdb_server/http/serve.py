@@ -1,5 +1,6 @@
 """Running the application: a listening socket, shared by worker processes that are restarted when they die."""
 
+import resource
 import socket
 import sys
 from dataclasses import replace
@@ -55,6 +56,9 @@ def listen(settings: Settings) -> tuple[socket.socket, Settings]:
 
 def serve(listening: socket.socket, settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM; requests under way are answered first."""
+    # Each connection is an open file, and so are answers that are kept ready: as many as the system lets have.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     # Room for those that come while others go, and for workers that uvicorn adds when it is told to.
     counts = Counts(layout(), rows=2 * settings.workers + 64)
     config = tls.Configuration(
