@@ -142,6 +142,10 @@ class LargePayload(Exception):
         self.size = size
 
 
+class NotAdmitted(Exception):
+    """User and token do not belong together, or no longer: who asks may not write."""
+
+
 class Diverged(Exception):
     """A mirror and its master have different histories, or what came was changed on its way. For the operator."""
 

@@ -1,6 +1,8 @@
 """Who may write, and from where."""
 
 import base64
+from concurrent.futures import ThreadPoolExecutor, wait
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -8,8 +10,10 @@ import requests
 
 import cdb
 from cdb_server.repository import Database, Tokens
+from cdb_server.schema import token
 from cdb_server.settings import contains, networks
 from tests import servers
+from tests.ready import envelope
 from tests.servers import Master
 
 ADD_RUN = (
@@ -18,10 +22,26 @@ ADD_RUN = (
 )
 
 
-def write(master: Master, **headers: str) -> requests.Response:
+CALLS = {
+    "add_calibration": envelope(
+        "add_calibration",
+        "<device_name>TOF1</device_name><calibration_type>t0</calibration_type>"
+        "<valid_from>2016-03-01T00:00:00Z</valid_from><data>YWJj</data>",
+    ),
+    "preview_calibration": envelope(
+        "preview_calibration",
+        "<device_name>TOF1</device_name><calibration_type>t0</calibration_type>"
+        "<valid_from>2016-03-01T00:00:00Z</valid_from><data>YWJj</data>",
+    ),
+    "withdraw_calibration": envelope("withdraw_calibration", "<id>1</id><reason>wrong</reason>"),
+    "add_run": ADD_RUN.encode(),
+}
+
+
+def write(master: Master, call: bytes = ADD_RUN.encode(), **headers: str) -> requests.Response:
     return requests.post(
         f"{master.url}/cdb/v2/calibrationSuperMouse",
-        data=ADD_RUN,
+        data=call,
         headers={"Content-Type": "text/xml", **headers},
         timeout=10,
     )
@@ -71,6 +91,34 @@ def test_a_revoked_token_is_refused_at_once(shared_master: Master) -> None:
         second = tokens.add("carol")
         assert write(shared_master, Authorization=basic("carol", second)).status_code == 200
         assert write(shared_master, Authorization=basic("carol", first)).status_code == 401
+
+
+@pytest.mark.parametrize("operation", CALLS)
+def test_a_token_revoked_while_a_write_waits_is_refused(database_url: str, operation: str, tmp_path: Path) -> None:
+    """It was valid when the request came, and is not when its turn to write comes: 401, and nothing is written."""
+    with servers.master(database_url, tmp_path) as master, Database.open(database_url) as database:
+        shown = {"Authorization": basic(master.user, master.token)}
+        # Both workers know the token.
+        for _ in range(20):
+            assert write(master, **shown).status_code == 200
+        before = cdb.Calibration(master.url).get_status().serial
+        with ThreadPoolExecutor() as pool:
+            with database.write() as connection:
+                waiting = [pool.submit(write, master, CALLS[operation], **shown) for _ in range(4)]
+                if operation != "preview_calibration":
+                    assert not wait(waiting, 1).done
+                connection.execute(token.update().values(revoked=datetime.now(timezone.utc)))
+            for _ in range(4):
+                waiting.append(pool.submit(write, master, CALLS[operation], **shown))
+            answers = [each.result() for each in waiting]
+        # A preview does not wait for those who write.
+        late = answers if operation != "preview_calibration" else answers[4:]
+        assert {answer.status_code for answer in late} == {401}
+        assert all("do not belong together" in answer.text for answer in late)
+        assert cdb.Calibration(master.url).get_status().serial == before
+        assert master.log.read_text().count("no valid token of user 'alice'") == sum(
+            answer.status_code == 401 for answer in answers
+        )
 
 
 def test_the_network_is_judged_before_the_token_and_by_the_socket(tmp_path: Path) -> None:

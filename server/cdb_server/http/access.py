@@ -6,7 +6,6 @@ import contextlib
 from starlette.requests import Request
 
 from cdb_server.http.refusals import Refused
-from cdb_server.repository import Admission
 from cdb_server.settings import Network, contains
 
 
@@ -26,15 +25,19 @@ def credentials(request: Request) -> tuple[str, str]:
     return name, token
 
 
-def check_token(name: str, token: str, admission: Admission) -> None:
-    """Refuse (401) all but a user with a valid token of their own. Raises and waits as the admission does."""
-    if not token or not admission.admits(name, token):
-        if token:
-            problem = f"{name[:64]!a} and this token do not belong together (upper and lower case matter)"
-        else:
-            problem = "writing needs user and token by HTTP Basic authentication, and none were sent"
-        raise Refused(
-            401,
-            f"{problem}: ask the operator, who makes tokens with 'cdb-server token add'",
-            {"WWW-Authenticate": 'Basic realm="cdb", charset="UTF-8"'},
-        )
+def nothing_shown() -> Refused:
+    """401, to who shows no token."""
+    return _unknown("writing needs user and token by HTTP Basic authentication, and none were sent")
+
+
+def not_together(name: str) -> Refused:
+    """401, to who shows a token that is not valid."""
+    return _unknown(f"{name[:64]!a} and this token do not belong together (upper and lower case matter)")
+
+
+def _unknown(problem: str) -> Refused:
+    return Refused(
+        401,
+        f"{problem}: ask the operator, who makes tokens with 'cdb-server token add'",
+        {"WWW-Authenticate": 'Basic realm="cdb", charset="UTF-8"'},
+    )

@@ -85,9 +85,8 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
     if writer is None:
         routes.append(Route(WRITING_PATH, NoWriting(reader)))
     else:
-        admission_at_once = Admission(glance) if glance else None
         writing = writing_endpoint(writer, settings.max_payload)
-        writes = Writes(writing, Admission(database), admission_at_once, watch, attempts, threads, settings)
+        writes = Writes(writing, Admission(database), watch, attempts, threads, settings)
         routes.append(Route(WRITING_PATH, Service(writing.contract, writes, settings, lambda _: room)))
     site = Site(reader, database, threads.do, writes=writer is not None, public_url=settings.public_url)
     desk = None

@@ -18,7 +18,7 @@ from cdb_server.pages.page import Page
 from cdb_server.pages.proof import Proof
 from cdb_server.pages.rendering import PAGE_HEADERS
 from cdb_server.pages.site import Site, root
-from cdb_server.repository import Admission, Writer
+from cdb_server.repository import Admission, Credentials, Writer
 from cdb_server.settings import Settings, contains
 
 # Of a form without a file.
@@ -95,7 +95,7 @@ class Desk:
 
     def admits(self, user: str, token: str) -> bool:
         """Whether they belong together, now. Blocks."""
-        return bool(token) and self._admission.admits(user, token)
+        return bool(token) and self._admission.admits(Credentials.of(user, token))
 
     async def refusal(self, request: Request, posted: bool) -> Response | None:
         """The answer to who may not write from where they are; None to others. Only who `posted` tries to."""

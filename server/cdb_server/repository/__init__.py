@@ -10,12 +10,13 @@ from cdb_server.repository.history import History
 from cdb_server.repository.inspection import Inspection, Unreadable
 from cdb_server.repository.reader import Reader
 from cdb_server.repository.survey import Survey
-from cdb_server.repository.tokens import Admission, Tokens
+from cdb_server.repository.tokens import Admission, Credentials, Tokens
 from cdb_server.repository.writer import Upload, Writer, check_size
 
 __all__ = [
     "Admission",
     "Busy",
+    "Credentials",
     "Database",
     "Explaining",
     "Following",

@@ -65,7 +65,8 @@ class Glance:
         except self._held.dialect.loaded_dbapi.Error as failed:
             raise Busy from failed
         if isinstance(error, exc.DBAPIError):
-            self._forget_statements()
+            if str(error.orig) == "interrupted":
+                self._forget_statements()
             raise Busy from error
 
     def version(self) -> int:

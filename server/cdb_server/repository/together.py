@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
-from cdb_server.errors import CdbError
+from cdb_server.errors import CdbError, NotAdmitted
 from cdb_server.repository.turn import too_many
 
 # Bytes of payloads that are written together. What is larger is written alone, and takes its time alone.
@@ -24,7 +24,7 @@ class _Write(Generic[Within]):
     size: int
     deadline: float
     result: Any = None
-    refused: CdbError | None = None
+    refused: CdbError | NotAdmitted | None = None
     done: bool = False
 
     @property
@@ -51,8 +51,8 @@ class Together(Generic[Within]):
     def do(self, work: Callable[[Within], Result], size: int) -> Result:
         """What `work` gives, once it is on disk; `size` is the bytes of its payload.
 
-        A CdbError that it raises, having written nothing, is its own. After any other failure, of whatever was done
-        with it, it is done once more, alone. Raises Unavailable, and what the transaction raises.
+        A CdbError or NotAdmitted that it raises, having written nothing, is its own. After any other failure, of
+        whatever was done with it, it is done once more, alone. Raises Unavailable, and what the transaction raises.
         """
         write = _Write(work, size, time.monotonic() + self._patience)
         with self._taking:
@@ -118,5 +118,5 @@ def _attempt(write: _Write[Within], within: Within) -> None:
     write.refused = None
     try:
         write.result = write.work(within)
-    except CdbError as error:
+    except (CdbError, NotAdmitted) as error:
         write.refused = error

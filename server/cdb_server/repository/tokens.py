@@ -2,6 +2,7 @@
 
 import re
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,11 +10,10 @@ from typing import Any
 from sqlalchemy import Select, bindparam, select
 
 from cdb_server import instants, model
-from cdb_server.errors import InvalidArgument
+from cdb_server.errors import InvalidArgument, NotAdmitted
 from cdb_server.model import Clock
 from cdb_server.repository.database import Database
-from cdb_server.repository.glance import Glance
-from cdb_server.repository.prepared import Prepared
+from cdb_server.repository.prepared import Connected, Prepared
 from cdb_server.schema import token
 
 NAME_PATTERN = r"[A-Za-z0-9]([A-Za-z0-9 _.+@\-]{0,62}[A-Za-z0-9_.+@\-])?"
@@ -67,18 +67,38 @@ class Tokens:
                 )
 
 
-class Admission:
-    """Asks for the tokens, and no more: on a database, or on a glance, where it raises Busy rather than wait."""
+@dataclass(frozen=True)
+class Credentials:
+    """A user, and the sha256 of the token that was shown."""
 
-    def __init__(self, database: Database | Glance) -> None:
+    name: str
+    sha256: str
+
+    @classmethod
+    def of(cls, name: str, secret: str) -> "Credentials":
+        """What a user shows."""
+        return cls(name, _hash(secret))
+
+    def check(self, connection: Connected) -> None:
+        """Raises NotAdmitted unless the token is that user's and valid."""
+        if not re.fullmatch(NAME_PATTERN, self.name) or not _ADMITTED.row(
+            connection, name=self.name, sha256=self.sha256
+        ):
+            raise NotAdmitted
+
+
+class Admission:
+    """Asks for the tokens, and no more."""
+
+    def __init__(self, database: Database) -> None:
         self._database = database
 
-    def admits(self, name: str, secret: str) -> bool:
+    def admits(self, shown: Credentials) -> bool:
         """Whether a token is that user's and valid."""
-        if not re.fullmatch(NAME_PATTERN, name):
-            return False
-        with self._database.read() as connection:
-            return _ADMITTED.row(connection, name=name, sha256=_hash(secret)) is not None
+        with suppress(NotAdmitted), self._database.read() as connection:
+            shown.check(connection)
+            return True
+        return False
 
 
 def _check_name(name: str) -> None:

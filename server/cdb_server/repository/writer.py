@@ -1,6 +1,7 @@
 """What a master accepts: every write one journal entry, whole or not at all (rules 8 to 13)."""
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -27,7 +28,8 @@ from cdb_server.repository.append import Head, append, head
 from cdb_server.repository.connections import BUSY
 from cdb_server.repository.database import Database
 from cdb_server.repository.preview import equal_to, preview, preview_withdrawal
-from cdb_server.repository.together import Together
+from cdb_server.repository.together import Result, Together
+from cdb_server.repository.tokens import Credentials
 
 # Rule 10: "While the last one lies more than 60 s ahead of the clock, writes are refused as unavailable."
 GREATEST_LEAD = timedelta(seconds=60)
@@ -104,6 +106,14 @@ class Writer:
         self._clock = clock
         self._together = Together(self._appending, BUSY)
         self._known: Knowledge | None = None
+        self._shown: Credentials | None = None
+
+    def asked_with(self, shown: Credentials | None) -> "Writer":
+        """The same, for a request that shows these: every method raises NotAdmitted unless they are valid in its own
+        transaction. None where the request was judged otherwise."""
+        writer = copy.copy(self)
+        writer._shown = shown
+        return writer
 
     def add_calibration(self, upload: Upload, author: str) -> CalibrationRecord:
         """Store a calibration, or find it stored (rule 9); as it stands afterwards, without data."""
@@ -115,7 +125,7 @@ class Writer:
                 id = appending.entry(author, content, upload.data)
             return appending.record(id)
 
-        return self._together.do(add, content.size)
+        return self._do(add, content.size)
 
     def knowledge(self) -> Knowledge | None:
         """What the journal was when this last wrote, or found something written; None before."""
@@ -124,6 +134,7 @@ class Writer:
     def preview_calibration(self, upload: Upload) -> Preview:
         """What add_calibration would change now. Writes nothing."""
         with self._database.read() as connection:
+            self._admit(connection)
             return preview(connection, upload.content, self._clock())
 
     def preview_withdrawal(self, id: int) -> WithdrawalPreview:
@@ -140,7 +151,7 @@ class Writer:
                 appending.entry(author, content)
             return appending.record(id)
 
-        return self._together.do(withdraw, 0)
+        return self._do(withdraw, 0)
 
     def add_run(self, run_number: int, start_time: datetime, stop_time: datetime | None, author: str) -> Run:
         """Register a run's times, replace them, or find them registered (rules 5 and 9). Raises InvalidArgument."""
@@ -156,7 +167,18 @@ class Writer:
                 raise LookupError(run_number)
             return registered
 
-        return self._together.do(add, 0)
+        return self._do(add, 0)
+
+    def _admit(self, connection: Connection) -> None:
+        if self._shown is not None:
+            self._shown.check(connection)
+
+    def _do(self, work: Callable[["_Appending"], Result], size: int) -> Result:
+        def admitted(appending: _Appending) -> Result:
+            self._admit(appending.connection)
+            return work(appending)
+
+        return self._together.do(admitted, size)
 
     @contextmanager
     def _appending(self) -> Iterator["_Appending"]:

@@ -24,7 +24,7 @@ from cdb_server.model import (
     RunTimes,
     Withdrawal,
 )
-from cdb_server.repository import Reader, Upload, Writer
+from cdb_server.repository import Credentials, Reader, Upload, Writer
 from cdb_server.soap import values
 from cdb_server.soap.contract import Contract
 from cdb_server.soap.types import NAMESPACE
@@ -102,10 +102,12 @@ class DirectUploads:
         """The payload that an upload brings. Raises InvalidArgument and TooLarge."""
         return values.data("data", base64, self._max_payload)
 
-    def answer(self, given: dict[str, str], data: bytes, author: str) -> tuple[_Parts, Knowledge | None]:
+    def answer(
+        self, given: dict[str, str], data: bytes, author: str, shown: Credentials | None
+    ) -> tuple[_Parts, Knowledge | None]:
         """The answer to an upload, whose payload is apart; and what the journal is with it.
 
-        Raises CdbError, as Upload.checked and the Writer do.
+        Raises CdbError and NotAdmitted, as Upload.checked and the Writer do.
         """
         upload = Upload.checked(
             given["device_name"],
@@ -116,7 +118,7 @@ class DirectUploads:
             given.get("comment"),
             max_payload=self._max_payload,
         )
-        stored = self._writer.add_calibration(upload, author)
+        stored = self._writer.asked_with(shown).add_calibration(upload, author)
         begin, end = f"{_BEGIN}<tns:add_calibrationResponse>", f"</tns:add_calibrationResponse>{_END}"
         text = f"{begin}{_calibration(stored)}</tns:calibration>{end}"
         return (text.encode(), b"", b""), self._writer.knowledge()

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from lxml import etree
-from spyne import Application, MethodContext
+from spyne import Application, Fault, MethodContext
 from spyne.server import ServerBase
 
-from cdb_server.errors import CdbError, LargePayload
+from cdb_server.errors import CdbError, LargePayload, NotAdmitted
 from cdb_server.model import Knowledge
-from cdb_server.repository import Reader, Writer
+from cdb_server.repository import Credentials, Reader, Writer
 from cdb_server.soap.aside import put_aside
 from cdb_server.soap.contract import Contract
 from cdb_server.soap.direct import Direct, DirectUploads, Lasting
@@ -37,6 +37,8 @@ class Call:
     author: str
     held: frozenset[str]
     operation: etree._Element
+    # Raised by an operation, and not one of the contract's faults.
+    not_admitted: NotAdmitted | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,9 @@ class _Application(Application):
     def call_wrapper(self, ctx: Any) -> Any:
         try:
             return super().call_wrapper(ctx)
+        except NotAdmitted as error:
+            ctx.udc.not_admitted = error
+            raise Fault() from error
         except Exception as error:
             # spyne would put the words of whatever was raised into a fault.
             raise fault_of(error) from error
@@ -98,17 +103,19 @@ class Endpoint:
         held: frozenset[str] = frozenset(),
         *,
         sparing: bool = False,
+        shown: Credentials | None = None,
     ) -> Answer:
-        """Answer a request. `soap_action` is that header's value, `author` the user whose token was shown.
+        """Answer a request. `soap_action` is that header's value, `author` the user who asks.
 
         A payload of which the sha256 is among `held` is left out. What goes wrong is a fault; but LargePayload is
-        raised where a large one would have to be read, and the caller is `sparing` with memory.
+        raised where a large one would have to be read, and the caller is `sparing` with memory; and NotAdmitted where
+        what was `shown` is not valid, or no longer.
         """
         name = ""
         try:
             if self._uploads and (upload := self._upload(self._uploads, body, soap_action)):
                 name = self._uploads.name
-                stored, known = self._uploads.answer(*upload, author)
+                stored, known = self._uploads.answer(*upload, author, shown)
                 return Answer("", stored, operation=name, known=known)
             operation = self._operation(body, soap_action)
             name = _name(operation)
@@ -119,17 +126,20 @@ class Endpoint:
                 return Answer("", *found, name)
             if self._uploads and name == self._uploads.name:
                 data = self._uploads.data(given.pop("data").encode("utf-8"))
-                stored, known = self._uploads.answer(given, data, author)
+                stored, known = self._uploads.answer(given, data, author, shown)
                 return Answer("", stored, operation=name, known=known)
             del given
             initial = MethodContext(self._server, MethodContext.SERVER)
-            initial.udc = Call(self._reader, self._writer, self._max_payload, author, held, operation)
+            writer = self._writer and self._writer.asked_with(shown)
+            initial.udc = call = Call(self._reader, writer, self._max_payload, author, held, operation)
             [context] = self._server.generate_contexts(initial)
             self._server.get_in_object(context)
             if context.in_error is None:
                 self._server.get_out_object(context)
+            if call.not_admitted is not None:
+                raise call.not_admitted
             return self._written(context, name)
-        except LargePayload:
+        except (LargePayload, NotAdmitted):
             raise
         except Exception as error:
             return self.fault(error, name)
