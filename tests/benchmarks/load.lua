@@ -1,5 +1,5 @@
 -- What wrk asks: a path and a body, in which {names} are filled anew for every request; the figures go out as JSON.
--- Arguments: METHOD PATH BODY-FILE SEED BEGIN END STEP RUNS [HEADER: VALUE]…
+-- Arguments: METHOD PATH BODY-FILE SEED BEGIN END STEP RUNS ANSWERS [HEADER: VALUE]…
 -- BEGIN, END and STEP are microseconds since 1970, whole numbers that a double holds.
 
 local threads = 0
@@ -10,7 +10,7 @@ function setup(thread)
 end
 
 local types = { "cabling", "gain", "t0", "trigger", "tw" }
-local begin, stop, step, runs
+local begin, stop, step, runs, answers
 local seed, sent, start = 0, 0, 0
 
 local function spelled(microseconds)
@@ -30,6 +30,7 @@ local fill = {
    -- One of 60 days.
    day = function() return spelled(begin + math.floor((stop - begin) / 60) * math.random(0, 59)) end,
    run = function() return tostring(math.random(runs)) end,
+   answer = function() return tostring(math.random(answers)) end,
    -- A period with the 50 that are in force at its start, and 50 that begin in it: another each time, however few there are.
    start = function()
       start = begin + math.floor(math.random() * (stop - begin - 51 * step))
@@ -69,11 +70,11 @@ function init(args)
       body = parsed(file:read("*a"))
       file:close()
    end
-   seed, begin, stop, step, runs = unpack(args, 4, 8)
+   seed, begin, stop, step, runs, answers = unpack(args, 4, 9)
    seed, begin, stop = tonumber(seed), tonumber(begin), tonumber(stop)
-   step, runs = tonumber(step), tonumber(runs)
+   step, runs, answers = tonumber(step), tonumber(runs), tonumber(answers)
    headers = {}
-   for index = 9, #args do
+   for index = 10, #args do
       local name, value = args[index]:match("^(.-): (.*)$")
       headers[name] = value
    end

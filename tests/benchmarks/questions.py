@@ -72,6 +72,10 @@ def plain_for_runs(as_of: datetime) -> Question:
     return Question(f"{wire.READING}/{{device}}/{{type}}?run={{run}}&as_of={spell(as_of)}", method="GET")
 
 
+# Any of the answers, as files of nginx.
+STATIC_ANSWERS = Question("/{answer}", method="GET")
+
+
 def static(name: str) -> Question:
     """A file of nginx."""
     return Question(f"/{name}", method="GET")

@@ -37,17 +37,19 @@ def same_question(bench: Bench) -> Iterator[Figure]:
 
 
 def random_dates(bench: Bench) -> Iterator[Figure]:
-    """Every question another, caches empty at the begin of each round; nginx serves the bytes of one answer."""
+    """Every question another, caches empty at the begin of each round; nginx serves the same bytes, 10,000 answers."""
     stock = Stock(bench.middle, 100 * KB)
     with ExitStack() as running:
         with bench.serve(SQLITE, stock) as server:
-            nginx, _ = _static(running, server, stock)
+            answers.look_ups(server)
+            bench.tell(f"{stock.answers:,} answers for nginx")
+            nginx = running.enter_context(references.nginx(stock, _every_answer(server, stock)))
         spyne = running.enter_context(references.spyne(stock))
         for connections in (16, 1):
             title = f"random dates, N = {stock.count:,}, {stock.size // KB} kB, {_connections(connections)}"
             contenders: dict[str, Callable[[], Load]] = {
                 **{kind: partial(_cold, bench, kind, stock, connections) for kind in BACKENDS},
-                "nginx": bench.loading(nginx, questions.static("one"), connections),
+                "nginx": bench.loading(nginx, questions.STATIC_ANSWERS, connections),
                 "bare spyne": bench.loading(spyne, questions.RANDOM_DATES, connections),
             }
             rounds = bench.alternate(title, contenders)
@@ -99,12 +101,17 @@ def _cold(bench: Bench, kind: str, stock: Stock, connections: int) -> Load:
         return bench.loading(server, questions.RANDOM_DATES, connections)()
 
 
+def _every_answer(server: Server, stock: Stock) -> Iterator[tuple[str, bytes]]:
+    for number in range(1, stock.answers + 1):
+        yield str(number), answers.answer(server, questions.for_date(*stock.answered(number)))
+
+
 def _static(running: ExitStack, server: Server, stock: Stock) -> tuple[Server, Question]:
     """nginx with the bytes of an answer, which was checked, and the question."""
     answers.look_ups(server)
     question = _one(stock)
     expected = answers.answer(server, question)
-    nginx = running.enter_context(references.nginx(stock, {"one": expected}))
+    nginx = running.enter_context(references.nginx(stock, [("one", expected)]))
     answers.same(nginx, questions.static("one"), expected)
     # Both workers.
     for _ in range(8):

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,12 +59,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def nginx(stock: Stock, files: Mapping[str, bytes]) -> Iterator[Server]:
+def nginx(stock: Stock, files: Iterable[tuple[str, bytes]]) -> Iterator[Server]:
     """nginx with two workers, serving these files by their names."""
     with tempfile.TemporaryDirectory() as name:
         folder, port = Path(name), free_port()
         (folder / "files").mkdir()
-        for file, content in files.items():
+        for file, content in files:
             (folder / "files" / file).write_bytes(content)
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         temporary = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)

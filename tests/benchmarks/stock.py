@@ -51,6 +51,16 @@ class Stock:
         return (END - BEGIN) // self.count
 
     @property
+    def answers(self) -> int:
+        """How many answers with other payloads there are to dates that are covered, at most one of each payload."""
+        return min(self.payloads, self.count - len(KEYS))
+
+    def answered(self, number: int) -> tuple[str, str, datetime]:
+        """A question that has one of these answers; they are counted from 1."""
+        serial = self.count - self.answers + number
+        return *KEYS[(serial - 1) % len(KEYS)], self.valid_from(serial)
+
+    @property
     def covered(self) -> tuple[datetime, datetime]:
         """The period in which every device and type has a calibration: its begin, and its end, which is not in it."""
         return BEGIN + self.step * len(KEYS), BEGIN + self.step * self.count
