@@ -92,7 +92,8 @@ class Prepared:
             # SQLite looks for the rows after the first only when they are fetched, and may fail at each.
             if compiled.named:
                 names = [name for name, _, _ in compiled.parameters]
-                return compiled, fetched(driver.execute(text, dict(zip(names, given, strict=True))))
+                # As text, a payload would come in hexadecimal.
+                return compiled, fetched(driver.execute(text, dict(zip(names, given, strict=True)), binary=True))
             return compiled, fetched(driver.execute(text, given))
         except dialect.loaded_dbapi.Error as error:
             raise exc.DBAPIError(None, None, error) from error
