@@ -36,6 +36,17 @@ CALLS = {
     "withdraw_calibration": envelope("withdraw_calibration", "<id>1</id><reason>wrong</reason>"),
     "add_run": ADD_RUN.encode(),
 }
+# What comes to nothing before anything is looked for.
+WRONG = {
+    "no XML": b"add_calibration",
+    "no operation": envelope("add_detector"),
+    "a wrong argument": envelope("add_run", "<run_number>1</run_number><start_time>yesterday</start_time>"),
+    "a wrong sha256": envelope(
+        "add_calibration",
+        "<device_name>TOF1</device_name><calibration_type>t0</calibration_type>"
+        f"<valid_from>2016-03-01T00:00:00Z</valid_from><data>YWJj</data><sha256>{'0' * 64}</sha256>",
+    ),
+}
 
 
 def write(master: Master, call: bytes = ADD_RUN.encode(), **headers: str) -> requests.Response:
@@ -119,6 +130,17 @@ def test_a_token_revoked_while_a_write_waits_is_refused(database_url: str, opera
         assert master.log.read_text().count("no valid token of user 'alice'") == sum(
             answer.status_code == 401 for answer in answers
         )
+
+
+@pytest.mark.parametrize("call", WRONG.values(), ids=WRONG)
+def test_a_revoked_token_is_told_so_whatever_it_asks(shared_master: Master, call: bytes) -> None:
+    """Also what would be a fault; and by workers that knew the token."""
+    with Database.open(shared_master.database) as database:
+        shown = {"Authorization": basic("dora", Tokens(database).add("dora"))}
+        for _ in range(20):
+            assert write(shared_master, call, **shown).status_code == 500
+        Tokens(database).revoke("dora")
+        assert {write(shared_master, call, **shown).status_code for _ in range(20)} == {401}
 
 
 def test_the_network_is_judged_before_the_token_and_by_the_socket(tmp_path: Path) -> None:

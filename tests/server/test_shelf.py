@@ -1,6 +1,8 @@
 """Answers that the kernel sends by itself: the bytes that came before, to whoever reads late, and no memory kept."""
 
+import asyncio
 import base64
+import errno
 import os
 import queue
 import random
@@ -11,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from cdb_server.http import shelf
 from cdb_server.http.ready import Question, Ready, ReadyAnswers
+from cdb_server.http.shelf import Shelf
 from cdb_server.model import Knowledge
 from cdb_server.soap import Answer
 from cdb_server.soap.direct import FOR_EVER
@@ -98,7 +100,7 @@ def test_a_peer_that_goes_in_the_middle_does_no_harm(tmp_path: Path) -> None:
 def test_what_is_forgotten_keeps_no_memory(size: int) -> None:
     """Answers and their copies stay within the bound, and nothing is left of those that went."""
     most = 16 * 2**20
-    answers = ReadyAnswers(most, shelves=True)
+    answers = ReadyAnswers(most, shelf=Shelf(1_000))
     before, greatest = held(), 0
     for number in range(200):
         question = Question("", "", b"%d" % number)
@@ -111,6 +113,13 @@ def test_what_is_forgotten_keeps_no_memory(size: int) -> None:
     assert held() == before
 
 
+class Transport(asyncio.Transport):
+    """Over a socket."""
+
+    def __init__(self, over: socket.socket) -> None:
+        super().__init__({"socket": over})
+
+
 @pytest.mark.parametrize("size", [5_000, 8_192, 100_000])
 def test_an_answer_on_the_shelf_is_the_answer(size: int) -> None:
     """Also where it is forgotten before it is read: what is on its way is neither changed nor cut off."""
@@ -118,12 +127,33 @@ def test_an_answer_on_the_shelf_is_the_answer(size: int) -> None:
     with here, there:
         for number in range(20):
             parts = (b"<%d>" % number, os.urandom(size), b"</%d>" % number)
-            copy = shelf.shelved(parts)
+            copy = Shelf(1).put(parts)
             assert copy is not None
             whole = b"head\r\n\r\n" + b"".join(parts)
-            assert copy.send(here, whole[:8]) == len(whole)
+            assert copy.send(Transport(here), whole[:8]) == len(whole)
             del copy
             received = b""
             while len(received) < len(whole):
                 received += there.recv(2**16)
             assert received == whole
+
+
+def test_a_shelf_is_full_at_some_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that connections find open files too; what goes makes room, and what cannot be had is not tried again."""
+    shelf = Shelf(2)
+    first, second, third = (shelf.put((b"answer",)) for _ in range(3))
+    assert first
+    assert second
+    assert third is None
+    del first
+    assert shelf.put((b"answer",)) is not None
+
+    def refused(name: str) -> int:
+        raise OSError(errno.EMFILE, name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "memfd_create", refused)
+        assert shelf.put((b"answer",)) is None
+    assert shelf.put((b"answer",)) is None
+    del second
+    assert shelf.put((b"answer",)) is None

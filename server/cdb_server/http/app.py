@@ -1,5 +1,6 @@
 """The ASGI application: one route a service, and what is common to them."""
 
+import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -24,6 +25,7 @@ from cdb_server.http.ready import ReadyAnswers
 from cdb_server.http.refusals import Refused
 from cdb_server.http.room import LARGE, Room
 from cdb_server.http.service import Service
+from cdb_server.http.shelf import Shelf
 from cdb_server.http.tally import TALLY, Counted, Tally
 from cdb_server.http.threads import Threads
 from cdb_server.http.writes import Writes
@@ -73,8 +75,9 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
     watch = Watch(reader, glancing, threads)
     room, room_of_questions = Room(settings.room), Room(settings.room_of_questions)
     writer = None if settings.read_only else Writer(database)
-    # With TLS, what is sent is not what the kernel would have.
-    ready = ReadyAnswers(settings.ready_bytes, shelves=settings.tls is None)
+    # With TLS, what is sent is not what the kernel would have. Each answer on the shelf is an open file.
+    shelf = None if settings.tls else Shelf(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
+    ready = ReadyAnswers(settings.ready_bytes, shelf=shelf)
     questions = Questions(reading, watch, threads, ready, room)
     routes = [
         Route(READING_PATH, Service(reading.contract, questions, settings, lambda _: room_of_questions)),

@@ -4,7 +4,6 @@ All else is handed on to uvicorn's, which is made when it is first needed: that 
 """
 
 import asyncio
-import socket
 from time import perf_counter_ns
 from typing import Any
 
@@ -30,8 +29,6 @@ class Front(asyncio.Protocol):
         self._server: ServerState = of_uvicorn["server_state"]
         self._questions: Questions = of_uvicorn["app_state"][QUESTIONS]
         self._tally: Tally = of_uvicorn["app_state"][TALLY]
-        # The transport's own, once it is needed.
-        self._socket: socket.socket | None = None
         self._behind: BoundedConnection | None = None
         self._until = 0.0
 
@@ -45,9 +42,6 @@ class Front(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.connections.discard(self)
         self._timer.cancel()
-        if self._socket is not None:
-            # The transport closes it.
-            self._socket.detach()
         if self._behind is not None:
             self._behind.connection_lost(exc)
 
@@ -81,7 +75,7 @@ class Front(asyncio.Protocol):
         sent = 0
         if ready.shelved is not None and not closes and not self._transport.get_write_buffer_size():
             try:
-                sent = ready.shelved.send(self._its_socket(), beginning)
+                sent = ready.shelved.send(self._transport, beginning)
             except OSError:
                 # The peer has gone.
                 self._transport.abort()
@@ -98,12 +92,6 @@ class Front(asyncio.Protocol):
                 self._timer.cancel()
                 self._look_at_the_clock()
         return True
-
-    def _its_socket(self) -> socket.socket:
-        if self._socket is None:
-            its = self._transport.get_extra_info("socket")
-            self._socket = socket.socket(its.family, its.type, its.proto, fileno=its.fileno())
-        return self._socket
 
     def _handed_on(self) -> BoundedConnection:
         self._timer.cancel()

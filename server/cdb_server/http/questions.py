@@ -64,7 +64,7 @@ class Questions:
         while True:
             # Before the answer, which then knows at least as much as it says.
             known = await self._watch.now()
-            if known and (found := self._at_once(question, known)):
+            if known and (found := self._ready.find(question, known) or self._at_once(question, known)):
                 return found, known
             # Equal questions at once cost one resolution. One under way may have begun before this question came, and
             # a write after it: who finds one waits for its end, looks again, and shares the next.
@@ -94,21 +94,22 @@ class Questions:
         if not asked or not known:
             return None
         head, body = asked
-        try:
-            media.check_body(body)
-        except Refused:
-            return None
-        found = self._at_once(Question(head.soap_action, head.have, body), known)
+        question = Question(head.soap_action, head.have, body)
+        found = self._ready.find(question, known)
+        if found is None:
+            try:
+                media.check_body(body)
+            except Refused:
+                return None
+            found = self._at_once(question, known)
         return None if found is None else (found, known, head.closes)
 
     def _at_once(self, question: Question, known: Knowledge) -> Ready | None:
-        ready = self._ready.find(question, known)
-        if ready is None:
-            answer = self._endpoint.answer_at_once(question.body, question.soap_action, _held(question))
-            if answer is None:
-                return None
-            ready = Ready.of(answer, known)
-            self._ready.keep(question, ready)
+        answer = self._endpoint.answer_at_once(question.body, question.soap_action, _held(question))
+        if answer is None:
+            return None
+        ready = Ready.of(answer, known)
+        self._ready.keep(question, ready)
         return ready
 
     async def _resolve(self, question: Question, known: Knowledge | None) -> Ready:

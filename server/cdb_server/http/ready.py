@@ -8,7 +8,8 @@ from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 from cdb_server import instants
-from cdb_server.http import knowledge, shelf
+from cdb_server.http import knowledge
+from cdb_server.http.shelf import LEAST, Shelf, Shelved
 from cdb_server.model import Clock, Knowledge
 from cdb_server.soap import Answer, Lasting
 
@@ -46,7 +47,7 @@ class Ready:
     # What the beginning of a response was made of, and its bytes.
     _begun: tuple[Knowledge, Headers, bytes] | None = None
     given: bool = False
-    shelved: shelf.Shelved | None = None
+    shelved: Shelved | None = None
 
     @classmethod
     def of(cls, answer: Answer, known: Knowledge | None) -> "Ready":
@@ -99,13 +100,13 @@ class Ready:
 class ReadyAnswers:
     """At most `most_bytes` of answers and their questions, those asked least recently going first. For one thread."""
 
-    def __init__(self, most_bytes: int, clock: Clock = instants.now, *, shelves: bool = False) -> None:
-        """Where it `shelves`, long ones that are asked for again are put on the shelf."""
+    def __init__(self, most_bytes: int, clock: Clock = instants.now, shelf: Shelf | None = None) -> None:
+        """Long ones that are asked for again are put on the shelf, where there is one."""
         self._most_bytes = most_bytes
         self._clock = clock
         self._bytes = 0
         self._found: OrderedDict[Question, Ready] = OrderedDict()
-        self._shelves = shelves
+        self._shelf = shelf
         self._lent: WeakValueDictionary[Question, Ready] = WeakValueDictionary()
 
     def find(self, question: Question, known: Knowledge) -> Ready | None:
@@ -117,8 +118,8 @@ class ReadyAnswers:
         if not self._is_right(ready, known):
             return None
         self._found.move_to_end(question)
-        if self._shelves and ready.shelved is None and ready.length >= shelf.LEAST:
-            ready.shelved = shelf.shelved(ready.parts)
+        if self._shelf and ready.shelved is None and ready.length >= LEAST:
+            ready.shelved = self._shelf.put(ready.parts)
             self._bytes += ready.length if ready.shelved else 0
             self._shrink()
         return ready

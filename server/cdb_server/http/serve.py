@@ -3,6 +3,7 @@
 import resource
 import socket
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from urllib.parse import urlsplit
@@ -58,7 +59,9 @@ def serve(listening: socket.socket, settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM; requests under way are answered first."""
     # Each connection is an open file, and so are answers that are kept ready: as many as the system lets have.
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    # Some systems name a limit that they do not let have.
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     # Room for those that come while others go, and for workers that uvicorn adds when it is told to.
     counts = Counts(layout(), rows=2 * settings.workers + 64)
     config = tls.Configuration(

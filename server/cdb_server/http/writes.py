@@ -57,10 +57,15 @@ class Writes:
         shown = Credentials.of(*access.credentials(request))
         try:
             answer = await self._threads.do(lambda: self._endpoint.answer(body, soap_action, author, shown=shown))
-        except NotAdmitted:
+            if answer.fault:
+                # It may have come to nothing before anybody judged the token.
+                await self._judge(shown)
+        except (NotAdmitted, Refused):
             self._known.discard(shown)
             self._attempts.refused(401, peer_of(request, self._settings.trusted_proxies), author)
             raise access.not_together(author) from None
+        except Unavailable as error:
+            answer = self._endpoint.fault(error)
         known = answer.known or await self._watch.now()
         return Ready.of(answer, known), known
 
@@ -70,8 +75,10 @@ class Writes:
 
     async def _check(self, shown: Credentials) -> None:
         # What was valid before is looked at again by what writes, and need not wait for those who have it here.
-        if shown in self._known:
-            return
+        if shown not in self._known:
+            await self._judge(shown)
+            self._known.add(shown)
+
+    async def _judge(self, shown: Credentials) -> None:
         if not await self._threads.do(lambda: self._admission.admits(shown)):
             raise access.not_together(shown.name)
-        self._known.add(shown)

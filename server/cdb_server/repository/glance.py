@@ -4,9 +4,8 @@ SQLite's only. "a writer that commits locks out readers": such a moment, a query
 goes wrong end in Busy.
 """
 
-import sys
+import math
 import time
-from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import exc
@@ -40,10 +39,9 @@ class Glance:
         driver.execute("PRAGMA busy_timeout=0").close()
         driver.execute("PRAGMA query_only=ON").close()
         driver.execute(f"PRAGMA cache_size={-CACHE}").close()
-        self._worked = self._waited = 0.0
+        self._worked = self._waited = math.inf
         driver.set_progress_handler(self._is_late, STEPS)
         self._held = Held(driver, self._connection.dialect)
-        self._given_up = 0
 
     def read(self) -> "Glance":
         """A reading transaction, as Database.read; the block raises Busy."""
@@ -60,13 +58,14 @@ class Glance:
         return self._held
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        # SQLite asks after so many steps of a statement in all its runs: the ROLLBACK of a query that is late would be
+        # given up too, some day, and its lock be kept for ever.
+        self._worked = self._waited = math.inf
         try:
             self._held.driver.execute("ROLLBACK")
         except self._held.dialect.loaded_dbapi.Error as failed:
             raise Busy from failed
         if isinstance(error, exc.DBAPIError):
-            if str(error.orig) == "interrupted":
-                self._forget_statements()
             raise Busy from error
 
     def version(self) -> int:
@@ -76,13 +75,6 @@ class Glance:
         except self._held.dialect.loaded_dbapi.Error as error:
             raise Busy from error
         return found
-
-    def _forget_statements(self) -> None:
-        if sys.version_info < (3, 12):
-            # There, a statement that failed between its rows counts as under way from then on, and is compiled anew
-            # each time: longer work than most queries. Under another text it is another.
-            self._given_up += 1
-            self._held = replace(self._held, mark=f"\n-- {self._given_up}")
 
     def _is_late(self) -> bool:
         return time.thread_time() > self._worked or time.monotonic() > self._waited

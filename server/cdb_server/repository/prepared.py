@@ -1,7 +1,8 @@
 """Statements built once and run by the driver: building one with SQLAlchemy costs ten times the look-up itself."""
 
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import ClauseElement, Connection, Dialect, bindparam, exc
@@ -15,8 +16,20 @@ class Held:
 
     driver: Any
     dialect: Dialect
-    # Stands after each statement.
-    mark: str = ""
+    # Texts of statements that were given up, and how often.
+    given_up: dict[str, int] = field(default_factory=dict)
+
+    def text(self, statement: str) -> str:
+        """How a statement is to be said."""
+        times = self.given_up.get(statement)
+        return statement if times is None else f"{statement}\n-- {times}"
+
+    def failed(self, statement: str, error: Exception) -> None:
+        """A statement failed."""
+        # Before 3.12, one that failed between its rows counts as under way from then on, and is compiled anew each
+        # time: longer work than most queries. Under another text it is another.
+        if sys.version_info < (3, 12) and str(error) == "interrupted":
+            self.given_up[statement] = self.given_up.get(statement, 0) + 1
 
 
 Connected = Connection | Held
@@ -81,7 +94,7 @@ class Prepared:
         text = compiled.text
         if isinstance(connection, Held):
             driver = connection.driver
-            text += connection.mark
+            text = connection.text(text)
         else:
             driver = connection.connection.driver_connection
         given = [
@@ -96,6 +109,8 @@ class Prepared:
                 return compiled, fetched(driver.execute(text, dict(zip(names, given, strict=True)), binary=True))
             return compiled, fetched(driver.execute(text, given))
         except dialect.loaded_dbapi.Error as error:
+            if isinstance(connection, Held):
+                connection.failed(compiled.text, error)
             raise exc.DBAPIError(None, None, error) from error
 
     def _compile(self, dialect: Dialect) -> _Compiled:

@@ -140,6 +140,7 @@ class Writer:
     def preview_withdrawal(self, id: int) -> WithdrawalPreview:
         """What withdraw_calibration would change now. Writes nothing. Raises CalibrationNotFound, InvalidArgument."""
         with self._database.read() as connection:
+            self._admit(connection)
             return preview_withdrawal(connection, _found(connection, id))
 
     def withdraw_calibration(self, id: int, reason: str, author: str) -> CalibrationRecord:
