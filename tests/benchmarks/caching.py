@@ -24,7 +24,7 @@ def varnish(bench: Bench) -> Iterator[Figure]:
         asked = stock.question(random.Random(1))
         question = questions.plain(*asked, stock.as_of)
         expected = stock.data(stock.in_force(*asked))
-        nginx = running.enter_context(references.nginx(stock, {"one": expected}))
+        nginx = running.enter_context(references.nginx(stock, [("one", expected)]))
         its = running.enter_context(references.varnish(nginx))
         for cache, asking in ((ours, question), (its, questions.static("one"))):
             # The second time from the cache.
