@@ -189,6 +189,8 @@ def test_a_file_is_dropped_anywhere_on_the_form(master: Master, visiting: Visiti
     page = visit.page
     page.goto(f"{master.url}/upload")
     sign_in(page, master)
+    # With all that the page loads.
+    page.wait_for_url("**/upload", wait_until="load")
     page.evaluate(
         """() => {
             const carried = new DataTransfer();

@@ -49,12 +49,12 @@ class Glance:
 
     def __enter__(self) -> Held:
         # A generator's context would cost as much as the transaction.
-        self._worked = time.thread_time() + LONGEST
-        self._waited = time.monotonic() + LONGEST_WAIT
         try:
             self._held.driver.execute("BEGIN")
         except self._held.dialect.loaded_dbapi.Error as error:
             raise Busy from error
+        self._worked = time.thread_time() + LONGEST
+        self._waited = time.monotonic() + LONGEST_WAIT
         return self._held
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
