@@ -87,6 +87,11 @@ def envelope(operation: str, arguments: str = "") -> bytes:
     ).encode()
 
 
+def by_id(id: int) -> bytes:
+    """The request for a calibration by its id."""
+    return wire.request(wire.READING, envelope("get_calibration_for_id", f"<id>{id}</id>"))
+
+
 @contextmanager
 def watched(
     database_url: str, *, keep_alive: int = 30, certificates: Certificates | None = None, **settings: Any

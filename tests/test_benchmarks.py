@@ -62,6 +62,14 @@ def test_all_payloads_are_hit_by_dates_by_chance() -> None:
     assert len(hit) > 0.99 * stock.payloads
 
 
+@pytest.mark.parametrize("stock", [STOCK, Stock(1_000, 8), Stock(100_000, 8)])
+def test_the_answers_that_a_reference_is_given_are_all_there_are(stock: Stock) -> None:
+    """Each has a payload of its own, and no payload is left out that can be."""
+    asked = [stock.answered(number) for number in range(1, stock.answers + 1)]
+    payloads = {(stock.in_force(*question) - 1) % stock.payloads for question in asked}
+    assert len(payloads) == stock.answers == min(stock.payloads, stock.count - len(KEYS))
+
+
 def test_payloads_differ_and_have_their_size() -> None:
     """Of one byte as of many; equal ones would be stored once."""
     assert {len(Stock(100, size).payload(7)) for size in (1, 2, 3, 4)} == {1, 2, 3, 4}

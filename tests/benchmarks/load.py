@@ -69,7 +69,8 @@ def ask(server: Server, question: Question, *, connections: int, seconds: int) -
             *("--duration", f"{seconds}s", "--timeout", f"{PATIENCE}s", "--script", str(SCRIPT), server.url, "--"),
             *(question.method, question.path, "-" if question.body is None else body.name, str(next(_seeds))),
             *(str(to_microseconds(begin)), str(to_microseconds(end)), str(server.stock.step // MICROSECOND)),
-            *(str(server.stock.runs), str(server.stock.answers)),
+            str(server.stock.runs),
+            str(server.stock.answers),
             *(f"{name}: {value}" for name, value in question.headers.items()),
         ]
         before = server.processes.processor()

@@ -84,10 +84,10 @@ def _memory(number: int) -> Memory:
 
 
 def _files(number: int) -> int:
-    """Bytes of the files in memory that a process made, which the kernel counts as nobody's."""
+    """Bytes of the answers that a process keeps in files in memory, which the kernel counts as nobody's."""
     held = 0
     for file in Path(f"/proc/{number}/fd").iterdir():
         with suppress(FileNotFoundError):
-            if "/memfd:" in str(file.readlink()):
+            if "/memfd:cdb-answer" in str(file.readlink()):
                 held += file.stat().st_blocks * 512
     return held

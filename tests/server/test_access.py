@@ -16,40 +16,27 @@ from tests import servers
 from tests.ready import envelope
 from tests.servers import Master
 
-ADD_RUN = (
-    '<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><add_run xmlns="urn:mice:cdb:2">'
-    "<run_number>601</run_number><start_time>2016-03-01T00:00:00Z</start_time></add_run></s:Body></s:Envelope>"
+ADD_RUN = envelope("add_run", "<run_number>601</run_number><start_time>2016-03-01T00:00:00Z</start_time>")
+UPLOAD = (
+    "<device_name>TOF1</device_name><calibration_type>t0</calibration_type>"
+    "<valid_from>2016-03-01T00:00:00Z</valid_from><data>YWJj</data>"
 )
-
-
 CALLS = {
-    "add_calibration": envelope(
-        "add_calibration",
-        "<device_name>TOF1</device_name><calibration_type>t0</calibration_type>"
-        "<valid_from>2016-03-01T00:00:00Z</valid_from><data>YWJj</data>",
-    ),
-    "preview_calibration": envelope(
-        "preview_calibration",
-        "<device_name>TOF1</device_name><calibration_type>t0</calibration_type>"
-        "<valid_from>2016-03-01T00:00:00Z</valid_from><data>YWJj</data>",
-    ),
+    "add_calibration": envelope("add_calibration", UPLOAD),
+    "preview_calibration": envelope("preview_calibration", UPLOAD),
     "withdraw_calibration": envelope("withdraw_calibration", "<id>1</id><reason>wrong</reason>"),
-    "add_run": ADD_RUN.encode(),
+    "add_run": ADD_RUN,
 }
 # What comes to nothing before anything is looked for.
 WRONG = {
     "no XML": b"add_calibration",
     "no operation": envelope("add_detector"),
     "a wrong argument": envelope("add_run", "<run_number>1</run_number><start_time>yesterday</start_time>"),
-    "a wrong sha256": envelope(
-        "add_calibration",
-        "<device_name>TOF1</device_name><calibration_type>t0</calibration_type>"
-        f"<valid_from>2016-03-01T00:00:00Z</valid_from><data>YWJj</data><sha256>{'0' * 64}</sha256>",
-    ),
+    "a wrong sha256": envelope("add_calibration", f"{UPLOAD}<sha256>{'0' * 64}</sha256>"),
 }
 
 
-def write(master: Master, call: bytes = ADD_RUN.encode(), **headers: str) -> requests.Response:
+def write(master: Master, call: bytes = ADD_RUN, **headers: str) -> requests.Response:
     return requests.post(
         f"{master.url}/cdb/v2/calibrationSuperMouse",
         data=call,

@@ -20,7 +20,7 @@ import pytest
 from tests import servers
 from tests.certificates import Certificates
 from tests.fuzz import wire
-from tests.ready import Watched, envelope, raw_reply, watched
+from tests.ready import Watched, by_id, envelope, raw_reply, watched
 
 ADD = (
     "<device_name>TOF1</device_name><calibration_type>t0</calibration_type><valid_from>{}</valid_from><data>{}</data>"
@@ -31,10 +31,6 @@ DATA = bytes(range(250)) * (LENGTH // 250)
 CURRENT = envelope("get_current_calibration", "<device_name>tof1</device_name><calibration_type>t0</calibration_type>")
 HISTORY = envelope("get_history", "<device_name>tof1</device_name><calibration_type>t0</calibration_type>")
 PINNED = envelope("get_calibration_for_id", "<id>1</id><as_of>2016-03-01T08:00:00Z</as_of>")
-
-
-def by_id(id: int) -> bytes:
-    return wire.request(wire.READING, envelope("get_calibration_for_id", f"<id>{id}</id>"))
 
 
 def ids(reply: bytes) -> list[int]:

@@ -18,15 +18,10 @@ from cdb_server.http.shelf import Shelf
 from cdb_server.model import Knowledge
 from cdb_server.soap import Answer
 from cdb_server.soap.direct import FOR_EVER
-from tests.fuzz import wire
-from tests.ready import Watched, envelope, raw_reply, watched
+from tests.ready import Watched, by_id, raw_reply, watched
 
 STATE = Knowledge(1, "a" * 64, None)
 LENGTH, MANY = 200_000, 40
-
-
-def by_id(id: int) -> bytes:
-    return wire.request(wire.READING, envelope("get_calibration_for_id", f"<id>{id}</id>"))
 
 
 def fill(running: Watched) -> None:

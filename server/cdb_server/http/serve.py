@@ -57,7 +57,7 @@ def listen(settings: Settings) -> tuple[socket.socket, Settings]:
 
 def serve(listening: socket.socket, settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM; requests under way are answered first."""
-    # Each connection is an open file, and so are answers that are kept ready: as many as the system lets have.
+    # Each connection is an open file, and so is each long answer that is kept ready.
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     # Some systems name a limit that they do not let have.
     with suppress(ValueError, OSError):

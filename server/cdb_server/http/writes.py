@@ -1,5 +1,8 @@
 """The writing service's answers: only to users whose token is valid, and who ask from the networks that may write."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from starlette.requests import Request
 
 from cdb_server.errors import NotAdmitted, Unavailable
@@ -39,33 +42,30 @@ class Writes:
 
     async def admit(self, request: Request) -> str:
         """The user whose token is shown, and was valid before. Raises Refused (403, 401), and Unavailable."""
-        peer = peer_of(request, self._settings.trusted_proxies)
         name, token = access.credentials(request)
-        try:
-            access.check_network(peer, self._settings.write_networks)
+        shown = Credentials.of(name, token)
+        with self._turning_away(request, shown):
+            access.check_network(self._peer(request), self._settings.write_networks)
             if not token:
                 raise access.nothing_shown()
-            await self._check(Credentials.of(name, token))
-        except Refused as refused:
-            self._attempts.refused(refused.status, peer, name)
-            raise
+            # What was valid before is looked at again by what writes, and need not wait for those who have it here.
+            if shown not in self._known:
+                await self._judge(shown)
+                self._known.add(shown)
         return name
 
     async def answer(self, request: Request, body: bytes, author: str) -> tuple[Ready, Knowledge | None]:
         """The answer to a write, and what the server knows after it. Raises Refused (401)."""
         soap_action = request.headers.get("soapaction", "")
         shown = Credentials.of(*access.credentials(request))
-        try:
+        with self._turning_away(request, shown):
             answer = await self._threads.do(lambda: self._endpoint.answer(body, soap_action, author, shown=shown))
             if answer.fault:
                 # It may have come to nothing before anybody judged the token.
-                await self._judge(shown)
-        except (NotAdmitted, Refused):
-            self._known.discard(shown)
-            self._attempts.refused(401, peer_of(request, self._settings.trusted_proxies), author)
-            raise access.not_together(author) from None
-        except Unavailable as error:
-            answer = self._endpoint.fault(error)
+                try:
+                    await self._judge(shown)
+                except Unavailable as error:
+                    return self.unavailable(error), None
         known = answer.known or await self._watch.now()
         return Ready.of(answer, known), known
 
@@ -73,12 +73,20 @@ class Writes:
         """The fault that says so."""
         return Ready.of(self._endpoint.fault(error), None)
 
-    async def _check(self, shown: Credentials) -> None:
-        # What was valid before is looked at again by what writes, and need not wait for those who have it here.
-        if shown not in self._known:
-            await self._judge(shown)
-            self._known.add(shown)
-
     async def _judge(self, shown: Credentials) -> None:
         if not await self._threads.do(lambda: self._admission.admits(shown)):
-            raise access.not_together(shown.name)
+            raise NotAdmitted
+
+    @contextmanager
+    def _turning_away(self, request: Request, shown: Credentials) -> Iterator[None]:
+        """Whoever is refused in the block is told of, and no longer known; NotAdmitted becomes Refused (401)."""
+        try:
+            yield
+        except (NotAdmitted, Refused) as error:
+            self._known.discard(shown)
+            refused = error if isinstance(error, Refused) else access.not_together(shown.name)
+            self._attempts.refused(refused.status, self._peer(request), shown.name)
+            raise refused from None
+
+    def _peer(self, request: Request) -> str:
+        return peer_of(request, self._settings.trusted_proxies)

@@ -25,7 +25,7 @@ class Held:
         return statement if times is None else f"{statement}\n-- {times}"
 
     def failed(self, statement: str, error: Exception) -> None:
-        """A statement failed."""
+        """To be told where a statement failed, by its text."""
         # Before 3.12, one that failed between its rows counts as under way from then on, and is compiled anew each
         # time: longer work than most queries. Under another text it is another.
         if sys.version_info < (3, 12) and str(error) == "interrupted":

@@ -67,7 +67,7 @@ class Tokens:
                 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Credentials:
     """A user, and the sha256 of the token that was shown."""
 
