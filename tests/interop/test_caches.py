@@ -246,7 +246,7 @@ def test_who_writes_through_a_cache_is_judged(kind: str, tmp_path: Path) -> None
                 request += "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
                 address = ("127.0.0.1", int(cache.url.rpartition(":")[2]))
                 with socket.create_connection(address, 10, (source, 0)) as peer:
-                    peer.sendall(f"{request}\r\n{ADD_RUN}".encode())
+                    peer.sendall(f"{request}\r\n".encode() + ADD_RUN)
                     return int(peer.recv(100).split()[1])
 
             for claimed in ({}, {"X_Forwarded_For": "127.0.0.9"}):

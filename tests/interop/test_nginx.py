@@ -166,10 +166,10 @@ def test_whom_nginx_names_is_judged_and_logged(header: str, master: Master, ours
     """A caller outside the networks gets 403, whatever it claims; one inside may write."""
     token = {"Authorization": wire.basic(master.user, master.token)}
     with nginx(master, tmp_path, ours, lambda text: text.replace("$remote_addr", header)) as proxy:
-        assert proxy.post(wire.WRITING, ADD_RUN.encode(), **token)[0] == 200
+        assert proxy.post(wire.WRITING, ADD_RUN, **token)[0] == 200
         before = master.log.read_text()
         for claimed in ({}, {"X-Forwarded-For": "127.0.0.1"}, {"X-Forwarded-For": ""}):
-            assert proxy.post(wire.WRITING, ADD_RUN.encode(), "127.0.0.5", **token, **claimed)[0] == 403
+            assert proxy.post(wire.WRITING, ADD_RUN, "127.0.0.5", **token, **claimed)[0] == 403
         assert proxy.post(wire.READING, b"", "127.0.0.5")[0] != 403
     logged = master.log.read_text().removeprefix(before)
     assert logged.count("refused to write: 127.0.0.5 is outside the allowed networks, as user 'alice'") == 3
@@ -180,7 +180,7 @@ def test_without_trusted_proxies_everybody_is_taken_for_nginx(ours: Certificates
     with servers.master(f"sqlite:///{tmp_path}/cdb.sqlite", tmp_path, "--workers", "1") as master:
         token = {"Authorization": wire.basic(master.user, master.token)}
         with nginx(master, tmp_path, ours) as proxy:
-            assert proxy.post(wire.WRITING, ADD_RUN.encode(), "127.0.0.5", **token)[0] == 200
+            assert proxy.post(wire.WRITING, ADD_RUN, "127.0.0.5", **token)[0] == 200
 
 
 def test_who_may_not_write_reads_why_with_a_large_upload(proxy: Nginx) -> None:
