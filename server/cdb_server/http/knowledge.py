@@ -1,11 +1,19 @@
 """What an answer says of the server's knowledge: how far it knows the journal and, on a copy, how old that is."""
 
+import asyncio
+import time
+from contextlib import suppress
+
 from cdb_server import instants
 from cdb_server.errors import Unavailable
 from cdb_server.http.looks import Looks
 from cdb_server.http.threads import Threads
 from cdb_server.model import Knowledge
 from cdb_server.repository import Busy, Glance, Reader
+
+# Seconds after which what comes in one turn of the event loop is looked for in another transaction: who commits waits
+# for the one that is under way.
+LONGEST_TURN = 0.001
 
 
 def known(reader: Reader) -> Knowledge | None:
@@ -17,22 +25,35 @@ def known(reader: Reader) -> Knowledge | None:
 
 
 class Glancing:
-    """The same, at once, from a `reader` on a glance; remembered for as long as nothing is written."""
+    """The same, at once, from a `reader` on a glance; remembered for as long as nothing is written.
+
+    What comes in one turn of the event loop is looked for in one transaction of the glance: beginning and ending one
+    takes longer than to find a calibration. Meanwhile nobody can commit, so that nothing known becomes untrue.
+    """
 
     def __init__(self, glance: Glance, reader: Reader) -> None:
         self._glance = glance
         self._reader = reader
         self._version = -1
         self._known = Knowledge(0, "", None)
+        self._until = 0.0
 
     def known(self) -> Knowledge:
-        """What the server knows. Raises Busy."""
-        version = self._glance.version()
+        """What the server knows, until this turn of the running event loop is over at least. Raises Busy."""
+        if not self._glance.begun:
+            asyncio.get_running_loop().call_soon(self._end)
+        elif time.monotonic() < self._until:
+            return self._known
+        self._until = time.monotonic() + LONGEST_TURN
+        version = self._glance.begin()
         if version != self._version:
-            # In this order: what is written in between is found at the next look.
             self._known = self._reader.knowledge()
             self._version = version
         return self._known
+
+    def _end(self) -> None:
+        with suppress(Busy):
+            self._glance.end()
 
 
 class Watch:

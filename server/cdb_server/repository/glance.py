@@ -29,7 +29,7 @@ class Busy(Exception):
 
 
 class Glance:
-    """One connection to a database, for one thread."""
+    """One connection to a database, for one thread. Each question has a transaction of its own, unless one is begun."""
 
     def __init__(self, database: Database) -> None:
         """The database is one that `answers_at_once`."""
@@ -40,19 +40,20 @@ class Glance:
         driver.execute("PRAGMA query_only=ON").close()
         driver.execute(f"PRAGMA cache_size={-CACHE}").close()
         self._worked = self._waited = math.inf
+        # Whether a transaction is under way that lasts until its end.
+        self.begun = False
         driver.set_progress_handler(self._is_late, STEPS)
         self._held = Held(driver, self._connection.dialect)
 
     def read(self) -> "Glance":
-        """A reading transaction, as Database.read; the block raises Busy."""
+        """A reading transaction, as Database.read, or a part of the one that is begun; the block raises Busy."""
         return self
 
     def __enter__(self) -> Held:
         # A generator's context would cost as much as the transaction.
-        try:
-            self._held.driver.execute("BEGIN")
-        except self._held.dialect.loaded_dbapi.Error as error:
-            raise Busy from error
+        if not self.begun:
+            self.end()
+            self._say("BEGIN")
         self._worked = time.thread_time() + LONGEST
         self._waited = time.monotonic() + LONGEST_WAIT
         return self._held
@@ -61,20 +62,40 @@ class Glance:
         # SQLite asks after so many steps of a statement in all its runs: the ROLLBACK of a query that is late would be
         # given up too, some day, and its lock be kept for ever.
         self._worked = self._waited = math.inf
-        try:
-            self._held.driver.execute("ROLLBACK")
-        except self._held.dialect.loaded_dbapi.Error as failed:
-            raise Busy from failed
-        if isinstance(error, exc.DBAPIError):
+        failed = isinstance(error, exc.DBAPIError)
+        if failed or not self.begun:
+            self.end()
+        if failed:
             raise Busy from error
+
+    def begin(self) -> int:
+        """Begin a transaction for all that is read until its end, and tell the version. Raises Busy.
+
+        All of it is of one moment, and nobody can commit meanwhile. It ends earlier when a query fails.
+        """
+        self.end()
+        self._say("BEGIN")
+        # From here on it has the lock.
+        version = self.version()
+        self.begun = True
+        return version
+
+    def end(self) -> None:
+        """End the transaction that is begun, and whatever could not be ended before. Raises Busy."""
+        self.begun = False
+        if self._held.driver.in_transaction:
+            self._say("ROLLBACK")
 
     def version(self) -> int:
         """A number that stays the same until another connection has written. Raises Busy."""
+        [found] = self._say("PRAGMA data_version")
+        return int(found)
+
+    def _say(self, statement: str) -> Any:
         try:
-            found: int = self._held.driver.execute("PRAGMA data_version").fetchone()[0]
+            return self._held.driver.execute(statement).fetchone()
         except self._held.dialect.loaded_dbapi.Error as error:
             raise Busy from error
-        return found
 
     def _is_late(self) -> bool:
         return time.thread_time() > self._worked or time.monotonic() > self._waited
