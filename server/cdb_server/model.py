@@ -47,28 +47,9 @@ class CalibrationRecord:
     sha256: str
     data: bytes | None = None
 
-    def with_data(self, data: bytes) -> "CalibrationRecord":
-        """The same with its payload."""
-        return CalibrationRecord(
-            self.id,
-            self.device_name,
-            self.calibration_type,
-            self.valid_from,
-            self.valid_until,
-            self.created,
-            self.author,
-            self.comment,
-            self.withdrawn,
-            self.withdrawn_at,
-            self.withdrawn_reason,
-            self.size,
-            self.sha256,
-            data,
-        )
-
 
 class CalibrationLine(NamedTuple):
-    """A calibration of a list, for who only writes it: as CalibrationRecord without data, instants as their text."""
+    """A calibration for who only writes it: as CalibrationRecord, instants as their text."""
 
     id: int
     device_name: str
@@ -83,6 +64,7 @@ class CalibrationLine(NamedTuple):
     withdrawn_reason: str | None
     size: int
     sha256: str
+    data: bytes | None = None
 
 
 class JournalLine(NamedTuple):

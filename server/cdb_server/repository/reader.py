@@ -1,11 +1,12 @@
 """What can be asked of a database: rules 3 to 7 and 13, one consistent moment an answer."""
 
 import copy
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, Generic
 
-from sqlalchemy import ColumnElement, LargeBinary, Select, bindparam, cast, func, select
+from sqlalchemy import BigInteger, ColumnElement, LargeBinary, Select, bindparam, case, cast, func, null, select
+from typing_extensions import TypeVar
 
 from cdb_server import __version__, instants, model, validity
 from cdb_server.errors import (
@@ -43,19 +44,38 @@ _AT = bindparam("instant", type_=Instant)
 _PERIOD = (bindparam("start", type_=Instant), bindparam("stop", type_=Instant))
 
 
+# As bytes, also where damage made text of them.
+_BYTES = cast(payload.c.data, LargeBinary)
+
+Made = TypeVar("Made", bound=CalibrationRecord | CalibrationLine, default=CalibrationRecord)
 _Statement = Callable[[int | None], Prepared]
-_Calibrations = list[CalibrationRecord] | list[CalibrationLine]
+# A statement whose instants are datetimes, and one in which they are texts.
+_Statements = tuple[_Statement, _Statement]
 
 
-def _listing(condition: Callable[[Any], ColumnElement[bool]]) -> tuple[_Statement, _Statement]:
-    """The calibrations of a condition, by id, and at most `limit`: as records, and as lines."""
+def _listing(condition: Callable[[Any], ColumnElement[bool]]) -> _Statements:
+    """The calibrations of a condition without data, by id, and at most `limit`."""
 
     def build(upto: Any) -> Select[Any]:
-        return validity.records(upto).where(condition(upto)).order_by(calibration.c.id).limit(bindparam("limit"))
+        found = validity.records(upto).add_columns(null()).where(condition(upto))
+        return found.order_by(calibration.c.id).limit(bindparam("limit"))
 
     return both(build), both(build, spelled=True)
 
 
+def _single(condition: Callable[[Any], ColumnElement[bool]]) -> _Statements:
+    """The calibration of a condition, with its data if these are at most `most` bytes."""
+
+    def build(upto: Any) -> Select[Any]:
+        data = case((calibration.c.size <= bindparam("most", type_=BigInteger), _BYTES))
+        found = validity.records(upto).add_columns(data).where(condition(upto))
+        return found.outerjoin(payload, payload.c.sha256 == calibration.c.sha256)
+
+    return both(build), both(build, spelled=True)
+
+
+_IN_FORCE = _single(lambda upto: calibration.c.id == validity.in_force(_DEVICE_NAME, _CALIBRATION_TYPE, _AT, upto))
+_BY_ID = _single(lambda _: calibration.c.id == bindparam("id"))
 _DURING = _listing(lambda upto: calibration.c.id.in_(validity.in_force_during(*_PERIOD, upto)))
 _EVERYWHERE = _listing(lambda upto: calibration.c.id.in_(validity.in_force_everywhere(_AT, upto)))
 _HISTORY = _listing(
@@ -64,13 +84,12 @@ _HISTORY = _listing(
 _KEYS = both(lambda upto: validity.keys(upto).limit(bindparam("limit")))
 _ALL_KEYS = both(validity.keys)
 _RUNS = both(lambda upto: validity.runs_starting(*_PERIOD, upto).limit(bindparam("limit")))
-# As bytes, also where damage made text of them.
-_DATA = Prepared(select(cast(payload.c.data, LargeBinary)).where(payload.c.sha256 == bindparam("sha256")))
+_DATA = Prepared(select(_BYTES).where(payload.c.sha256 == bindparam("sha256")))
 _SIZE = Prepared(select(func.length(payload.c.data)).where(payload.c.sha256 == bindparam("sha256")))
 _RESTORED = Prepared(select(func.max(restoration.c.restored)))
 
 
-class Reader:
+class Reader(Generic[Made]):
     """Answers about calibrations and runs. Instants are aware datetimes, data is bytes.
 
     `held` are the sha256s of payloads that the caller has: an answer with one of these comes without its data.
@@ -79,8 +98,12 @@ class Reader:
     Unavailable when the database cannot be read, and InvalidArgument for a value that cannot be accepted.
     """
 
+    # What is made of a row, and which statement of two gives it.
+    _made: Callable[[Iterable[Any]], Made]
+    _spelled: bool
+
     def __init__(
-        self,
+        self: "Reader[CalibrationRecord]",
         database: Database | Glance,
         *,
         clock: Clock = instants.now,
@@ -93,14 +116,14 @@ class Reader:
         self._clock = clock
         self._max_rows = max_rows
         self._max_entries = max_entries
-        self._max_data = max_data
-        self._lines = False
+        self._max_data = model.GREATEST_NUMBER if max_data is None else max_data
+        self._made, self._spelled = _record, False
 
-    def lines(self) -> "Reader":
-        """The same, whose lists are of CalibrationLine: for who only writes them, in half the time."""
-        reader = copy.copy(self)
-        reader._lines = True
-        return reader
+    def lines(self) -> "Reader[CalibrationLine]":
+        """The same, whose calibrations are CalibrationLine: for who only writes them, in half the time."""
+        reader: Any = copy.copy(self)
+        reader._made, reader._spelled = CalibrationLine._make, True
+        return reader  # type: ignore[no-any-return]  # a copy is of its original's type
 
     def calibration_for_date(
         self,
@@ -109,24 +132,24 @@ class Reader:
         date: datetime,
         as_of: datetime | None = None,
         held: Collection[str] = (),
-    ) -> CalibrationRecord:
+    ) -> Made:
         """Rule 3, with data. Raises CalibrationNotFound and DamagedPayload."""
         device_name, calibration_type = model.device_name(device_name), model.calibration_type(calibration_type)
         with self._database.read() as connection:
             upto = self._upto(connection, as_of)
-            found = self._applying(connection, device_name, calibration_type, date, upto, date=date, as_of=as_of)
-            return self._with_data(connection, found, held)
+            key = device_name, calibration_type
+            return self._applying(connection, *key, date, upto, held, date=date, as_of=as_of)
 
     def current_calibration(
         self, device_name: str, calibration_type: str, as_of: datetime | None = None, held: Collection[str] = ()
-    ) -> CalibrationRecord:
+    ) -> Made:
         """Rule 4: the resolution at the present instant; with as_of, at as_of. Raises as calibration_for_date."""
         device_name, calibration_type = model.device_name(device_name), model.calibration_type(calibration_type)
         with self._database.read() as connection:
             upto = self._upto(connection, as_of)
             instant = self._clock() if as_of is None else as_of
-            found = self._applying(connection, device_name, calibration_type, instant, upto, date=None, as_of=as_of)
-            return self._with_data(connection, found, held)
+            key = device_name, calibration_type
+            return self._applying(connection, *key, instant, upto, held, date=None, as_of=as_of)
 
     def calibration_for_run(
         self,
@@ -135,50 +158,50 @@ class Reader:
         run_number: int,
         as_of: datetime | None = None,
         held: Collection[str] = (),
-    ) -> CalibrationRecord:
+    ) -> Made:
         """Rule 5: the resolution at the run's start. Raises RunNotFound, and as calibration_for_date."""
         device_name, calibration_type = model.device_name(device_name), model.calibration_type(calibration_type)
         with self._database.read() as connection:
             upto = self._upto(connection, as_of)
             start = self._run(connection, run_number, upto, as_of).start_time
-            found = self._applying(
-                connection, device_name, calibration_type, start, upto, date=start, run_number=run_number, as_of=as_of
-            )
-            return self._with_data(connection, found, held)
+            key = device_name, calibration_type
+            return self._applying(connection, *key, start, upto, held, date=start, run_number=run_number, as_of=as_of)
 
-    def calibration_for_id(
-        self, id: int, as_of: datetime | None = None, held: Collection[str] = ()
-    ) -> CalibrationRecord:
+    def calibration_for_id(self, id: int, as_of: datetime | None = None, held: Collection[str] = ()) -> Made:
         """One calibration, superseded and withdrawn ones too, with data. Raises as calibration_for_date."""
         model.number("id", id)
         with self._database.read() as connection:
             upto = self._upto(connection, as_of)
-            return self._with_data(connection, self._by_id(connection, id, upto, as_of), held)
+            found = self._one(connection, _BY_ID, upto, held, id=id)
+        if found is None:
+            raise _unknown(id, as_of)
+        return found
 
     def place(self, id: int, as_of: datetime | None = None) -> Place:
         """Where a calibration stands in its timeline. Raises CalibrationNotFound."""
         model.number("id", id)
         with self._database.read() as connection:
             upto = self._upto(connection, as_of)
-            return records.place(connection, self._by_id(connection, id, upto, as_of), upto)
+            found = records.record(connection, id, upto)
+            if found is None:
+                raise _unknown(id, as_of)
+            return records.place(connection, found, upto)
 
-    def ids(
-        self, start_time: datetime, stop_time: datetime | None = None, as_of: datetime | None = None
-    ) -> _Calibrations:
+    def ids(self, start_time: datetime, stop_time: datetime | None = None, as_of: datetime | None = None) -> list[Made]:
         """Rule 6: the calibrations in force at one instant of the period at least, by id. Raises TooLarge."""
         start, stop = model.period(start_time, stop_time)
         with self._database.read() as connection:
             upto = self._upto(connection, as_of)
             return self._calibrations(connection, _DURING, upto, start=start, stop=stop)
 
-    def calibrations_for_run(self, run_number: int, as_of: datetime | None = None) -> _Calibrations:
+    def calibrations_for_run(self, run_number: int, as_of: datetime | None = None) -> list[Made]:
         """Everything that applies to a run, by id. Raises RunNotFound and TooLarge."""
         with self._database.read() as connection:
             upto = self._upto(connection, as_of)
             start = self._run(connection, run_number, upto, as_of).start_time
             return self._calibrations(connection, _EVERYWHERE, upto, instant=start)
 
-    def history(self, device_name: str, calibration_type: str, as_of: datetime | None = None) -> _Calibrations:
+    def history(self, device_name: str, calibration_type: str, as_of: datetime | None = None) -> list[Made]:
         """Everything ever stored for a device and type, by id; empty for one without. Raises TooLarge."""
         device_name, calibration_type = model.device_name(device_name), model.calibration_type(calibration_type)
         with self._database.read() as connection:
@@ -234,7 +257,7 @@ class Reader:
                 raise PayloadNotFound(sha256)
             self._check_size(size)
             data = _DATA.value(connection, sha256=sha256)
-        return _proved(sha256, data)
+        return _prove(sha256, data)
 
     def status(self) -> Status:
         """What this server says of itself."""
@@ -276,32 +299,37 @@ class Reader:
         calibration_type: str,
         instant: datetime,
         upto: int | None,
+        held: Collection[str],
         **asked: Any,
-    ) -> CalibrationRecord:
-        found = records.in_force(connection, device_name, calibration_type, instant, upto)
+    ) -> Made:
+        key: dict[str, Any] = {"device_name": device_name, "calibration_type": calibration_type}
+        found = self._one(connection, _IN_FORCE, upto, held, instant=instant, **key)
         if found is None:
-            raise CalibrationNotFound(
-                _what_there_is(connection, device_name, calibration_type, upto),
-                device_name=device_name,
-                calibration_type=calibration_type,
-                **asked,
-            )
+            there_is = _what_there_is(connection, device_name, calibration_type, upto)
+            raise CalibrationNotFound(there_is, **key, **asked)
         return found
 
-    def _by_id(self, connection: Connected, id: int, upto: int | None, as_of: datetime | None) -> CalibrationRecord:
-        found = records.record(connection, id, upto)
-        if found is None:
-            raise CalibrationNotFound("get_ids and get_history tell which ids there are", id=id, as_of=as_of)
-        return found
+    def _one(
+        self, connection: Connected, single: _Statements, upto: int | None, held: Collection[str], **values: Any
+    ) -> Made | None:
+        statement = single[self._spelled](upto)
 
-    def _with_data(self, connection: Connected, found: CalibrationRecord, held: Collection[str]) -> CalibrationRecord:
-        if found.sha256 in held:
+        def look(most: int) -> Made | None:
+            row = statement.row(connection, upto=upto, most=most, **values)
+            return None if row is None else self._made(row)
+
+        # Whether the payload is wanted shows only once it is found.
+        found = look(-1 if held else self._max_data)
+        if found is None or found.sha256 in held:
             return found
         self._check_size(found.size)
-        return found.with_data(_proved(found.sha256, _DATA.value(connection, sha256=found.sha256)))
+        if held:
+            found = look(self._max_data) or found
+        _prove(found.sha256, found.data)
+        return found
 
     def _check_size(self, size: int) -> None:
-        if self._max_data is not None and size > self._max_data:
+        if size > self._max_data:
             raise LargePayload(size)
 
     def _run(self, connection: Connected, run_number: int, upto: int | None, as_of: datetime | None) -> Run:
@@ -311,13 +339,8 @@ class Reader:
             raise RunNotFound(run_number, as_of)
         return found
 
-    def _calibrations(
-        self, connection: Connected, listing: tuple[_Statement, _Statement], upto: int | None, **values: Any
-    ) -> _Calibrations:
-        as_records, as_lines = listing
-        if self._lines:
-            return list(map(CalibrationLine._make, self._rows(connection, as_lines(upto), upto=upto, **values)))
-        return [CalibrationRecord(*row) for row in self._rows(connection, as_records(upto), upto=upto, **values)]
+    def _calibrations(self, connection: Connected, listing: _Statements, upto: int | None, **values: Any) -> list[Made]:
+        return list(map(self._made, self._rows(connection, listing[self._spelled](upto), upto=upto, **values)))
 
     def _rows(self, connection: Connected, statement: Prepared, **values: Any) -> list[tuple[Any, ...]]:
         rows = statement.rows(connection, limit=self._max_rows + 1, **values)
@@ -327,7 +350,15 @@ class Reader:
         return rows
 
 
-def _proved(sha256: str, data: bytes | None) -> bytes:
+def _record(row: Iterable[Any]) -> CalibrationRecord:
+    return CalibrationRecord(*row)
+
+
+def _unknown(id: int, as_of: datetime | None) -> CalibrationNotFound:
+    return CalibrationNotFound("get_ids and get_history tell which ids there are", id=id, as_of=as_of)
+
+
+def _prove(sha256: str, data: bytes | None) -> bytes:
     """Rule 13: "The sha256 […] is checked at […] every read from disk […]. On mismatch: an error, never the data." """
     if data is None or model.sha256_of(data) != sha256:
         raise DamagedPayload(sha256)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pybase64
 
+from cdb_server import instants
 from cdb_server.instants import spell
 from cdb_server.model import (
     CalibrationLine,
@@ -130,7 +131,8 @@ def _lasting(name: str, given: dict[str, str], found: Any) -> Lasting:
     if "as_of" in given or name == "get_payload":
         return FOR_EVER
     if name == "get_current_calibration":
-        return Lasting(False, found.valid_from, found.valid_until)
+        until = None if found.valid_until is None else instants.parse(found.valid_until)
+        return Lasting(False, instants.parse(found.valid_from), until)
     return UNTIL_WRITTEN
 
 
@@ -138,10 +140,10 @@ def _lasting(name: str, given: dict[str, str], found: Any) -> Lasting:
 _Content = tuple[str, bytes, str]
 
 
-def _with_data(found: CalibrationRecord) -> _Content:
+def _with_data(found: CalibrationLine) -> _Content:
     if found.data is None:
-        return _calibration(found), b"", "</tns:calibration>"
-    return f"{_calibration(found)}<tns:data>", pybase64.b64encode(found.data), "</tns:data></tns:calibration>"
+        return _line(found), b"", "</tns:calibration>"
+    return f"{_line(found)}<tns:data>", pybase64.b64encode(found.data), "</tns:data></tns:calibration>"
 
 
 def _payload(found: bytes) -> _Content:
@@ -157,7 +159,6 @@ def _all(written: Callable[[Any], str], end: str = "") -> Callable[[list[Any]], 
 
 
 def _calibration(of: CalibrationRecord) -> str:
-    """A calibration without its end, before which its data may stand."""
     return _line(
         CalibrationLine(
             of.id,
@@ -178,8 +179,9 @@ def _calibration(of: CalibrationRecord) -> str:
 
 
 def _line(of: CalibrationLine) -> str:
+    """A calibration without its end, before which its data may stand."""
     # All at once: a list has many, and takes as long as this.
-    id, device, kind, since, until, created, author, comment, withdrawn, withdrawn_at, reason, size, sha256 = of
+    id, device, kind, since, until, created, author, comment, withdrawn, withdrawn_at, reason, size, sha256, _ = of
     return (
         f"<tns:calibration><tns:id>{id}</tns:id><tns:device_name>{device}</tns:device_name>"
         f"<tns:calibration_type>{kind}</tns:calibration_type><tns:valid_from>{since}</tns:valid_from>"
