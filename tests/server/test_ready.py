@@ -21,8 +21,9 @@ from cdb_server.http.knowledge import Glancing, Watch
 from cdb_server.http.looks import Looks
 from cdb_server.http.questions import LONGEST as LONGEST_AT_ONCE
 from cdb_server.http.questions import Questions
-from cdb_server.http.ready import Question, Ready, ReadyAnswers
+from cdb_server.http.ready import REMEMBERED, Question, Ready, ReadyAnswers
 from cdb_server.http.room import Room
+from cdb_server.http.shelf import LEAST
 from cdb_server.http.threads import Threads
 from cdb_server.instants import MICROSECOND
 from cdb_server.model import Knowledge
@@ -123,6 +124,25 @@ def test_one_long_answer_does_not_displace_all_others(long: Question) -> None:
     assert answers.find(question("short"), STATE)
     assert answers.find(question("long"), STATE) is None
     assert answers.find(long, STATE) is None
+
+
+def test_a_long_answer_is_kept_when_its_question_comes_again() -> None:
+    """A short one at once. What never comes again displaces nothing, and of very many is forgotten to have come."""
+    answers = ReadyAnswers(40 * LEAST)
+    for text in "abcdefgh":
+        answers.keep(question(text), ready(FOR_EVER, size=LEAST - 1))
+        assert answers.find(question(text), STATE)
+    for number in range(REMEMBERED - 1):
+        answers.keep(question(str(number)), ready(FOR_EVER, size=LEAST))
+    assert not any(answers.find(question(str(number)), STATE) for number in range(REMEMBERED - 1))
+    assert all(answers.find(question(text), STATE) for text in "abcdefgh")
+    for number in (0, REMEMBERED - 2):
+        answers.keep(question(str(number)), ready(FOR_EVER, size=LEAST))
+        assert answers.find(question(str(number)), STATE)
+    for number in range(REMEMBERED, 3 * REMEMBERED):
+        answers.keep(question(str(number)), ready(FOR_EVER, size=LEAST))
+    answers.keep(question("1"), ready(FOR_EVER, size=LEAST))
+    assert answers.find(question("1"), STATE) is None
 
 
 def test_heads_are_few_short_and_whole() -> None:
