@@ -27,10 +27,9 @@ ROUNDS = 31
 def bare(connection: sqlite3.Connection, statement: Prepared, **values: Any) -> Callable[[], int]:
     """The rows of a statement that was run before."""
     compiled = statement._compiled["sqlite"]
-    given = [
-        values.get(name, default) if converted is None else converted(values.get(name, default))
-        for name, default, converted in compiled.parameters
-    ]
+    given = compiled.constants.copy()
+    for place, name, converted in compiled.given:
+        given[place] = values[name] if converted is None else converted(values[name])
     return lambda: len(connection.execute(compiled.text, given).fetchall())
 
 

@@ -38,10 +38,14 @@ Connected = Connection | Held
 @dataclass(frozen=True, slots=True)
 class _Compiled:
     text: str
-    # Name, default and conversion of each parameter; of each column that has one, its position and conversion.
-    parameters: tuple[tuple[str, Any, Callable[[Any], Any] | None], ...]
+    # A value for each place of a parameter: a constant of the statement, or to be given.
+    constants: list[Any]
+    # Place, name and conversion of each parameter that is to be given.
+    given: tuple[tuple[int, str, Callable[[Any], Any] | None], ...]
+    # Where parameters are named, the name at each place.
+    names: tuple[str, ...] | None
+    # Of each column that has one, its position and conversion.
     columns: tuple[tuple[int, Callable[[Any], Any]], ...]
-    named: bool
 
 
 class Prepared:
@@ -57,13 +61,9 @@ class Prepared:
 
     def rows(self, connection: Connected, **values: Any) -> list[tuple[Any, ...]]:
         """The rows. Raises sqlalchemy.exc.DBAPIError."""
-        compiled, rows = self._run(connection, values, lambda cursor: cursor.fetchall())
+        compiled, rows = self._run(connection, values, _fetched)
         if len(rows) == 1:
-            row = list(rows[0])
-            for position, converted in compiled.columns:
-                if row[position] is not None:
-                    row[position] = converted(row[position])
-            return [tuple(row)]
+            return [_converted(rows[0], compiled)]
         if rows and compiled.columns:
             # Column by column: a function for each row would cost more than the conversions.
             columns = list(zip(*rows, strict=True))
@@ -74,17 +74,17 @@ class Prepared:
 
     def row(self, connection: Connected, **values: Any) -> tuple[Any, ...] | None:
         """The first row; None where there is none."""
-        rows = self.rows(connection, **values)
-        return rows[0] if rows else None
+        compiled, rows = self._run(connection, values, _fetched)
+        return _converted(rows[0], compiled) if rows else None
 
     def value(self, connection: Connected, **values: Any) -> Any:
         """What stands first in the first row; None where there is none."""
-        rows = self.rows(connection, **values)
-        return rows[0][0] if rows else None
+        row = self.row(connection, **values)
+        return row[0] if row else None
 
     def execute(self, connection: Connected, **values: Any) -> None:
         """Run a statement that gives no rows."""
-        self._run(connection, values, lambda cursor: [])
+        self._run(connection, values, _nothing)
 
     def _run(
         self, connection: Connected, values: dict[str, Any], fetched: Callable[[Any], list[tuple[Any, ...]]]
@@ -97,16 +97,16 @@ class Prepared:
             text = connection.text(text)
         else:
             driver = connection.connection.driver_connection
-        given = [
-            values.get(name, default) if converted is None else converted(values.get(name, default))
-            for name, default, converted in compiled.parameters
-        ]
+        given = compiled.constants.copy()
+        for place, name, converted in compiled.given:
+            value = values.get(name)
+            given[place] = value if converted is None else converted(value)
         try:
             # SQLite looks for the rows after the first only when they are fetched, and may fail at each.
-            if compiled.named:
-                names = [name for name, _, _ in compiled.parameters]
+            if compiled.names is not None:
                 # As text, a payload would come in hexadecimal.
-                return compiled, fetched(driver.execute(text, dict(zip(names, given, strict=True)), binary=True))
+                named = dict(zip(compiled.names, given, strict=True))
+                return compiled, fetched(driver.execute(text, named, binary=True))
             return compiled, fetched(driver.execute(text, given))
         except dialect.loaded_dbapi.Error as error:
             if isinstance(connection, Held):
@@ -116,17 +116,25 @@ class Prepared:
     def _compile(self, dialect: Dialect) -> _Compiled:
         compiled: Any = self._statement.compile(dialect=dialect)
         named = compiled.positiontup is None
-        kinds = {name: parameter.type.dialect_impl(dialect) for parameter, name in compiled.bind_names.items()}
+        places = tuple(compiled.params if named else compiled.positiontup)
+        parameters = {name: parameter for parameter, name in compiled.bind_names.items()}
+        binds = {name: known.type.dialect_impl(dialect).bind_processor(dialect) for name, known in parameters.items()}
+        constants = [compiled.params[name] for name in places]
+        given = []
+        for place, name in enumerate(places):
+            converted = binds[name]
+            if not parameters[name].unique:
+                given.append((place, name, converted))
+            elif converted is not None:
+                constants[place] = converted(constants[place])
         columns = getattr(self._statement, "selected_columns", ())
         conversions = ((position, self._conversion(column.type, dialect)) for position, column in enumerate(columns))
         made = self._compiled[dialect.name] = _Compiled(
             compiled.string,
-            tuple(
-                (name, compiled.params[name], kinds[name].bind_processor(dialect))
-                for name in (compiled.params if named else compiled.positiontup)
-            ),
+            constants,
+            tuple(given),
+            places if named else None,
             tuple((position, converted) for position, converted in conversions if converted is not None),
-            named,
         )
         return made
 
@@ -136,6 +144,23 @@ class Prepared:
             return instants.spell_microseconds if self._spelled else instants.from_microseconds
         converted: Callable[[Any], Any] | None = kind.dialect_impl(dialect).result_processor(dialect, None)
         return converted
+
+
+def _fetched(cursor: Any) -> list[tuple[Any, ...]]:
+    rows: list[tuple[Any, ...]] = cursor.fetchall()
+    return rows
+
+
+def _nothing(_: object) -> list[tuple[Any, ...]]:
+    return []
+
+
+def _converted(row: tuple[Any, ...], compiled: _Compiled) -> tuple[Any, ...]:
+    values = list(row)
+    for position, converted in compiled.columns:
+        if values[position] is not None:
+            values[position] = converted(values[position])
+    return tuple(values)
 
 
 def both(build: Callable[[Any], ClauseElement], *, spelled: bool = False) -> Callable[[int | None], Prepared]:
