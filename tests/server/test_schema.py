@@ -14,6 +14,7 @@ from cdb_server.errors import DatabaseRefused
 from cdb_server.instants import UTC
 from cdb_server.maintenance import verify
 from cdb_server.repository import Database, Reader, Upload, Writer
+from cdb_server.repository.database import PAGE
 
 MARCH = datetime(2016, 3, 1, 8, tzinfo=UTC)
 REFUSAL = "the journal is append-only: withdraw, or store again"
@@ -361,3 +362,25 @@ class TestManyWriters:
         assert [process.exitcode for process in processes] == [0] * PROCESSES
         authors = assert_in_order(database_url, WRITES * 2 + WRITES // 2)
         assert len(authors) == PROCESSES * THREADS
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize("page", [PAGE, 4096, 65536])
+def test_pages_of_any_size_are_served(page: int, database_url: str) -> None:
+    """A new file has pages of our size; one made before, or rewritten by SQLite itself, keeps its own."""
+    Database.create(database_url)
+    file = database_url.removeprefix("sqlite:///")
+    connection = sqlite3.connect(file, isolation_level=None)
+    assert connection.execute("PRAGMA page_size").fetchone() == (PAGE,)
+    connection.execute(f"PRAGMA page_size={page}")
+    connection.execute("VACUUM")
+    connection.close()
+    data = bytes(range(256)) * 1_000
+    with Database.open(database_url) as database:
+        stored = Writer(database).add_calibration(
+            Upload.checked("TOF1", "t0", MARCH, data, None, None, max_payload=2**20), "alice"
+        )
+        assert Reader(database).calibration_for_id(stored.id).data == data
+        assert not verify(database).problems
+    with sqlite3.connect(file) as connection:
+        assert connection.execute("PRAGMA page_size").fetchone() == (page,)

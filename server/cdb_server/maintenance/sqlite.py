@@ -39,6 +39,11 @@ class File:
             with file.open("rb") as backup:
                 if backup.read(len(HEADER)) != HEADER:
                     raise DatabaseRefused(f"{file} is not a backup of an SQLite database")
+                # https://www.sqlite.org/fileformat.html: "[…] or the value 1 representing a page size of 65536."
+                page = int.from_bytes(backup.read(2), "big")
+                # SQLite itself takes what lacks of the last page for zeros.
+                if file.stat().st_size % (2**16 if page == 1 else page or 1):
+                    raise DatabaseRefused(f"{file} is cut off: copy it again from where it was made")
             os.close(os.open(self._unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             shutil.copyfile(file, self._unfinished)
         except OSError as error:
