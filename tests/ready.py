@@ -110,9 +110,12 @@ def watched(
     class Telling(Front):
         def _answered_at_once(self, data: bytes) -> bool:
             done = super()._answered_at_once(data)
-            running.unsent = max(running.unsent, self._transport.get_write_buffer_size())
             running.told.put(done)
             return done
+
+        def send(self) -> None:
+            super().send()
+            running.unsent = max(running.unsent, self._transport.get_write_buffer_size())
 
     config = tls.Configuration(
         given,

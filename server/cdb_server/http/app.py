@@ -18,6 +18,7 @@ from cdb_server.http.knowledge import Glancing, Watch
 from cdb_server.http.legacy import legacy_routes
 from cdb_server.http.memory import keep_buffers
 from cdb_server.http.metrics import metrics_route
+from cdb_server.http.outbox import OUTBOX, Outbox
 from cdb_server.http.pages import Visitors, browses, page_routes
 from cdb_server.http.plain import plain_routes
 from cdb_server.http.questions import QUESTIONS, Questions
@@ -55,7 +56,7 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[dict[str, object]]:
         # What the lifespan gives, connections get to see.
-        yield {QUESTIONS: questions, TALLY: tally}
+        yield {QUESTIONS: questions, TALLY: tally, OUTBOX: Outbox()}
         attempts.tell()
         threads.shutdown()
         if glance is not None:

@@ -10,7 +10,10 @@ from typing import Any
 from uvicorn.server import ServerState
 
 from cdb_server.http.connection import BoundedConnection
+from cdb_server.http.outbox import OUTBOX, Outbox
 from cdb_server.http.questions import QUESTIONS, Questions
+from cdb_server.http.ready import Ready
+from cdb_server.http.shelf import LEAST
 from cdb_server.http.tally import TALLY, Tally
 from cdb_server.settings import Settings
 
@@ -29,8 +32,11 @@ class Front(asyncio.Protocol):
         self._server: ServerState = of_uvicorn["server_state"]
         self._questions: Questions = of_uvicorn["app_state"][QUESTIONS]
         self._tally: Tally = of_uvicorn["app_state"][TALLY]
+        self._outbox: Outbox = of_uvicorn["app_state"][OUTBOX]
         self._behind: BoundedConnection | None = None
         self._until = 0.0
+        # An answer that waits to be sent, what comes before it, and whether the connection is closed after it.
+        self._unsent: tuple[Ready, bytes, bool] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         self._transport = transport
@@ -42,10 +48,17 @@ class Front(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.connections.discard(self)
         self._timer.cancel()
+        self._unsent = None
         if self._behind is not None:
             self._behind.connection_lost(exc)
 
+    def eof_received(self) -> None:
+        # Whoever asks, and says no more, is still answered.
+        self.send()
+
     def data_received(self, data: bytes) -> None:
+        # Who asks without waiting gets answers in the order of the questions.
+        self.send()
         behind = self._behind
         if (behind.at_rest() if behind else not self._transport.is_closing()) and self._answered_at_once(data):
             return
@@ -60,8 +73,11 @@ class Front(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """As uvicorn asks it of its own: answer what is under way, and close."""
+        self.send()
         if self._behind is None:
             self._transport.close()
+        else:
+            self._behind.shutdown()
 
     def _answered_at_once(self, data: bytes) -> bool:
         began = perf_counter_ns()
@@ -72,19 +88,12 @@ class Front(asyncio.Protocol):
         # First: who has the answer finds it counted, whichever worker is asked.
         self._tally.answered(ready, began)
         beginning = ready.beginning(known, self._server.default_headers, closes=closes)
-        sent = 0
-        if ready.shelved is not None and not closes and not self._transport.get_write_buffer_size():
-            try:
-                sent = ready.shelved.send(self._transport, beginning)
-            except OSError:
-                # The peer has gone.
-                self._transport.abort()
-                return True
-        if sent < len(beginning) + ready.length:
-            self._transport.writelines(ready.rest(beginning, sent))
-        if closes:
-            self._transport.close()
-        elif self._behind is not None:
+        self._unsent = ready, beginning, closes
+        if ready.shelved is None and ready.length >= LEAST:
+            self._outbox.put(self)
+        else:
+            self.send()
+        if self._behind is not None:
             self._behind.in_use()
         else:
             self._until = self._loop.time() + self._keep_alive
@@ -93,10 +102,33 @@ class Front(asyncio.Protocol):
                 self._look_at_the_clock()
         return True
 
+    def send(self) -> None:
+        """Send the answer that waits, if one does."""
+        if self._unsent is None:
+            return
+        (ready, beginning, closes), self._unsent = self._unsent, None
+        if self._transport.is_closing():
+            # The peer has gone meanwhile.
+            return
+        sent = 0
+        if ready.shelved is not None and not closes and not self._transport.get_write_buffer_size():
+            try:
+                sent = ready.shelved.send(self._transport, beginning)
+            except OSError:
+                # The peer has gone.
+                self._transport.abort()
+                return
+        if sent < len(beginning) + ready.length:
+            self._transport.writelines(ready.rest(beginning, sent))
+        if closes:
+            self._transport.close()
+
     def _handed_on(self) -> BoundedConnection:
         self._timer.cancel()
         self._behind = BoundedConnection(self._settings, **self._of_uvicorn)
         self._behind.connection_made(self._transport)
+        # It is this that is told to stop: there may be an answer to send before.
+        self._server.connections.discard(self._behind)
         return self._behind
 
     def _look_at_the_clock(self) -> None:

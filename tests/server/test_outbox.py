@@ -1,0 +1,146 @@
+"""Long answers that were found are sent together, and none is lost, late or out of order for that."""
+
+import asyncio
+import base64
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from cdb_server.http.outbox import MOST, Outbox
+from tests.fuzz import wire
+from tests.ready import Watched, envelope, raw_reply, watched
+
+DATA = b"0123456789" * 10_000
+
+
+def asked(day: int) -> bytes:
+    """A question, by each day another, that has the same long answer."""
+    key = "<device_name>TOF1</device_name><calibration_type>t0</calibration_type>"
+    return wire.request(
+        wire.READING, envelope("get_calibration_for_date", f"{key}<date>2016-03-{day:02}T00:00:00Z</date>")
+    )
+
+
+@contextmanager
+def running_in(folder: Path) -> Iterator[Watched]:
+    """An application that knows the head of the questions."""
+    with watched(f"sqlite:///{folder}/cdb.sqlite") as started:
+        started.write(
+            "add_calibration",
+            "<device_name>TOF1</device_name><calibration_type>t0</calibration_type>"
+            f"<valid_from>2016-03-01T00:00:00Z</valid_from><data>{base64.b64encode(DATA).decode()}</data>",
+        )
+        with started.peer() as peer:
+            assert peer.ask(asked(1)).status == 200
+        started.forget()
+        yield started
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Watched]:
+    with running_in(tmp_path) as started:
+        yield started
+
+
+@pytest.fixture
+def waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a turn does not come."""
+    monkeypatch.setattr(Outbox, "put", lambda outbox, sender: None)
+
+
+def is_whole(reply: bytes) -> bool:
+    return reply.startswith(b"HTTP/1.1 200 OK\r\n") and base64.b64encode(DATA) in reply
+
+
+def test_what_waits_is_sent_when_the_turn_ends() -> None:
+    """Or when there is much: each once, in order."""
+
+    class Sender:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def send(self) -> None:
+            sent.append(self.number)
+
+    sent: list[int] = []
+
+    async def scenario() -> None:
+        outbox = Outbox()
+        for number in range(MOST + 2):
+            outbox.put(Sender(number))
+            assert sent == list(range(MOST if number >= MOST - 1 else 0))
+        await asyncio.sleep(0)
+        assert sent == list(range(MOST + 2))
+        outbox.put(Sender(MOST + 2))
+        await asyncio.sleep(0)
+        assert sent == list(range(MOST + 3))
+
+    asyncio.run(scenario())
+
+
+def test_a_long_answer_comes(running: Watched) -> None:
+    """To each of many peers that ask at once."""
+    peers = [running.peer() for _ in range(2 * MOST + 1)]
+    for day, peer in enumerate(peers, 1):
+        peer.socket.sendall(asked(day))
+    assert all(is_whole(raw_reply(peer)) for peer in peers)
+    assert all(running.was_at_once() for _ in peers)
+    for peer in peers:
+        peer.socket.close()
+
+
+@pytest.mark.usefixtures("waiting")
+def test_who_asks_again_gets_what_waits_before(running: Watched) -> None:
+    """Answers come in the order of the questions, whoever gives them."""
+    with running.peer() as peer:
+        peer.socket.sendall(asked(2))
+        assert running.was_at_once()
+        peer.socket.sendall(wire.request("/none", b""))
+        assert is_whole(raw_reply(peer))
+        assert raw_reply(peer).startswith(b"HTTP/1.1 404 ")
+
+
+@pytest.mark.usefixtures("waiting")
+@pytest.mark.parametrize("before", [b"", wire.request("/none", b"")], ids=["first", "later"])
+def test_who_says_no_more_is_answered(running: Watched, before: bytes) -> None:
+    """A peer may close its side once it has asked, on a connection that was uvicorn's or was not."""
+    with running.peer() as peer:
+        if before:
+            assert peer.ask(before).status == 404
+            running.was_at_once()
+        peer.socket.sendall(asked(2))
+        assert running.was_at_once()
+        peer.socket.shutdown(socket.SHUT_WR)
+        assert is_whole(raw_reply(peer))
+        assert peer.ended()
+
+
+@pytest.mark.usefixtures("waiting")
+@pytest.mark.parametrize("before", [b"", wire.request("/none", b"")], ids=["first", "later"])
+def test_a_server_that_stops_sends_what_waits(tmp_path: Path, before: bytes) -> None:
+    """A question that was answered is no longer under way, but its answer is."""
+    with running_in(tmp_path) as running:
+        peer = running.peer()
+        if before:
+            assert peer.ask(before).status == 404
+            running.was_at_once()
+        peer.socket.sendall(asked(2))
+        assert running.was_at_once()
+    with peer:
+        assert is_whole(raw_reply(peer))
+        assert peer.ended()
+
+
+@pytest.mark.usefixtures("waiting")
+def test_a_peer_that_goes_is_sent_nothing(running: Watched) -> None:
+    """It resets its connection while its answer waits; the next is answered."""
+    with running.peer() as peer:
+        peer.socket.sendall(asked(2))
+        assert running.was_at_once()
+        peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with running.peer() as peer:
+        assert peer.ask(wire.request("/none", b"")).status == 404
