@@ -3,10 +3,10 @@
 import asyncio
 import base64
 import socket
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,9 +26,9 @@ def asked(day: int) -> bytes:
 
 
 @contextmanager
-def running_in(folder: Path) -> Iterator[Watched]:
+def running_in(folder: Path, **settings: Any) -> Iterator[Watched]:
     """An application that knows the head of the questions."""
-    with watched(f"sqlite:///{folder}/cdb.sqlite") as started:
+    with watched(f"sqlite:///{folder}/cdb.sqlite", **settings) as started:
         started.write(
             "add_calibration",
             "<device_name>TOF1</device_name><calibration_type>t0</calibration_type>"
@@ -57,7 +57,7 @@ def is_whole(reply: bytes) -> bool:
 
 
 def test_what_waits_is_sent_when_the_turn_ends() -> None:
-    """Or when there is much: each once, in order."""
+    """Or when there is much: each once, in order, and also after one that fails."""
 
     class Sender:
         def __init__(self, number: int) -> None:
@@ -65,10 +65,14 @@ def test_what_waits_is_sent_when_the_turn_ends() -> None:
 
         def send(self) -> None:
             sent.append(self.number)
+            if self.number == 1:
+                raise OSError("no")
 
     sent: list[int] = []
+    told: list[Any] = []
 
     async def scenario() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
         outbox = Outbox()
         for number in range(MOST + 2):
             outbox.put(Sender(number))
@@ -78,6 +82,7 @@ def test_what_waits_is_sent_when_the_turn_ends() -> None:
         outbox.put(Sender(MOST + 2))
         await asyncio.sleep(0)
         assert sent == list(range(MOST + 3))
+        assert [str(error) for error in told] == ["no"]
 
     asyncio.run(scenario())
 
@@ -135,12 +140,23 @@ def test_a_server_that_stops_sends_what_waits(tmp_path: Path, before: bytes) -> 
         assert peer.ended()
 
 
-@pytest.mark.usefixtures("waiting")
-def test_a_peer_that_goes_is_sent_nothing(running: Watched) -> None:
-    """It resets its connection while its answer waits; the next is answered."""
-    with running.peer() as peer:
-        peer.socket.sendall(asked(2))
-        assert running.was_at_once()
-        peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    with running.peer() as peer:
-        assert peer.ask(wire.request("/none", b"")).status == 404
+def test_a_peer_that_reads_late_keeps_its_connection(tmp_path: Path) -> None:
+    """What it had no room for is handed on, and is no beginning of a request that is due."""
+    data = base64.b64encode(DATA * 50).decode()
+    with running_in(tmp_path, bytes_at_once=2**24, header_deadline=1.0) as running:
+        running.write(
+            "add_calibration",
+            "<device_name>TOF1</device_name><calibration_type>t0</calibration_type>"
+            f"<valid_from>2016-03-02T00:00:00Z</valid_from><data>{data}</data>",
+        )
+        with running.peer() as peer:
+            peer.socket.sendall(asked(3))
+            assert running.was_at_once()
+            assert data.encode() in raw_reply(peer)
+            # Longer than a head may take.
+            peer.socket.settimeout(1.5)
+            with pytest.raises(TimeoutError):
+                peer.socket.recv(1)
+            peer.socket.settimeout(wire.PATIENCE)
+            peer.socket.sendall(asked(1))
+            assert is_whole(raw_reply(peer))

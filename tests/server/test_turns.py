@@ -14,6 +14,7 @@ from cdb_server.errors import RunNotFound
 from cdb_server.http import knowledge
 from cdb_server.http.knowledge import Glancing
 from cdb_server.instants import UTC
+from cdb_server.model import Knowledge
 from cdb_server.repository import Busy, Database, Glance, Reader, Writer
 
 MARCH = datetime(2016, 3, 1, 8, tzinfo=UTC)
@@ -120,6 +121,41 @@ def test_a_long_turn_lets_a_writer_in_between(looking: Looking) -> None:
         assert looking.glancing.known().serial == 2
 
     # A writer that is kept out gives up after some seconds, and the thread ends in an error.
+    asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("long_turns")
+def test_what_could_not_be_read_is_not_known(looking: Looking, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A damaged last entry is an error at each look, and not what was known before it."""
+
+    def damaged() -> Knowledge:
+        raise TypeError("a value is not of its kind")
+
+    async def scenario() -> None:
+        assert looking.glancing.known().serial == 1
+        await asyncio.sleep(0)
+        looking.writer.add_run(2, MARCH, None, "daq")
+        with monkeypatch.context() as patched:
+            patched.setattr(looking.reader, "knowledge", damaged)
+            for _ in range(3):
+                with pytest.raises(TypeError):
+                    looking.glancing.known()
+        assert looking.glancing.known().serial == 2
+
+    asyncio.run(scenario())
+
+
+def test_a_glance_that_is_closed_is_busy(looking: Looking) -> None:
+    """As at a server's end, when a turn is not over."""
+
+    async def scenario() -> None:
+        looking.glancing.known()
+        looking.glance._held.driver.close()
+        with pytest.raises(Busy):
+            looking.reader.run(1)
+        with pytest.raises(Busy):
+            looking.glance.end()
+
     asyncio.run(scenario())
 
 

@@ -2,7 +2,7 @@
 
 import resource
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -31,7 +31,7 @@ from cdb_server.http.tally import TALLY, Counted, Tally
 from cdb_server.http.threads import Threads
 from cdb_server.http.writes import Writes
 from cdb_server.pages import Desk, Site
-from cdb_server.repository import Admission, Database, Fuse, Glance, Reader, Writer
+from cdb_server.repository import Admission, Busy, Database, Fuse, Glance, Reader, Writer
 from cdb_server.settings import Settings
 from cdb_server.soap import LEGACY, reading_endpoint, writing_endpoint
 
@@ -58,6 +58,10 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
         # What the lifespan gives, connections get to see.
         yield {QUESTIONS: questions, TALLY: tally, OUTBOX: Outbox()}
         attempts.tell()
+        if glance is not None:
+            # Who writes in a thread would wait for it.
+            with suppress(Busy):
+                glance.end()
         threads.shutdown()
         if glance is not None:
             glance.close()

@@ -53,14 +53,16 @@ class Front(asyncio.Protocol):
             self._behind.connection_lost(exc)
 
     def eof_received(self) -> None:
-        # Whoever asks, and says no more, is still answered.
+        # uvloop closes after this: what is answered is sent before.
         self.send()
 
     def data_received(self, data: bytes) -> None:
-        # Who asks without waiting gets answers in the order of the questions.
+        # Who asks without waiting gets answers in the order of the questions, and none after the last.
         self.send()
+        if self._transport.is_closing():
+            return
         behind = self._behind
-        if (behind.at_rest() if behind else not self._transport.is_closing()) and self._answered_at_once(data):
+        if (behind is None or behind.at_rest()) and self._answered_at_once(data):
             return
         (behind or self._handed_on()).data_received(data)
 
@@ -110,6 +112,7 @@ class Front(asyncio.Protocol):
         if self._transport.is_closing():
             # The peer has gone meanwhile.
             return
+        behind = self._behind
         sent = 0
         if ready.shelved is not None and not closes and not self._transport.get_write_buffer_size():
             try:
@@ -122,6 +125,9 @@ class Front(asyncio.Protocol):
             self._transport.writelines(ready.rest(beginning, sent))
         if closes:
             self._transport.close()
+        elif self._behind is not None and self._behind is not behind:
+            # What the peer had no room for was handed on, to one that waits for its first request.
+            self._behind.in_use()
 
     def _handed_on(self) -> BoundedConnection:
         self._timer.cancel()
@@ -132,6 +138,7 @@ class Front(asyncio.Protocol):
         return self._behind
 
     def _look_at_the_clock(self) -> None:
+        self.send()
         # One timer for many requests.
         if self._loop.time() < self._until:
             self._timer = self._loop.call_at(self._until, self._look_at_the_clock)

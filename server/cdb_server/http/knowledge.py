@@ -1,6 +1,7 @@
 """What an answer says of the server's knowledge: how far it knows the journal and, on a copy, how old that is."""
 
 import asyncio
+import math
 import time
 from contextlib import suppress
 
@@ -11,8 +12,8 @@ from cdb_server.http.threads import Threads
 from cdb_server.model import Knowledge
 from cdb_server.repository import Busy, Glance, Reader
 
-# Seconds after which what comes in one turn of the event loop is looked for in another transaction: who commits waits
-# for the one that is under way.
+# Seconds after which what is still to be looked for in a turn of the event loop gets another transaction: who commits
+# waits for the end of the one that is under way.
 LONGEST_TURN = 0.001
 
 
@@ -36,19 +37,21 @@ class Glancing:
         self._reader = reader
         self._version = -1
         self._known = Knowledge(0, "", None)
-        self._until = 0.0
+        self._until = -math.inf
 
     def known(self) -> Knowledge:
-        """What the server knows, until this turn of the running event loop is over at least. Raises Busy."""
+        """What the server knows. Raises Busy."""
         if not self._glance.begun:
             asyncio.get_running_loop().call_soon(self._end)
         elif time.monotonic() < self._until:
             return self._known
-        self._until = time.monotonic() + LONGEST_TURN
+        # Nothing is known until all of it is.
+        self._until = -math.inf
         version = self._glance.begin()
         if version != self._version:
             self._known = self._reader.knowledge()
             self._version = version
+        self._until = time.monotonic() + LONGEST_TURN
         return self._known
 
     def _end(self) -> None:

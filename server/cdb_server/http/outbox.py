@@ -37,4 +37,9 @@ class Outbox:
     def _send(self) -> None:
         waiting, self._waiting = self._waiting, []
         for sender in waiting:
-            sender.send()
+            try:
+                sender.send()
+            except Exception as error:
+                # Whatever is wrong with one, the others are sent theirs.
+                context = {"message": "an answer could not be sent", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(context)

@@ -103,7 +103,7 @@ class ReadyAnswers:
     """At most `most_bytes` of answers and their questions, those asked least recently going first. For one thread."""
 
     def __init__(self, most_bytes: int, clock: Clock = instants.now, shelf: Shelf | None = None) -> None:
-        """Long ones are put on the shelf, where there is one."""
+        """Long ones that are found again are put on the shelf, where there is one."""
         self._most_bytes = most_bytes
         self._clock = clock
         self._bytes = 0
@@ -123,23 +123,24 @@ class ReadyAnswers:
         if not self._is_right(ready, known):
             return None
         self._found.move_to_end(question)
+        if self._shelf and ready.shelved is None and ready.length >= LEAST:
+            ready.shelved = self._shelf.put(ready.parts)
+            self._bytes += ready.length if ready.shelved else 0
+            self._shrink()
         return ready
 
     def keep(self, question: Question, ready: Ready) -> None:
-        """Keep an answer, if it lasts; a long one only if its question came before, and then on the shelf too.
+        """Keep an answer, if it lasts; a long one only if its question came before.
 
         Long answers to questions that never come again would displace those that do. And each would be written into
         memory that none of the processor's caches holds, not where the one before it was: a tenth of all its time.
         """
-        # One long answer shall not displace all others.
-        if ready.lasting is None or _size(question, ready) > self._most_bytes // 8:
-            return
-        if ready.length >= LEAST:
-            if not self._has_come(question):
-                return
-            if self._shelf and ready.shelved is None:
-                ready.shelved = self._shelf.put(ready.parts)
         size = _size(question, ready)
+        # One long answer shall not displace all others.
+        if ready.lasting is None or size > self._most_bytes // 8:
+            return
+        if ready.length >= LEAST and not self._has_come(question):
+            return
         replaced = self._found.pop(question, None)
         if replaced is not None:
             self._bytes -= _size(question, replaced)

@@ -13,8 +13,8 @@ from cdb_server.maintenance.verification import Progress
 from cdb_server.repository.durable import sync
 
 HEADER = b"SQLite format 3\0"
-# Pages copied between two looks whether a writer waits: 16 MiB or so.
-STEP = 4096
+# Pages copied between two looks whether a writer waits: 16 MiB of ours.
+STEP = 2048
 # A write by another process makes the copy begin anew. After so many times it goes in one step, and writers wait.
 MOST_BEGINNINGS = 5
 BUSY_SECONDS = 5

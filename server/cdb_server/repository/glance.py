@@ -83,7 +83,12 @@ class Glance:
     def end(self) -> None:
         """End the transaction that is begun, and whatever could not be ended before. Raises Busy."""
         self.begun = False
-        if self._held.driver.in_transaction:
+        try:
+            under_way = self._held.driver.in_transaction
+        except self._held.dialect.loaded_dbapi.Error as error:
+            # The connection is closed.
+            raise Busy from error
+        if under_way:
             self._say("ROLLBACK")
 
     def version(self) -> int:

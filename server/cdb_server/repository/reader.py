@@ -64,7 +64,7 @@ def _listing(condition: Callable[[Any], ColumnElement[bool]]) -> _Statements:
 
 
 def _single(condition: Callable[[Any], ColumnElement[bool]]) -> _Statements:
-    """The calibration of a condition, with its data if these are at most `most` bytes."""
+    """The calibration of a condition, with its data if these are at most `most` bytes; without where that is null."""
 
     def build(upto: Any) -> Select[Any]:
         data = case((calibration.c.size <= bindparam("most", type_=BigInteger), _BYTES))
@@ -314,12 +314,12 @@ class Reader(Generic[Made]):
     ) -> Made | None:
         statement = single[self._spelled](upto)
 
-        def look(most: int) -> Made | None:
+        def look(most: int | None) -> Made | None:
             row = statement.row(connection, upto=upto, most=most, **values)
             return None if row is None else self._made(row)
 
         # Whether the payload is wanted shows only once it is found.
-        found = look(-1 if held else self._max_data)
+        found = look(None if held else self._max_data)
         if found is None or found.sha256 in held:
             return found
         self._check_size(found.size)
