@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from cdb_server.instants import spell
-from cdb_server.repository import Database, Reader, entries, reader
+from cdb_server.repository import Database, Reader, entries, statements
 from cdb_server.repository.prepared import Prepared
 from cdb_server.soap.contract import Contract
 from cdb_server.soap.direct import Direct
@@ -55,7 +55,7 @@ def main(database: Path) -> None:
             (
                 "get_ids",
                 {"start_time": spell(start), "stop_time": spell(stop)},
-                lambda: reader._DURING[1](None),
+                lambda: statements.DURING[1](None),
                 {"start": start, "stop": stop, "limit": 100_001},
             ),
             (

@@ -5,10 +5,9 @@ from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 from typing import Any, Generic
 
-from sqlalchemy import BigInteger, ColumnElement, LargeBinary, Select, bindparam, case, cast, func, null, select
 from typing_extensions import TypeVar
 
-from cdb_server import __version__, instants, model, validity
+from cdb_server import __version__, instants, model
 from cdb_server.errors import (
     CalibrationNotFound,
     DamagedPayload,
@@ -29,64 +28,16 @@ from cdb_server.model import (
     Run,
     Status,
 )
-from cdb_server.repository import records
+from cdb_server.repository import records, statements
 from cdb_server.repository.append import head
 from cdb_server.repository.database import Database
 from cdb_server.repository.entries import entries, lines
 from cdb_server.repository.glance import Glance
-from cdb_server.repository.prepared import Connected, Prepared, both
+from cdb_server.repository.prepared import Connected, Prepared
 from cdb_server.repository.standing import serial_as_of, standing
-from cdb_server.schema import Instant, calibration, payload, restoration
-
-_DEVICE_NAME: Any = bindparam("device_name")
-_CALIBRATION_TYPE: Any = bindparam("calibration_type")
-_AT = bindparam("instant", type_=Instant)
-_PERIOD = (bindparam("start", type_=Instant), bindparam("stop", type_=Instant))
-
-
-# As bytes, also where damage made text of them.
-_BYTES = cast(payload.c.data, LargeBinary)
+from cdb_server.repository.statements import Statements
 
 Made = TypeVar("Made", bound=CalibrationRecord | CalibrationLine, default=CalibrationRecord)
-_Statement = Callable[[int | None], Prepared]
-# A statement whose instants are datetimes, and one in which they are texts.
-_Statements = tuple[_Statement, _Statement]
-
-
-def _listing(condition: Callable[[Any], ColumnElement[bool]]) -> _Statements:
-    """The calibrations of a condition without data, by id, and at most `limit`."""
-
-    def build(upto: Any) -> Select[Any]:
-        found = validity.records(upto).add_columns(null()).where(condition(upto))
-        return found.order_by(calibration.c.id).limit(bindparam("limit"))
-
-    return both(build), both(build, spelled=True)
-
-
-def _single(condition: Callable[[Any], ColumnElement[bool]]) -> _Statements:
-    """The calibration of a condition, with its data if these are at most `most` bytes; without where that is null."""
-
-    def build(upto: Any) -> Select[Any]:
-        data = case((calibration.c.size <= bindparam("most", type_=BigInteger), _BYTES))
-        found = validity.records(upto).add_columns(data).where(condition(upto))
-        return found.outerjoin(payload, payload.c.sha256 == calibration.c.sha256)
-
-    return both(build), both(build, spelled=True)
-
-
-_IN_FORCE = _single(lambda upto: calibration.c.id == validity.in_force(_DEVICE_NAME, _CALIBRATION_TYPE, _AT, upto))
-_BY_ID = _single(lambda _: calibration.c.id == bindparam("id"))
-_DURING = _listing(lambda upto: calibration.c.id.in_(validity.in_force_during(*_PERIOD, upto)))
-_EVERYWHERE = _listing(lambda upto: calibration.c.id.in_(validity.in_force_everywhere(_AT, upto)))
-_HISTORY = _listing(
-    lambda _: (calibration.c.device_name == _DEVICE_NAME) & (calibration.c.calibration_type == _CALIBRATION_TYPE)
-)
-_KEYS = both(lambda upto: validity.keys(upto).limit(bindparam("limit")))
-_ALL_KEYS = both(validity.keys)
-_RUNS = both(lambda upto: validity.runs_starting(*_PERIOD, upto).limit(bindparam("limit")))
-_DATA = Prepared(select(_BYTES).where(payload.c.sha256 == bindparam("sha256")))
-_SIZE = Prepared(select(func.length(payload.c.data)).where(payload.c.sha256 == bindparam("sha256")))
-_RESTORED = Prepared(select(func.max(restoration.c.restored)))
 
 
 class Reader(Generic[Made]):
@@ -121,9 +72,10 @@ class Reader(Generic[Made]):
 
     def lines(self) -> "Reader[CalibrationLine]":
         """The same, whose calibrations are CalibrationLine: for who only writes them, in half the time."""
-        reader: Any = copy.copy(self)
-        reader._made, reader._spelled = CalibrationLine._make, True
-        return reader  # type: ignore[no-any-return]  # a copy is of its original's type
+        copied: Any = copy.copy(self)
+        copied._made, copied._spelled = CalibrationLine._make, True
+        lines: Reader[CalibrationLine] = copied
+        return lines
 
     def calibration_for_date(
         self,
@@ -172,7 +124,7 @@ class Reader(Generic[Made]):
         model.number("id", id)
         with self._database.read() as connection:
             upto = self._upto(connection, as_of)
-            found = self._one(connection, _BY_ID, upto, held, id=id)
+            found = self._one(connection, statements.BY_ID, upto, held, id=id)
         if found is None:
             raise _unknown(id, as_of)
         return found
@@ -192,14 +144,14 @@ class Reader(Generic[Made]):
         start, stop = model.period(start_time, stop_time)
         with self._database.read() as connection:
             upto = self._upto(connection, as_of)
-            return self._calibrations(connection, _DURING, upto, start=start, stop=stop)
+            return self._calibrations(connection, statements.DURING, upto, start=start, stop=stop)
 
     def calibrations_for_run(self, run_number: int, as_of: datetime | None = None) -> list[Made]:
         """Everything that applies to a run, by id. Raises RunNotFound and TooLarge."""
         with self._database.read() as connection:
             upto = self._upto(connection, as_of)
             start = self._run(connection, run_number, upto, as_of).start_time
-            return self._calibrations(connection, _EVERYWHERE, upto, instant=start)
+            return self._calibrations(connection, statements.EVERYWHERE, upto, instant=start)
 
     def history(self, device_name: str, calibration_type: str, as_of: datetime | None = None) -> list[Made]:
         """Everything ever stored for a device and type, by id; empty for one without. Raises TooLarge."""
@@ -207,7 +159,7 @@ class Reader(Generic[Made]):
         with self._database.read() as connection:
             upto = self._upto(connection, as_of)
             return self._calibrations(
-                connection, _HISTORY, upto, device_name=device_name, calibration_type=calibration_type
+                connection, statements.HISTORY, upto, device_name=device_name, calibration_type=calibration_type
             )
 
     def devices(self, as_of: datetime | None = None) -> list[Device]:
@@ -215,7 +167,7 @@ class Reader(Generic[Made]):
         types: dict[str, list[str]] = {}
         with self._database.read() as connection:
             upto = self._upto(connection, as_of)
-            for device_name, calibration_type in self._rows(connection, _KEYS(upto), upto=upto):
+            for device_name, calibration_type in self._rows(connection, statements.KEYS(upto), upto=upto):
                 types.setdefault(device_name, []).append(calibration_type)
         return [Device(device_name, tuple(known)) for device_name, known in types.items()]
 
@@ -229,7 +181,9 @@ class Reader(Generic[Made]):
         start, stop = model.period(start_time, stop_time)
         with self._database.read() as connection:
             upto = self._upto(connection, as_of)
-            return [Run(*row) for row in self._rows(connection, _RUNS(upto), start=start, stop=stop, upto=upto)]
+            return [
+                Run(*row) for row in self._rows(connection, statements.RUNS(upto), start=start, stop=stop, upto=upto)
+            ]
 
     def journal(self, after_serial: int, limit: int) -> list[tuple[Entry, str]]:
         """At most `limit` entries after a serial, in order, each with its digest. Raises TooLarge."""
@@ -252,11 +206,11 @@ class Reader(Generic[Made]):
         """The bytes of a payload. Raises PayloadNotFound, InvalidArgument and DamagedPayload."""
         sha256 = model.sha256(sha256)
         with self._database.read() as connection:
-            size: int | None = _SIZE.value(connection, sha256=sha256)
+            size: int | None = statements.SIZE.value(connection, sha256=sha256)
             if size is None:
                 raise PayloadNotFound(sha256)
             self._check_size(size)
-            data = _DATA.value(connection, sha256=sha256)
+            data = statements.DATA.value(connection, sha256=sha256)
         return _prove(sha256, data)
 
     def status(self) -> Status:
@@ -265,7 +219,7 @@ class Reader(Generic[Made]):
             # First: what is created and committed while the rest is asked lies later than complete_until.
             stands = standing(connection, self._database.kind, self._clock)
             serial, digest, _ = head(connection)
-            restored: datetime | None = _RESTORED.value(connection)
+            restored: datetime | None = statements.RESTORED.value(connection)
         return Status(
             stands.status,
             stands.role,
@@ -303,14 +257,14 @@ class Reader(Generic[Made]):
         **asked: Any,
     ) -> Made:
         key: dict[str, Any] = {"device_name": device_name, "calibration_type": calibration_type}
-        found = self._one(connection, _IN_FORCE, upto, held, instant=instant, **key)
+        found = self._one(connection, statements.IN_FORCE, upto, held, instant=instant, **key)
         if found is None:
             there_is = _what_there_is(connection, device_name, calibration_type, upto)
             raise CalibrationNotFound(there_is, **key, **asked)
         return found
 
     def _one(
-        self, connection: Connected, single: _Statements, upto: int | None, held: Collection[str], **values: Any
+        self, connection: Connected, single: Statements, upto: int | None, held: Collection[str], **values: Any
     ) -> Made | None:
         statement = single[self._spelled](upto)
 
@@ -339,7 +293,7 @@ class Reader(Generic[Made]):
             raise RunNotFound(run_number, as_of)
         return found
 
-    def _calibrations(self, connection: Connected, listing: _Statements, upto: int | None, **values: Any) -> list[Made]:
+    def _calibrations(self, connection: Connected, listing: Statements, upto: int | None, **values: Any) -> list[Made]:
         return list(map(self._made, self._rows(connection, listing[self._spelled](upto), upto=upto, **values)))
 
     def _rows(self, connection: Connected, statement: Prepared, **values: Any) -> list[tuple[Any, ...]]:
@@ -366,7 +320,7 @@ def _prove(sha256: str, data: bytes | None) -> bytes:
 
 
 def _what_there_is(connection: Connected, device_name: str, calibration_type: str, upto: int | None) -> str:
-    known = _ALL_KEYS(upto).rows(connection, upto=upto)
+    known = statements.ALL_KEYS(upto).rows(connection, upto=upto)
     types = [known_type for known_device, known_type in known if known_device == device_name]
     if not types:
         return "nothing is stored for this device; list_devices tells which there are"
