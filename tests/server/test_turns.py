@@ -39,9 +39,8 @@ class Looking:
         thread.start()
         return thread
 
-    @property
-    def statements(self) -> list[str]:
-        """What SQLite is told from here on."""
+    def traced(self) -> list[str]:
+        """What SQLite is told from here on; grows."""
         told: list[str] = []
         self.glance._held.driver.set_trace_callback(told.append)
         return told
@@ -71,7 +70,7 @@ def test_a_turn_is_one_transaction(looking: Looking) -> None:
     async def scenario() -> None:
         looking.glancing.known()
         await asyncio.sleep(0)
-        told = looking.statements
+        told = looking.traced()
         for _ in range(3):
             looking.glancing.known()
             looking.reader.run(1)
