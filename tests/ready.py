@@ -1,5 +1,6 @@
 """The application served in this process, with its connections telling which requests they answered themselves."""
 
+import asyncio
 import queue
 import re
 import ssl
@@ -39,6 +40,7 @@ class Watched:
     tls: ssl.SSLContext | None = None
     told: "queue.SimpleQueue[bool]" = field(default_factory=queue.SimpleQueue)
     unsent: int = 0
+    loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def url(self) -> str:
@@ -53,8 +55,17 @@ class Watched:
         return self.told.get(timeout=wire.PATIENCE)
 
     def forget(self) -> None:
-        """Begin to tell anew."""
-        self.told, self.unsent = queue.SimpleQueue(), 0
+        """Begin to tell anew, of what is received from now on."""
+        begun = threading.Event()
+
+        def begin() -> None:
+            self.told, self.unsent = queue.SimpleQueue(), 0
+            begun.set()
+
+        # A peer may have its answer before that is told.
+        assert self.loop, "nothing was asked yet"
+        self.loop.call_soon_threadsafe(begin)
+        assert begun.wait(wire.PATIENCE)
 
     def write(self, operation: str, arguments: str) -> bytes:
         """What is answered to a write, by a connection of its own."""
@@ -108,6 +119,10 @@ def watched(
     running = Watched(given, token, certificates.context() if certificates else None)
 
     class Telling(Front):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+            super().connection_made(transport)
+            running.loop = self._loop
+
         def _answered_at_once(self, data: bytes) -> bool:
             done = super()._answered_at_once(data)
             running.told.put(done)
