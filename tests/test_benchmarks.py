@@ -4,6 +4,7 @@ import itertools
 import json
 import random
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -70,6 +71,17 @@ def test_the_answers_that_a_reference_is_given_are_all_there_are(stock: Stock) -
     assert len(payloads) == stock.answers == min(stock.payloads, stock.count - len(KEYS))
 
 
+def test_questions_among_neighbours_are_about_no_others() -> None:
+    """So many in the middle, all of them, and the same runs as without that."""
+    whole = Stock(100_000, 8)
+    stock, chance = replace(whole, among=1_000), random.Random(1)
+    hit = {stock.in_force(*stock.question(chance)) for _ in range(50_000)}
+    assert hit <= set(range(49_501, 50_501))
+    assert len(hit) > 950
+    assert stock.run_start(7) == whole.run_start(7)
+    assert replace(whole, among=100_000).covered == whole.covered
+
+
 def test_payloads_differ_and_have_their_size() -> None:
     """Of one byte as of many; equal ones would be stored once."""
     assert {len(Stock(100, size).payload(7)) for size in (1, 2, 3, 4)} == {1, 2, 3, 4}
@@ -83,9 +95,11 @@ def test_answers_are_held_against_what_is_stored(tmp_path: Path) -> None:
     with servers.serving(url, tmp_path, "", "--workers", "1") as running:
         server = Server(running.url, STOCK, Processes(running.process.pid))
         server.processes.settle()
-        answers.look_ups(server)
-        answers.lists(server)
-        answers.runs(server)
+        for among in (0, 200):
+            asked = replace(server, stock=replace(STOCK, among=among))
+            answers.look_ups(asked)
+            answers.lists(asked)
+            answers.runs(asked)
         assert answers.serial(server) == 1_040
         begin, _ = STOCK.covered
         plain = questions.plain("DEVICE1", "t0", begin, STOCK.as_of)
@@ -110,6 +124,19 @@ def test_the_bare_query_finds_what_is_stored(database_url: str) -> None:
             look_up()
     with contextmanager(bare._looking_up)(database_url, Stock(2_000, 200), 1) as look_up, pytest.raises(Failure):
         look_up()
+
+
+@pytest.mark.parametrize("listing", [False, True])
+def test_the_query_alone_is_the_services_own(tmp_path: Path, listing: bool) -> None:
+    """It finds what the service finds, and fails where it does not."""
+    url = f"sqlite:///{tmp_path}/cdb.sqlite"
+    loading.load(url, STOCK)
+    with contextmanager(bare._asking)(url, STOCK, listing, 1) as ask:
+        for _ in range(100):
+            ask()
+    later = replace(STOCK, count=20 * STOCK.count, among=200)
+    with contextmanager(bare._asking)(url, later, listing, 1) as ask, pytest.raises(Failure):
+        ask()
 
 
 def test_each_figure_is_the_median_of_ratios_of_one_round() -> None:

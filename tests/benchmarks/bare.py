@@ -4,6 +4,7 @@ Each process has a connection, and does one thing again and again: insert a payl
 applies and read its payload.
 """
 
+import itertools
 import random
 import sqlite3
 import statistics
@@ -15,14 +16,19 @@ from multiprocessing import get_context
 from typing import Any
 
 import psycopg
+from sqlalchemy.dialects.sqlite import pysqlite
 
 from cdb_server.instants import to_microseconds
+from cdb_server.repository import statements
+from cdb_server.repository.prepared import Prepared
 from tests.benchmarks.load import Failure, Load
-from tests.benchmarks.stock import Stock
+from tests.benchmarks.stock import KEYS, Stock
 
 # Seconds in which all processes have started and are connected.
 START = 3
 BUSY = 30
+# Calibrations that are asked for, more than SQLite's memory holds.
+PREPARED = 50_000
 
 # Rule 3, and the payload.
 LOOK_UP = """
@@ -47,6 +53,20 @@ def inserts(url: str, size: int, processes: int, seconds: float) -> Load:
 def look_ups(url: str, stock: Stock, processes: int, seconds: float) -> Load:
     """Look dates by chance up, and read the payloads."""
     return _measured(_looking_up, (url, stock), processes, seconds)
+
+
+def alone(url: str, stock: Stock, listing: bool, processes: int, seconds: float) -> Load:
+    """Say what the service itself says to SQLite for a look-up or for a list of 100, in one transaction for all."""
+    return _measured(_asking, (url, stock, listing), processes, seconds)
+
+
+def parameters(statement: Prepared, **values: object) -> tuple[str, list[object]]:
+    """What a statement of the service is to SQLite's driver: its text, and the values in their places."""
+    compiled = statement._compiled.get("sqlite") or statement._compile(pysqlite.dialect())
+    given = compiled.constants.copy()
+    for place, name, converted in compiled.given:
+        given[place] = values[name] if converted is None else converted(values[name])
+    return compiled.text, given
 
 
 def _measured(
@@ -106,6 +126,35 @@ def _looking_up(url: str, stock: Stock, seed: int) -> Iterator[Work]:
                 raise Failure(f"the bare query finds {id} for {device_name}, {calibration_type}, {date}")
 
         yield look_up
+
+
+def _asking(url: str, stock: Stock, listing: bool, seed: int) -> Iterator[Work]:
+    chance = random.Random(seed)
+    upto, most = None, 2**20
+    # Made before, as the service's are.
+    asked: list[tuple[tuple[str, list[object]], int]] = []
+    for _ in range(PREPARED // len(KEYS) if listing else PREPARED):
+        device_name, calibration_type, date = stock.question(chance)
+        if listing:
+            start = min(date, stock.covered[1] - stock.step * (len(KEYS) + 1))
+            period = {"start": start, "stop": start + stock.step * len(KEYS)}
+            first = min(stock.in_force(*key, start) for key in KEYS)
+            asked.append((parameters(statements.DURING[1](upto), limit=most, **period), first))
+        else:
+            key = {"device_name": device_name, "calibration_type": calibration_type}
+            id = stock.in_force(device_name, calibration_type, date)
+            asked.append((parameters(statements.IN_FORCE[1](upto), most=most, instant=date, **key), id))
+    turns = itertools.cycle(asked)
+    with _connected(url) as say:
+        say("BEGIN")
+
+        def ask() -> None:
+            said, id = next(turns)
+            found = say(*said).fetchall()
+            if len(found) != (2 * len(KEYS) if listing else 1) or found[0][0] != id:
+                raise Failure(f"the query finds {len(found)} calibrations, or not {id} first")
+
+        yield ask
 
 
 @contextmanager

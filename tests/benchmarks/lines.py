@@ -11,6 +11,7 @@ LINES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "random-dates": reading.random_dates,
     "bare-query": scaling.bare_query,
     "flatness": scaling.flatness,
+    "query-alone": scaling.query_alone,
     "upload": uploads.durable_upload,
     "run-in-one-call": scaling.run_in_one_call,
     "connections": reading.connections,

@@ -19,18 +19,16 @@ from cdb_server.repository import Database, Reader, entries, statements
 from cdb_server.repository.prepared import Prepared
 from cdb_server.soap.contract import Contract
 from cdb_server.soap.direct import Direct
+from tests.benchmarks.bare import parameters
 from tests.benchmarks.stock import Stock
 
 ROUNDS = 31
 
 
 def bare(connection: sqlite3.Connection, statement: Prepared, **values: Any) -> Callable[[], int]:
-    """The rows of a statement that was run before."""
-    compiled = statement._compiled["sqlite"]
-    given = compiled.constants.copy()
-    for place, name, converted in compiled.given:
-        given[place] = values[name] if converted is None else converted(values[name])
-    return lambda: len(connection.execute(compiled.text, given).fetchall())
+    """What runs a statement and tells how many rows it gave."""
+    asked = parameters(statement, **values)
+    return lambda: len(connection.execute(*asked).fetchall())
 
 
 def seconds(work: Callable[[], object]) -> float:

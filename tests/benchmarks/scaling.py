@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 
 from tests.benchmarks import answers, bare, questions, references
@@ -17,26 +18,51 @@ WRITERS = 4
 
 
 def flatness(bench: Bench) -> Iterator[Figure]:
-    """The same work on the largest database and on the smallest, each on its own server."""
+    """The same work on the largest database and on the smallest, each on its own server.
+
+    On the largest first about all that it holds, then about as many neighbours as the smallest holds.
+    """
     few, many = Stock(bench.small, SIZE), Stock(bench.large, SIZE)
-    names = [f"N = {stock.count:,}" for stock in (few, many)]
+    least, greatest = (f"N = {stock.count:,}" for stock in (few, many))
+    among = f"{greatest}, among {few.count:,}"
     for kind in BACKENDS:
+        target = at_least(0.9) if kind == SQLITE else None
         for what, writing in (("look-up", False), ("listing of 100", False), ("upload", True)):
-            title = f"{what} at {names[1]}{beside(kind)}"
             with ExitStack() as running:
-                servers = [running.enter_context(bench.serve(kind, stock, writing=writing)) for stock in (few, many)]
-                for server in servers:
+                small, large = (
+                    running.enter_context(bench.serve(kind, stock, writing=writing)) for stock in (few, many)
+                )
+                neighbours = replace(large, stock=replace(many, among=few.count))
+                servers = {least: small, greatest: large, among: neighbours}
+                for server in servers.values():
                     (answers.lists if what == "listing of 100" else answers.look_ups)(server)
                 connections = WRITERS if writing else CONNECTIONS
                 contenders = {
                     name: bench.loading_warm(server, _question(what, server), connections)
-                    for name, server in zip(names, servers, strict=True)
+                    for name, server in servers.items()
                 }
                 # Not what it costs to fill the server's own caches, which the first round would measure.
                 for asking in contenders.values():
                     asking()
-                rounds = bench.alternate(title, contenders)
-            yield rates(title, rounds, names[1], names[0], at_least(0.9) if kind == SQLITE else None)
+                rounds = bench.alternate(f"{what}{beside(kind)}", contenders)
+            for name in (greatest, among):
+                yield rates(f"{what} at {name}{beside(kind)}", rounds, name, least, target)
+
+
+def query_alone(bench: Bench) -> Iterator[Figure]:
+    """The same as flatness, without the service: its statements, said to SQLite by the driver in two processes."""
+    few, many = Stock(bench.small, SIZE), Stock(bench.large, SIZE)
+    least, greatest = (f"N = {stock.count:,}" for stock in (few, many))
+    stocks = {least: few, greatest: many, f"{greatest}, among {few.count:,}": replace(many, among=few.count)}
+    for what, lists in (("look-up", False), ("listing of 100", True)):
+        title = f"the query of a {what} alone"
+        contenders = {
+            name: partial(bare.alone, bench.database(SQLITE, stock), stock, lists, 2, bench.seconds)
+            for name, stock in stocks.items()
+        }
+        rounds = bench.alternate(title, contenders)
+        for name in list(stocks)[1:]:
+            yield rates(f"{title}, {name}", rounds, name, least)
 
 
 def listing(bench: Bench) -> Iterator[Figure]:

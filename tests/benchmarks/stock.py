@@ -29,15 +29,19 @@ AUTHOR = "alice"
 
 @dataclass(frozen=True)
 class Stock:
-    """`count` calibrations of `size` bytes, and runs after them."""
+    """`count` calibrations of `size` bytes, and runs after them.
+
+    Questions are about `among` of them, neighbours in the middle; where that is 0, about all.
+    """
 
     count: int
     size: int
     payloads: int = PAYLOADS
     runs: int = RUNS
+    among: int = 0
 
     def __post_init__(self) -> None:
-        if self.count < 2 * len(KEYS):
+        if min(self.count, self.among or self.count) < 2 * len(KEYS):
             raise ValueError(f"a stock holds {2 * len(KEYS)} calibrations at least, two of each device and type")
 
     @property
@@ -61,9 +65,17 @@ class Stock:
         return *KEYS[(serial - 1) % len(KEYS)], self.valid_from(serial)
 
     @property
+    def before(self) -> int:
+        """How many calibrations lie before those that questions are about."""
+        return (self.count - (self.among or self.count)) // 2
+
+    @property
     def covered(self) -> tuple[datetime, datetime]:
-        """The period in which every device and type has a calibration: its begin, and its end, which is not in it."""
-        return BEGIN + self.step * len(KEYS), BEGIN + self.step * self.count
+        """The period that questions are about: its begin, and its end, which is not in it.
+
+        In all of it, every device and type has a calibration that is one of those.
+        """
+        return self._covered(self.before, self.among or self.count)
 
     @property
     def as_of(self) -> datetime:
@@ -85,7 +97,7 @@ class Stock:
 
     def run_start(self, number: int) -> datetime:
         """When a run starts; they are counted from 1, and spread over the covered period."""
-        begin, end = self.covered
+        begin, end = self._covered(0, self.count)
         return begin + (end - begin) // self.runs * (number - 1)
 
     def data(self, serial: int) -> bytes:
@@ -100,6 +112,9 @@ class Stock:
         """A device, a type and a covered date by chance."""
         begin, end = self.covered
         return *chance.choice(KEYS), begin + chance.randrange((end - begin) // MICROSECOND) * MICROSECOND
+
+    def _covered(self, before: int, count: int) -> tuple[datetime, datetime]:
+        return BEGIN + self.step * (before + len(KEYS)), BEGIN + self.step * (before + count)
 
     def entries(self) -> Iterator[tuple[Entry, bytes | None]]:
         """The journal: each entry, and the bytes of a payload that is new in it."""
