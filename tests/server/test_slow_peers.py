@@ -348,7 +348,18 @@ def test_others_are_served_beside_slow_readers(large: Impatient) -> None:
 
 
 def others_are_served(impatient: Impatient, kinds: Sequence[type[SlowPeer]], count: int) -> None:
-    """Check both."""
+    """Check both; where the machine had too much else to do, once more, and once more."""
+    for chances in (2, 1, 0):
+        try:
+            others_are_served_now(impatient, kinds, count)
+            break
+        except AssertionError:
+            if not chances:
+                raise
+
+
+def others_are_served_now(impatient: Impatient, kinds: Sequence[type[SlowPeer]], count: int) -> None:
+    """Check both, once."""
     with Slow(impatient.url, kinds, count) as slow:
         enough = time.monotonic() + DEADLINE / 2
         taken = served_meanwhile(impatient, lambda: time.monotonic() > enough)
