@@ -26,10 +26,13 @@ def main(folder: Path) -> None:
     samples.write(folder / "samples")
     database = f"sqlite:///{folder}/cdb.sqlite"
     server = [sys.executable, "-m", "cdb_server"]
-    quiet = {"check": True, "stderr": subprocess.DEVNULL}
-    subprocess.run([*server, "init", "--database", database], **quiet)
+    subprocess.run([*server, "init", "--database", database], check=True, stderr=subprocess.DEVNULL)
     token = subprocess.run(
-        [*server, "token", "add", "--database", database, "demo"], **quiet, stdout=subprocess.PIPE, text=True
+        [*server, "token", "add", "--database", database, "demo"],
+        check=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     ).stdout.strip()
     (folder / "token").write_text(f"{token}\n")
     with (folder / "server.log").open("wb") as log:
@@ -40,6 +43,7 @@ def main(folder: Path) -> None:
             text=True,
         )
     try:
+        assert master.stdout is not None  # noqa: S101 - it is a pipe
         # What a server says once it listens ends in its address.
         url = master.stdout.readline().split()[-1]
         console.print(f"[bold]A master on SQLite[/] at {url}, with two worker processes.\n")

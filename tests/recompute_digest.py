@@ -19,14 +19,16 @@ FIELDS = {
 QUESTION = """<Envelope xmlns="http://schemas.xmlsoap.org/soap/envelope/"><Body><get_journal xmlns="urn:mice:cdb:2">
 <after_serial>{}</after_serial><limit>1000</limit></get_journal></Body></Envelope>"""
 
-serial, digest, more = "0", "0" * 64, True
-while more:
+serial, digest = "0", "0" * 64
+while True:
     question = urllib.request.Request(
         f"{sys.argv[1]}/cdb/v2/calibration", QUESTION.format(serial).encode(), {"Content-Type": "text/xml"}
     )
     with urllib.request.urlopen(question, timeout=60) as answer:
-        more = list(ElementTree.parse(answer).iter(f"{NAMESPACE}entry"))
-    for element in more:
+        found = list(ElementTree.parse(answer).iter(f"{NAMESPACE}entry"))
+    if not found:
+        break
+    for element in found:
         entry = {field.tag.removeprefix(NAMESPACE): field.text or "" for field in element}
         names = ("serial", "kind", "created", "author", *FIELDS[entry["kind"]])
         values = [entry.get(name, "").encode() for name in names]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import cdb
 from cdb_server.repository import Database, Tokens
@@ -135,7 +135,7 @@ def spawned(thread: Path) -> set[int]:
     return found
 
 
-def until(reached: Callable[[], Reached], patience: float = PATIENCE) -> Reached:
+def until(reached: Callable[[], Reached | Literal[False] | None], patience: float = PATIENCE) -> Reached:
     """Ask until the answer is true, and give it. A temporary error is none."""
     deadline = time.monotonic() + patience
     answer: object = None

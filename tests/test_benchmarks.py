@@ -6,6 +6,7 @@ import random
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -148,9 +149,7 @@ def test_each_figure_is_the_median_of_ratios_of_one_round() -> None:
         order.append(name)
         return next(rates[name])
 
-    rounds = Rounds.alternating(
-        3, {name: lambda name=name: measure(name) for name in rates}, lambda number, name, sample: None
-    )
+    rounds = Rounds.alternating(3, {name: partial(measure, name) for name in rates}, lambda number, name, sample: None)
     assert order == ["ours", "nginx"] * 3
     figure = Figure("x", "nginx", rounds.ratios("ours", "nginx", float), at_least(0.5))
     assert (figure.ratio, figure.spread, figure.holds) == (0.5, (0.25, 1.0), True)

@@ -52,7 +52,7 @@ BOMB = http(gzip.compress(bytes(2**26)), "200 OK", "text/xml", "Content-Encoding
 
 
 @contextlib.contextmanager
-def server(behave: Callable[[socket.socket], None]) -> Iterator[str]:
+def server(behave: Callable[[socket.socket], object]) -> Iterator[str]:
     """A server that does as told with each connection once the request has come."""
     listening = socket.create_server(("127.0.0.1", 0))
 

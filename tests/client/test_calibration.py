@@ -66,6 +66,7 @@ def test_the_content_is_a_str_that_knows_its_origin(writer: cdb.CalibrationSuper
         text = writer.get_calibration_for_id(stored.id)
         for same in (text, pickle.loads(pickle.dumps(text)), copy.deepcopy(text)):
             assert isinstance(same, str)
+            assert isinstance(same, cdb.CalibrationText)
             assert same.data == data == same.encode("utf-8", "surrogateescape")
             assert (same.id, same.valid_from, same.sha256, same.size) == (
                 stored.id,
@@ -94,6 +95,7 @@ def test_a_withdrawn_calibration_says_so_and_the_one_before_applies_again(writer
     assert writer.get_current_calibration("mended", "t0").id == first.id
     text = writer.get_calibration_for_id(second.id)
     assert (text.data, text.withdrawn, text.withdrawn_reason) == (b"bad", True, "measured with the wrong trigger")
+    assert text.withdrawn_at is not None
     assert text.withdrawn_at > text.created
     assert [record.id for record in writer.get_history("mended", "t0")] == [first.id, second.id]
     serial = writer.get_status().serial
@@ -214,9 +216,9 @@ def test_what_is_not_there_says_what_there_is(writer: cdb.CalibrationSuperMouse)
     with pytest.raises(cdb.CalibrationNotFound, match="applies later") as missing:
         writer.get_calibration_for_date("not there", "t0", "2016-02-01")
     assert missing.value.date == datetime(2016, 2, 1, tzinfo=UTC)
-    with pytest.raises(cdb.RunNotFound, match="run 503 is not registered: ask by date") as missing:
+    with pytest.raises(cdb.RunNotFound, match="run 503 is not registered: ask by date") as unregistered:
         writer.get_calibration_for_run("not there", "t0", 503)
-    assert missing.value.run_number == 503
+    assert unregistered.value.run_number == 503
     with pytest.raises(cdb.CalibrationNotFound, match="no calibration with id 987654321") as missing:
         writer.get_calibration_for_id(987654321)
     assert missing.value.id == 987654321
@@ -281,13 +283,13 @@ def test_a_client_made_before_a_fork_answers_each_process_its_own(writer: cdb.Ca
     ("argument", "made"),
     [
         ("servers", lambda: cdb.Calibration("localhost:8080")),
-        ("servers", lambda: cdb.Calibration(5)),
-        ("servers", lambda: cdb.Calibration([None])),
-        ("timeout", lambda: cdb.Calibration(timeout=None)),
+        ("servers", lambda: cdb.Calibration(5)),  # type: ignore[arg-type]  # no address
+        ("servers", lambda: cdb.Calibration([None])),  # type: ignore[list-item]  # no address
+        ("timeout", lambda: cdb.Calibration(timeout=None)),  # type: ignore[arg-type]  # no number
         ("timeout", lambda: cdb.Calibration(timeout=0)),
         ("timeout", lambda: cdb.Calibration(timeout=float("inf"))),
         ("min_serial", lambda: cdb.Calibration(min_serial=-1)),
-        ("min_serial", lambda: cdb.Calibration(min_serial="7")),
+        ("min_serial", lambda: cdb.Calibration(min_serial="7")),  # type: ignore[arg-type]  # no number
         ("token", lambda: cdb.CalibrationSuperMouse(user="ä", token="x")),
     ],
 )

@@ -15,7 +15,7 @@ import pytest
 import cdb
 from tests import certificates, servers
 from tests.certificates import Certificates
-from tests.client.faulty import Fault, faulty
+from tests.client.faulty import Fault, Kind, faulty
 from tests.client.test_bad_servers import DATA, answer, http, server
 from tests.hostile import sweep
 from tests.hostile.sweep import Recorded
@@ -34,7 +34,7 @@ def recorded(shared_master: Master) -> Recorded:
 
 
 @pytest.mark.parametrize("kind", ["cut", "flip"])
-def test_an_answer_spoiled_anywhere_is_asked_for_again(recorded: Recorded, kind: str) -> None:
+def test_an_answer_spoiled_anywhere_is_asked_for_again(recorded: Recorded, kind: Kind) -> None:
     """At every byte of its headers, the ends of its body, and some between; `make hostile` does every byte."""
     outcome = sweep.waiting(recorded, sweep.sample(recorded, kind), seconds=2.2)
     assert set(outcome.counts) == {"right"}, outcome
@@ -74,7 +74,7 @@ def over_tls(ours: Certificates, tmp_path_factory: pytest.TempPathFactory) -> It
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_no_call_outlasts_its_deadline(
     scheme: str,
-    kind: str,
+    kind: Kind,
     shared_master: Master,
     over_tls: Master,
     ours: Certificates,
@@ -157,7 +157,8 @@ def test_a_write_whose_answer_is_lost_is_repeated_and_stored_once(shared_master:
     with faulty(shared_master.url) as proxy:
         writer = cdb.CalibrationSuperMouse(proxy.url, user=shared_master.user, token=shared_master.token, timeout=10)
         before = writer.get_status().serial
-        for number, kind in enumerate(("cut", "reset", "flip"), start=1):
+        kinds: tuple[Kind, ...] = ("cut", "reset", "flip")
+        for number, kind in enumerate(kinds, start=1):
             proxy.spoil(Fault(kind, 700), 2)
             stored = writer.add_calibration("lost answers", "t0", "2016-03-01", f"{number}")
             assert stored.id == before + number

@@ -189,8 +189,9 @@ def test_a_diff_is_the_one_that_difflib_makes() -> None:
         old, new = ([str(chance.randrange(5)) for _ in range(chance.randrange(1, 20))] for _ in range(2))
         if old == new:
             continue
-        texts = ("\n".join(lines).encode() for lines in (old, new))
-        assert difference.unified(*texts, ("a", "b")) == [*difflib.unified_diff(old, new, "a", "b", lineterm="", n=2)]
+        before, after = ("\n".join(lines).encode() for lines in (old, new))
+        expected = [*difflib.unified_diff(old, new, "a", "b", lineterm="", n=2)]
+        assert difference.unified(before, after, ("a", "b")) == expected
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import cdb
 from cdb.cli.explanation import Asked, Explanation, explain
 from cdb_server.errors import CdbError
 from cdb_server.instants import UTC
+from cdb_server.model import CalibrationRecord
 from tests.server.oracle import MICROSECOND, Clock, Oracle
 
 START = datetime(2016, 3, 1, 8, tzinfo=UTC)
@@ -48,12 +49,17 @@ class Played:
 
     def explained(self, instant: datetime, as_of: datetime | None = None) -> Explanation:
         """The explanation of the question by date."""
-        return explain(Asked(*KEY, instant), self.oracle.history(*KEY, as_of))
+        return explain(Asked(*KEY, instant), self.history(as_of))
+
+    def history(self, as_of: datetime | None = None) -> list[cdb.CalibrationRecord]:
+        """The history as the client has it."""
+        return [cdb.CalibrationRecord(*astuple(record)[:-1]) for record in self.oracle.history(*KEY, as_of)]
 
     def answer(self, method: str, argument: object, as_of: datetime | None = None) -> int | None:
         """The id that the oracle answers with, None for none."""
         try:
-            return getattr(self.oracle, method)(*KEY, argument, as_of).id
+            found: CalibrationRecord = getattr(self.oracle, method)(*KEY, argument, as_of)
+            return found.id
         except CdbError:
             return None
 
@@ -65,12 +71,12 @@ def test_every_step_is_the_answer_as_of_then(written: list[tuple[str, int]], mic
     a step changes it, and begins where the one before it ended."""
     played = Played(written)
     instant = START + microseconds * MICROSECOND
-    questions = [(Asked(*KEY, instant), "calibration_for_date", instant)]
+    questions: list[tuple[Asked, str, datetime | int]] = [(Asked(*KEY, instant), "calibration_for_date", instant)]
     if played.runs:
         by_run = Asked(*KEY, played.runs[-1].start_time, tuple(played.runs))
         questions.append((by_run, "calibration_for_run", RUN))
     for question, method, argument in questions:
-        explained = explain(question, played.oracle.history(*KEY))
+        explained = explain(question, played.history())
         steps = explained.timeline
         answers = [None, *(step.after for step in steps)]
         assert [step.before for step in steps] == answers[:-1]
@@ -90,13 +96,14 @@ def test_its_neighbours_are_the_answers_of_other_instants(written: list[tuple[st
     played = Played(written)
     instant = START + microseconds * MICROSECOND
     explained = played.explained(instant)
-    history = played.oracle.history(*KEY)
+    history = played.history()
     winner = played.answer("calibration_for_date", instant)
     later = [START + n * MICROSECOND for n in range(6) if START + n * MICROSECOND > instant]
     others = [played.answer("calibration_for_date", at) for at in later]
     follows = next((other for other in others if other != winner), None)
     assert (explained.next.id if explained.next else None) == follows
     if explained.winner is not None:
+        assert winner is not None
         before = played.answer("calibration_for_date", explained.winner.valid_from - MICROSECOND)
         assert (explained.took_over_from.id if explained.took_over_from else None) == before
         assert [record.id for record in explained.superseded] == [
@@ -120,7 +127,9 @@ def test_as_of_is_taken_from_the_history() -> None:
     """A history as of an instant gives the explanation of then: what was withdrawn later applies."""
     played = Played([("calibration", 0), ("calibration", 1), ("withdrawal", 2)])
     instant = START + 3 * MICROSECOND
-    assert played.explained(instant).winner.id == 1
-    assert [record.id for record in played.explained(instant).withdrawn] == [2]
+    now = played.explained(instant)
+    assert now.winner is not None
+    assert (now.winner.id, [record.id for record in now.withdrawn]) == (1, [2])
     before = played.explained(instant, START + 2 * MICROSECOND)
+    assert before.winner is not None
     assert (before.winner.id, before.withdrawn) == (2, ())

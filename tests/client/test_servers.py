@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -249,7 +250,7 @@ def test_a_name_that_nobody_knows_is_said_at_once(monkeypatch: pytest.MonkeyPatc
     """Nobody will know it in a moment either."""
     real = socket.getaddrinfo
 
-    def unknown(host: str, *rest: object, **more: object) -> object:
+    def unknown(host: str, *rest: Any, **more: Any) -> object:
         if host == "nowhere.example":
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return real(host, *rest, **more)
@@ -265,7 +266,7 @@ def test_a_name_that_is_looked_up_for_ever_ends_in_time(monkeypatch: pytest.Monk
     released = threading.Event()
     real = socket.getaddrinfo
 
-    def slow(host: str, *rest: object, **more: object) -> object:
+    def slow(host: str, *rest: Any, **more: Any) -> object:
         if host == "slow.example" and not more.get("flags"):
             released.wait(10)
         return real("127.0.0.1" if host == "slow.example" and not more.get("flags") else host, *rest, **more)

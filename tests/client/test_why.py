@@ -181,13 +181,13 @@ def test_every_explanation_of_any_history_is_so(tmp_path: Path) -> None:
         client = cdb.Calibration(master.url)
 
         def answer(question: list[str], as_of: str | None) -> int | None:
-            key, asked = question[:2], question[3:]
+            (device, kind), asked = question[:2], question[3:]
             try:
                 if not asked:
-                    return client.get_calibration_for_date(*key, datetime.now(UTC), as_of).id
+                    return client.get_calibration_for_date(device, kind, datetime.now(UTC), as_of).id
                 if question[2] == "--run":
-                    return client.get_calibration_for_run(*key, int(asked[0]), as_of).id
-                return client.get_calibration_for_date(*key, asked[0], as_of).id
+                    return client.get_calibration_for_run(device, kind, int(asked[0]), as_of).id
+                return client.get_calibration_for_date(device, kind, asked[0], as_of).id
             except cdb.CalibrationNotFound:
                 return None
 

@@ -21,6 +21,7 @@ import click
 
 import cdb
 from cdb_server import maintenance
+from cdb_server.model import Entry
 from cdb_server.repository import Database, Reader, Tokens
 from tests import mirrors, servers, way
 
@@ -156,7 +157,8 @@ class Trial:
         journals = []
         for url in self._urls:
             with Database.open(url) as database:
-                reader, entries = Reader(database), []
+                reader = Reader(database)
+                entries: list[tuple[Entry, str]] = []
                 while found := reader.journal(len(entries), 1_000):
                     entries += found
                 journals.append(entries)

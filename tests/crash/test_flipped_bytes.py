@@ -92,9 +92,8 @@ def test_no_flipped_byte_is_applied(tmp_path: Path, operation: str) -> None:
         writer.add_run(1, parse("2016-03-01T00:00:00Z"), None, "daq")
         comment = "after the March survey, with the second crate's cables as they were " * 10
         args = "TOF1", "t0", parse("2016-03-01T00:00:00Z"), data, None, comment.strip()
-        writer.add_calibration(Upload.checked(*args, max_payload=1_000), "alice")
+        sha256 = writer.add_calibration(Upload.checked(*args, max_payload=1_000), "alice").sha256
         expected = Reader(database).journal(0, 10)
-        sha256 = expected[1][0].content.sha256
     with servers.serving(urls[0], tmp_path, "") as master, canned() as server:
         asked = {
             "get_journal": "<c:after_serial>0</c:after_serial><c:limit>3</c:limit>",
@@ -113,29 +112,29 @@ def test_no_flipped_byte_is_applied(tmp_path: Path, operation: str) -> None:
         # Each beginning anew with an answer that is right: it must be applied, or the rest proves nothing.
         whole = right[operation]
         flips = [None, *range(len(whole))]
-        database = None
+        opened: Database | None = None
         for position in flips:
-            if database is None:
+            if opened is None:
                 copy.write_bytes(before)
-                database = Database.open(f"sqlite:///{copy}")
-                follower = Follower(server.url, Deaf(database))
-                follower._client.get_status = lambda: status
+                opened = Database.open(f"sqlite:///{copy}")
+                follower = Follower(server.url, Deaf(opened))
+                follower._client.get_status = lambda: status  # type: ignore[method-assign]  # it is not asked
             altered = bytearray(whole)
             if position is not None:
                 altered[position] ^= 1 << chance.randrange(8)
             server.answers = right | {operation: bytes(altered)}
             with suppress(cdb.CdbError, CdbError, Diverged):
                 follower.catch_up(threading.Event())
-            if Following(database).head().serial != 1:
-                assert Reader(database).journal(0, 10) == expected, position
-                assert Reader(database).calibration_for_id(2).data == data
+            if Following(opened).head().serial != 1:
+                assert Reader(opened).journal(0, 10) == expected, position
+                assert Reader(opened).calibration_for_id(2).data == data
                 harmless.append(position)
-                database.close()
+                opened.close()
                 copy.unlink()
-                database = None
-        if database is not None:
-            assert Reader(database).journal(0, 10) == expected[:1]
-            database.close()
+                opened = None
+        if opened is not None:
+            assert Reader(opened).journal(0, 10) == expected[:1]
+            opened.close()
         assert harmless[0] is None
         # Letter case, other names of headers, white space; in the envelope hardly anything.
         beginning = whole.index(b"\r\n\r\n")

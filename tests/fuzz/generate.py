@@ -73,21 +73,21 @@ def generate(seed: int, number: int, *, http: bool = False) -> Input:
     if chance.random() < 0.1:
         text = chance.choice(PROLOGUES) + text
     made.body = text.encode("utf-8", "surrogatepass")
-    for mutate in (chance.choice(BYTES) for kind in kinds if kind == "bytes"):
-        made.body = mutate(chance, made.body)
-        made.mutations.append(mutate.__name__)
+    for change in (chance.choice(BYTES) for kind in kinds if kind == "bytes"):
+        made.body = change(chance, made.body)
+        made.mutations.append(change.__name__)
     if "action" in kinds:
         made.action = chance.choice(ACTIONS)
         made.mutations.append("another_action")
     if chance.random() < 0.0005:
-        mutate = chance.choice(FLOODS)
-        made.body = mutate(made.body)
-        made.mutations.append(mutate.__name__)
+        flood = chance.choice(FLOODS)
+        made.body = flood(made.body)
+        made.mutations.append(flood.__name__)
     if "http" in kinds:
         made.http = made.around
-        for mutate in chance.sample(HTTP, chance.choice((1, 1, 2))):
-            mutate(chance, made.http)
-            made.mutations.append(mutate.__name__)
+        for frame in chance.sample(HTTP, chance.choice((1, 1, 2))):
+            frame(chance, made.http)
+            made.mutations.append(frame.__name__)
     return made
 
 

@@ -110,7 +110,7 @@ def _check_inside(made: Input, body: bytes) -> None:
 
 def _judge_fault(made: Input, body: bytes, expected: Call | Refusal | Doubt | None) -> Outcome:
     fault = _content(body)
-    require(fault.tag == f"{{{SOAP}}}Fault", f"not a fault: {fault.tag}")
+    require(fault.tag == f"{{{SOAP}}}Fault", f"not a fault: {fault.tag!r}")
     _check_inside(made, body)
     prefix, _, code = fault.findtext("faultcode", "").partition(":")
     require(fault.nsmap.get(prefix) == SOAP, f"a code of another namespace: {prefix}")
@@ -152,8 +152,9 @@ def _senseless(call: Call) -> set[str]:
 
 def _judge_answer(made: Input, body: bytes, call: Call | None, since: datetime, ask: Ask | None) -> Outcome:
     answer = _content(body)
-    operation = answer.tag.removeprefix(T).removesuffix("Response")
-    require(answer.tag == f"{T}{operation}Response", f"not an answer: {answer.tag}")
+    tag = etree.QName(answer).text
+    operation = tag.removeprefix(T).removesuffix("Response")
+    require(tag == f"{T}{operation}Response", f"not an answer: {tag}")
     require(schema.contract(made.side).validator.validate(answer), "the answer is not the contract's")
     if call is not None:
         require(call.operation == operation, f"an answer of {operation} to {call.operation}")
@@ -208,7 +209,8 @@ def _check_journal(call: Call, answer: etree._Element) -> None:
     first = call.values["after_serial"] + 1
     require(serials == list(range(first, first + len(serials))), "entries out of order")
     for entry in answer:
-        fields = {child.tag.removeprefix(T) for child in entry} - {"serial", "kind", "created", "author", "digest"}
+        names = {etree.QName(child).text.removeprefix(T) for child in entry}
+        fields = names - {"serial", "kind", "created", "author", "digest"}
         require(fields <= KINDS[entry.findtext(f"{T}kind", "")], "fields of another kind")
 
 

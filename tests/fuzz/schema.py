@@ -271,6 +271,5 @@ def _quantifier(text: str) -> tuple[int, int, str]:
         least, comma, most = bounds.partition(",")
         return int(least), int(most or (int(least) + 10 if comma else least)), text
     if text and text[0] in "?*+":
-        least, most = {"?": (0, 1), "*": (0, 10), "+": (1, 10)}[text[0]]
-        return least, most, text[1:]
+        return *{"?": (0, 1), "*": (0, 10), "+": (1, 10)}[text[0]], text[1:]
     return 1, 1, text

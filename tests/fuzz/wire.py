@@ -41,6 +41,7 @@ class Peer:
 
     def __init__(self, url: str, patience: float = PATIENCE, tls: ssl.SSLContext | None = None) -> None:
         address = urlsplit(url)
+        assert address.port is not None, url
         self.socket = socket.create_connection((address.hostname, address.port), patience)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls is not None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import cdb
-from tests.client.faulty import CHUNK, Fault, faulty
+from tests.client.faulty import CHUNK, Fault, Kind, faulty
 
 # Enough for an answer that stalls and another try; and what a busy machine may add.
 SECONDS = 3.0
@@ -70,7 +70,7 @@ def record(server: str, id: int) -> Recorded:
     return Recorded(answers[0], id, text)
 
 
-def sample(recorded: Recorded, kind: str) -> list[Fault]:
+def sample(recorded: Recorded, kind: Kind) -> list[Fault]:
     """A fault for every byte of the head, the first and last 200 of the body, and every 500th between."""
     size, head = len(recorded.answer), recorded.head
     places = {*range(head + 200), *range(head, size, 500), *range(size - 200, size)}

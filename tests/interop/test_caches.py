@@ -239,7 +239,7 @@ def test_who_writes_through_a_cache_is_judged(kind: str, tmp_path: Path) -> None
         folder.mkdir()
         with servers.master(f"sqlite:///{folder}/cdb.sqlite", folder, *options) as master, cache(kind, master) as ours:
 
-            def ask(source: str, path: str, cache: Cache = ours, master: Master = master, **headers: str) -> int:
+            def ask(source: str, path: str, cache: Cache = ours, master: Master = master, /, **headers: str) -> int:
                 request = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: text/xml\r\n"
                 token = wire.basic(master.user, master.token)
                 request += f"Authorization: {token}\r\nContent-Length: {len(ADD_RUN)}\r\n"

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import partial
 
 import pytest
 
@@ -25,6 +26,10 @@ def replica(postgresql_cluster: str) -> Iterator[Standby]:
         yield made
 
 
+def is_past(instant: datetime) -> bool:
+    return datetime.now(UTC) > instant
+
+
 def test_what_is_complete_is_there_while_the_standby_catches_up(
     postgresql_cluster: str, new_database_url: Callable[[str], str], replica: Standby
 ) -> None:
@@ -39,12 +44,16 @@ def test_what_is_complete_is_there_while_the_standby_catches_up(
         writer = Writer(primary, clock=lambda: datetime.now(UTC) - COMPLETE_AFTER + SLACK)
         reader = Reader(database)
         for turn in range(TURNS):
-            way = cut(replica) if turn % 2 else pause(replica)
+            way = None
+            if turn % 2:
+                way = cut(replica)
+            else:
+                pause(replica)
             written = [
                 writer.add_run(MANY * turn + number + 1, MARCH, None, author="alice").created for number in range(MANY)
             ]
             # From here on the primary's word that nothing is missing would be wrong without them.
-            servers.until(lambda done=written[-1]: datetime.now(UTC) > done + COMPLETE_AFTER, 20)
+            servers.until(partial(is_past, written[-1] + COMPLETE_AFTER), 20)
             mend(replica, way) if turn % 2 else replica.say("SELECT pg_wal_replay_resume()")
             deadline = time.monotonic() + 30
             there = 0

@@ -123,9 +123,9 @@ def proxy(master: Master, ours: Certificates, tmp_path_factory: pytest.TempPathF
         yield running
 
 
-def writer(proxy: Nginx, master: Master, **options: str) -> cdb.CalibrationSuperMouse:
+def writer(proxy: Nginx, master: Master, client_cert: str | None = None) -> cdb.CalibrationSuperMouse:
     """The Python client of one who may write."""
-    return cdb.CalibrationSuperMouse(proxy.url, user=master.user, token=master.token, **options)
+    return cdb.CalibrationSuperMouse(proxy.url, user=master.user, token=master.token, client_cert=client_cert)
 
 
 def test_the_largest_payload_goes_through_and_back(proxy: Nginx, master: Master) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def names(columns: "list[content.Column]") -> list[str]:
+def names(columns: "Sequence[content.Column]") -> list[str]:
     return [column.name for column in columns]
 
 

@@ -33,7 +33,7 @@ def database(database_url: str) -> Iterator[Database]:
     Database.create(database_url)
     with Database.open(database_url) as opened:
         writer = Writer(opened, clock=clock)
-        stored = []
+        stored: list[int] = []
         for number in range(120):
             clock.now += timedelta(minutes=1)
             at = START + chance.randrange(40) * DAY

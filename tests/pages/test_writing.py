@@ -4,6 +4,7 @@ import base64
 import hashlib
 import html
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,18 +12,24 @@ import cdb
 from cdb_server.pages.uploading import CARRIED
 from cdb_server.repository import Database, Tokens
 from tests import mirrors, servers
-from tests.pages.visits import Visitor, hidden, signed_in
+from tests.pages.visits import Form, Visitor, hidden, signed_in
 from tests.servers import Master
 
 TABLE = b"\n".join(b"TOFChannelKey 1 0 %d 0 tof1 %d 3" % (slab, -60000 + slab) for slab in range(10))
-FILLED = {"step": "preview", "device_name": "TOF1", "calibration_type": "t0", "valid_from": "2016-10-01", "comment": ""}
+FILLED: Form = {
+    "step": "preview",
+    "device_name": "TOF1",
+    "calibration_type": "t0",
+    "valid_from": "2016-10-01",
+    "comment": "",
+}
 
 
-def preview(visitor: Visitor, data: bytes, status: int = 200, **filled: object) -> str:
+def preview(visitor: Visitor, data: bytes, status: int = 200, **filled: Any) -> str:
     return visitor.send("upload", status, file=("new.txt", data), **{**FILLED, **filled})
 
 
-def store(visitor: Visitor, page: str, **more: object) -> str:
+def store(visitor: Visitor, page: str, **more: Any) -> str:
     return visitor.send("upload", step="store", **{**hidden(page), **more})
 
 

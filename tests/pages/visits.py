@@ -2,12 +2,16 @@
 
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 import requests
 
 from tests.servers import Master, Server
 
 PATIENCE = 20
+
+# What is filled in, by the fields' names; a file is a name and bytes.
+Form = dict[str, Any]
 
 
 @dataclass
@@ -21,12 +25,12 @@ class Visitor:
         """The text of a page."""
         return self._text(self.session.get(f"{self.server.url}/{path}", timeout=PATIENCE), status)
 
-    def send(self, path: str, status: int = 200, *, follow: bool = True, **form: object) -> str:
+    def send(self, path: str, status: int = 200, *, follow: bool = True, **form: Any) -> str:
         """What comes of a form; `file` is a name and bytes. A way on to another page is followed."""
         return self._text(self.post(path, follow=follow, **form), status)
 
     def post(
-        self, path: str, *, follow: bool = True, headers: dict[str, str] | None = None, **form: object
+        self, path: str, *, follow: bool = True, headers: dict[str, str] | None = None, **form: Any
     ) -> requests.Response:
         """The same with all that comes. Without headers the form is this site's own."""
         told = {"Origin": self.server.url} if headers is None else headers
@@ -53,7 +57,7 @@ def signed_in(master: Master) -> Visitor:
     return visitor
 
 
-def hidden(page: str) -> dict[str, str]:
+def hidden(page: str) -> Form:
     """What a form's page keeps for the next step."""
     fields = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page)
     assert not any("&" in value for _, value in fields)

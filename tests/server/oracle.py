@@ -6,6 +6,7 @@ server; of an error, its class and what was asked count, not the hint.
 
 import copy
 from datetime import datetime, timedelta
+from typing import Any
 
 from cdb_server.errors import AsOfNotReached, CalibrationNotFound, RunNotFound, Unavailable
 from cdb_server.model import (
@@ -57,7 +58,7 @@ class Oracle:
         # valid_from) returns that one and writes nothing, even where another has since taken over".
         device_name, calibration_type, sha256 = device_name.upper(), calibration_type.lower(), sha256_of(data)
         for entry in self._standing(self._journal, device_name, calibration_type):
-            if (entry.content.valid_from, entry.content.sha256) == (valid_from, sha256):
+            if (_content(entry).valid_from, _content(entry).sha256) == (valid_from, sha256):
                 return self._record(entry, self._journal)
         self._payloads[sha256] = data
         content = NewCalibration(device_name, calibration_type, valid_from, comment, len(data), sha256)
@@ -150,8 +151,8 @@ class Oracle:
         stop_time = stop_time or start_time
         instants = {start_time}
         for entry in self._calibrations(journal):
-            if start_time <= entry.content.valid_from <= stop_time:
-                instants.add(entry.content.valid_from)
+            if start_time <= _content(entry).valid_from <= stop_time:
+                instants.add(_content(entry).valid_from)
         return self._in_force_everywhere(instants, journal)
 
     def calibrations_for_run(self, run_number: int, as_of: datetime | None = None) -> list[CalibrationRecord]:
@@ -192,7 +193,7 @@ class Oracle:
     def instants(self) -> set[datetime]:
         """Every instant at which something begins: the entries' `created`, valid_from and start times."""
         found = {entry.created for entry in self._journal}
-        found |= {entry.content.valid_from for entry in self._calibrations(self._journal)}
+        found |= {_content(entry).valid_from for entry in self._calibrations(self._journal)}
         return found | {entry.content.start_time for entry in self._journal if isinstance(entry.content, RunTimes)}
 
     def created(self) -> list[datetime]:
@@ -214,8 +215,8 @@ class Oracle:
     def _in_force(self, key: tuple[str, str], instant: datetime, journal: list[Entry]) -> Entry | None:
         # Rule 3: "For (device, type, instant t): of the calibrations not withdrawn with valid_from <= t, the one with
         # the greatest valid_from; of equals, the greatest id."
-        candidates = [entry for entry in self._standing(journal, *key) if entry.content.valid_from <= instant]
-        return max(candidates, key=lambda entry: (entry.content.valid_from, entry.serial), default=None)
+        candidates = [entry for entry in self._standing(journal, *key) if _content(entry).valid_from <= instant]
+        return max(candidates, key=lambda entry: (_content(entry).valid_from, entry.serial), default=None)
 
     def _id_for_run(self, key: tuple[str, str], run_number: int) -> int | None:
         applying = self._in_force(key, self.run(run_number).start_time, self._journal)
@@ -224,17 +225,17 @@ class Oracle:
     def _valid_until(self, entry: Entry, journal: list[Entry]) -> datetime | None:
         # "valid_until of a calibration never in force (superseded at once, withdrawn) equals its valid_from; of an
         # open-ended one it is absent." Else it is the first instant at which rule 3 gives another.
-        first = entry.content.valid_from
-        others = {other.content.valid_from for other in self._standing(journal, *_key(entry))}
+        first = _content(entry).valid_from
+        others = {_content(other).valid_from for other in self._standing(journal, *_key(entry))}
         for instant in sorted({first} | {other for other in others if other > first}):
             if self._in_force(_key(entry), instant, journal) != entry:
                 return instant
         return None
 
-    def _withdrawal(self, entry: Entry, journal: list[Entry]) -> Entry | None:
+    def _withdrawal(self, entry: Entry, journal: list[Entry]) -> tuple[datetime, str] | None:
         for other in journal:
             if isinstance(other.content, Withdrawal) and other.content.calibration_id == entry.serial:
-                return other
+                return other.created, other.content.reason
         return None
 
     def _in_force_everywhere(self, instants: set[datetime], journal: list[Entry]) -> list[CalibrationRecord]:
@@ -244,7 +245,7 @@ class Oracle:
         return [self._record(self._journal[serial - 1], journal) for serial in serials]
 
     def _applying(
-        self, device_name: str, calibration_type: str, instant: datetime, as_of: datetime | None, **asked: object
+        self, device_name: str, calibration_type: str, instant: datetime, as_of: datetime | None, **asked: Any
     ) -> CalibrationRecord:
         key = device_name.upper(), calibration_type.lower()
         journal = self._as_of(as_of)
@@ -276,8 +277,8 @@ class Oracle:
         ]
 
     def _record(self, entry: Entry, journal: list[Entry], with_data: bool = False) -> CalibrationRecord:
-        content = entry.content
-        withdrawal = self._withdrawal(entry, journal)
+        content = _content(entry)
+        withdrawn_at, withdrawn_reason = self._withdrawal(entry, journal) or (None, None)
         return CalibrationRecord(
             id=entry.serial,
             device_name=content.device_name,
@@ -287,19 +288,27 @@ class Oracle:
             created=entry.created,
             author=entry.author,
             comment=content.comment,
-            withdrawn=withdrawal is not None,
-            withdrawn_at=withdrawal.created if withdrawal else None,
-            withdrawn_reason=withdrawal.content.reason if withdrawal else None,
+            withdrawn=withdrawn_at is not None,
+            withdrawn_at=withdrawn_at,
+            withdrawn_reason=withdrawn_reason,
             size=content.size,
             sha256=content.sha256,
             data=self._payloads[content.sha256] if with_data else None,
         )
 
 
+def _content(entry: Entry) -> NewCalibration:
+    """Of an entry that is a calibration."""
+    assert isinstance(entry.content, NewCalibration)
+    return entry.content
+
+
 def _key(entry: Entry) -> tuple[str, str]:
-    return entry.content.device_name, entry.content.calibration_type
+    content = _content(entry)
+    return content.device_name, content.calibration_type
 
 
 def _run(entry: Entry) -> Run:
     content = entry.content
+    assert isinstance(content, RunTimes)
     return Run(content.run_number, content.start_time, content.stop_time, entry.created, entry.author)

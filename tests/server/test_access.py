@@ -36,7 +36,7 @@ WRONG = {
 }
 
 
-def write(master: Master, call: bytes = ADD_RUN, **headers: str) -> requests.Response:
+def write(master: Master, call: bytes = ADD_RUN, /, **headers: str) -> requests.Response:
     return requests.post(
         f"{master.url}/cdb/v2/calibrationSuperMouse",
         data=call,

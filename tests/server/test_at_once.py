@@ -269,7 +269,7 @@ def test_a_peer_that_reads_nothing_is_not_answered_on(hot: Watched) -> None:
     for id in (1, 2):
         learned(hot, by_id(id))
     hot.forget()
-    wanted = []
+    wanted: list[int] = []
     with hot.peer() as peer:
         # Until the kernel takes no more, and what comes is left to uvicorn, which waits until it can write.
         with suppress(queue.Empty):
@@ -400,7 +400,7 @@ def test_what_a_server_knows_stands_in_every_answer(tmp_path: Path) -> None:
         learned(running, pinned)
         learned(running, by_id(1))
         with running.peer() as peer:
-            answers = {}
+            answers: dict[bytes, bytes] = {}
             for serial in range(3, 7):
                 for asked in (pinned, by_id(1)):
                     reply = peer.ask(asked)

@@ -44,8 +44,13 @@ def test_thousands_of_attempts_leave_a_few_lines_that_count_them(tmp_path: Path)
 def test_what_was_counted_is_told_though_the_attempts_stop(caplog: pytest.LogCaptureFixture) -> None:
     """At the end of the period, without another attempt; then all begins anew."""
     told = asyncio.Event()
-    watching = logging.Handler()
-    watching.emit = lambda record: told.set() if " more attempts " in record.getMessage() else None
+
+    class Watching(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if " more attempts " in record.getMessage():
+                told.set()
+
+    watching = Watching()
 
     async def twice() -> None:
         attempts = Attempts(in_full=2, seconds=0.1)

@@ -20,7 +20,7 @@ import pytest
 import cdb
 from cdb_server import maintenance
 from cdb_server.instants import UTC
-from cdb_server.repository import Database, Reader, Upload, Writer
+from cdb_server.repository import Database, Reader, Tokens, Upload, Writer
 from tests import servers
 
 MARCH = datetime(2016, 3, 1, 8, tzinfo=UTC)
@@ -260,7 +260,7 @@ def test_a_restored_master_says_so(database_url: str, tmp_path: Path) -> None:
     """When it starts, and to whoever asks for its status."""
     Database.create(database_url)
     with Database.open(database_url) as database:
-        token = servers.Tokens(database).add(servers.USER)
+        token = Tokens(database).add(servers.USER)
     file = tmp_path / "backup"
     maintenance.back_up(database_url, file)
     assert cdb_server("restore", str(file), "--database", database_url).returncode == 0

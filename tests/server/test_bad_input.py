@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -74,10 +75,10 @@ class Side:
         order = [argument.name for argument in CONTRACTS[self.path].operations[operation or self.operation]]
         return element(
             operation or self.operation,
-            "".join(element(name, arguments[name]) for name in order if arguments.get(name) is not None),
+            "".join(element(name, text) for name in order if (text := arguments.get(name)) is not None),
         )
 
-    def request(self, body: bytes, master: Master, **how: object) -> bytes:
+    def request(self, body: bytes, master: Master, **how: Any) -> bytes:
         """The bytes of a request to this endpoint, with credentials where they are needed."""
         credentials = (master.user, master.token) if self.path == wire.WRITING else None
         return wire.request(self.path, body, **{"credentials": credentials, **how})

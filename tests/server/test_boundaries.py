@@ -745,9 +745,9 @@ class TestDamage:
             connection.executescript(f"DROP TRIGGER payload_no_update; DROP TRIGGER payload_no_delete; {sqlite}")
             connection.close()
         else:
-            with psycopg.connect(url) as connection:
-                connection.execute("SET session_replication_role = replica")
-                connection.execute(postgresql)
+            with psycopg.connect(url) as session:
+                session.execute("SET session_replication_role = replica")
+                session.execute(postgresql)
 
     @pytest.mark.parametrize(
         ("sqlite", "postgresql"),

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import pytest
@@ -135,13 +135,19 @@ def _declared_names(application: Any) -> dict[str, str]:
     return declared
 
 
+def first(element: etree._Element, path: str) -> etree._Element:
+    """The first element at a path, which must be there."""
+    found = element.find(path)
+    assert found is not None, path
+    return found
+
+
 def normal_form(definitions: etree._Element, renamed: Mapping[str, str] | None = None) -> dict[str, Any]:
     """All that a WSDL document says to a program, as dictionaries. `renamed` maps names of simple types."""
     renamed = renamed or {}
-    schema = definitions.find(f"{WSDL}types/{XS}schema")
-    port_type = definitions.find(f"{WSDL}portType")
-    binding = definitions.find(f"{WSDL}binding")
-    assert None not in (schema, port_type, binding)
+    schema = first(definitions, f"{WSDL}types/{XS}schema")
+    port_type = first(definitions, f"{WSDL}portType")
+    binding = first(definitions, f"{WSDL}binding")
     simple = {simple.attrib["name"]: _facets(simple) for simple in schema.findall(f"{XS}simpleType")}
 
     def members(complex_type: etree._Element | None) -> list[dict[str, Any]]:
@@ -202,8 +208,8 @@ def normal_form(definitions: etree._Element, renamed: Mapping[str, str] | None =
         "style": [dict(sorted(how.attrib.items())) for how in binding.findall(f"{SOAP}binding")],
         "binding": {
             operation.attrib["name"]: {
-                "action": operation.find(f"{SOAP}operation").get("soapAction"),
-                "style": operation.find(f"{SOAP}operation").get("style"),
+                "action": first(operation, f"{SOAP}operation").get("soapAction"),
+                "style": first(operation, f"{SOAP}operation").get("style"),
                 "input": [body.get("use") for body in operation.findall(f"{WSDL}input/{SOAP}body")],
                 "output": [body.get("use") for body in operation.findall(f"{WSDL}output/{SOAP}body")],
                 "faults": [
@@ -217,8 +223,8 @@ def normal_form(definitions: etree._Element, renamed: Mapping[str, str] | None =
 
 
 def _facets(simple: etree._Element) -> tuple[str, list[tuple[str, str]]]:
-    restriction = simple.find(f"{XS}restriction")
-    facets = [(facet.tag, facet.attrib["value"]) for facet in restriction if facet.tag != f"{XS}annotation"]
+    restriction = first(simple, f"{XS}restriction")
+    facets = [(str(facet.tag), facet.attrib["value"]) for facet in restriction if facet.tag != f"{XS}annotation"]
     return _qualified(restriction, restriction.attrib["base"]), sorted(facets)
 
 
@@ -367,7 +373,7 @@ def test_what_both_files_define_is_the_same_to_the_letter() -> None:
     """A type or a fault that stands in both files stands there in the same words."""
     reading, writing = _definitions_by_name(READING), _definitions_by_name(WRITING)
     for file, definitions in ((READING, reading), (WRITING, writing)):
-        schema = parsed(text_of(file)).find(f"{WSDL}types/{XS}schema")
+        schema = first(parsed(text_of(file)), f"{WSDL}types/{XS}schema")
         assert [(etree.QName(child).localname, child.get("name")) for child in schema] == list(definitions)
     shared = reading.keys() & writing.keys()
     assert {("simpleType", "instant"), ("complexType", "calibration_record"), ("complexType", "Integrity")} <= shared
@@ -377,8 +383,7 @@ def test_what_both_files_define_is_the_same_to_the_letter() -> None:
 @pytest.mark.parametrize("file", SERVICES)
 def test_the_schema_compiles(file: str) -> None:
     """The types are a valid XML Schema, by themselves."""
-    schema = parsed(text_of(file)).find(f"{WSDL}types/{XS}schema")
-    assert schema is not None
+    schema = first(parsed(text_of(file)), f"{WSDL}types/{XS}schema")
     etree.XMLSchema(etree.fromstring(etree.tostring(schema)))
 
 
@@ -401,7 +406,7 @@ def test_the_document_keeps_to_the_basic_profile(file: str) -> None:
     offered = {operation.get("name"): operation for operation in port_type.findall(f"{WSDL}operation")}
     bound = {operation.get("name"): operation for operation in binding.findall(f"{WSDL}operation")}
     assert list(offered) == list(bound)
-    carried = {}
+    carried: dict[str | None, set[tuple[object, str | None]]] = {}
     for name, operation in offered.items():
         parts = [child.tag for child in operation]
         faults = len(operation.findall(f"{WSDL}fault"))
@@ -447,13 +452,13 @@ def test_names_and_address_are_those_of_the_service(file: str) -> None:
     [address] = port
     names = [
         definitions.get("name"),
-        definitions.find(f"{WSDL}portType").get("name"),
+        first(definitions, f"{WSDL}portType").get("name"),
         service.get("name"),
         port.get("name"),
     ]
     assert names == [name, name, f"{name}Service", f"{name}Port"]
-    assert port.get("binding") == f"tns:{definitions.find(f'{WSDL}binding').get('name')}"
-    assert definitions.find(f"{WSDL}binding").get("type") == f"tns:{name}"
+    assert port.get("binding") == f"tns:{first(definitions, f'{WSDL}binding').get('name')}"
+    assert first(definitions, f"{WSDL}binding").get("type") == f"tns:{name}"
     assert dict(address.attrib) == {"location": f"http://localhost:8080{PATHS[file]}"}
 
 
@@ -471,12 +476,18 @@ def _undocumented(file: str) -> Iterator[str]:
         if "name" in type_.attrib
     }
     messages = {f"tns:{message.get('name')}": documented[message] for message in definitions.iter(f"{WSDL}message")}
-    carried = {part.get("element"): documented[part.getparent()] for part in definitions.iter(f"{WSDL}part")}
+    carried = {
+        part.get("element"): documented[message]
+        for message in definitions.iter(f"{WSDL}message")
+        for part in message.iter(f"{WSDL}part")
+    }
     for element in definitions.iter():
         tag, name = element.tag, element.get("name")
-        in_schema = element.getparent() is not None and element.getparent().tag == f"{XS}schema"
+        parent = element.getparent()
+        within = None if parent is None else parent.tag
+        in_schema = within == f"{XS}schema"
         if tag in (f"{WSDL}definitions", f"{WSDL}message", f"{XS}simpleType") or (
-            tag == f"{WSDL}operation" and element.getparent().tag == f"{WSDL}portType"
+            tag == f"{WSDL}operation" and within == f"{WSDL}portType"
         ):
             told = documented[element]
         elif tag == f"{WSDL}fault" and "message" in element.attrib:
@@ -519,7 +530,10 @@ def test_the_contract_is_published_to_the_byte(file: str, query: str, host: str 
     assert served == text_of(file).replace("http://localhost:8080", shared_master.url).encode("utf-8")
 
 
-def _subclasses(of: type) -> set[type]:
+Base = TypeVar("Base")
+
+
+def _subclasses(of: type[Base]) -> set[type[Base]]:
     return {below for direct in of.__subclasses__() for below in {direct, *_subclasses(direct)}}
 
 
@@ -553,7 +567,10 @@ def test_every_fault_is_declared_by_an_operation() -> None:
     assert declared == {fault.__type_name__ for fault in FAULTS.values()}
 
 
-@pytest.mark.parametrize("error", sorted(FAULTS, key=lambda error: error.__name__), ids=lambda error: error.__name__)
+ERRORS = sorted(FAULTS, key=lambda error: error.__name__)
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.__name__)
 def test_a_fault_has_a_code_of_its_errors_side_and_name(error: type[errors.CdbError]) -> None:
     """The code is Client.X or Server.X by the error's side, and the fault carries the error's message."""
     raised = error.__new__(error)

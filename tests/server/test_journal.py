@@ -166,7 +166,8 @@ def asked(reader, after_serial=0, limit=1000):
 def filled(database, entries):
     """A database of so many entries, of the three kinds by turns, and what was written."""
     clock = Clock(CREATED)
-    writer, content = Writer(database, clock=clock), []
+    writer = Writer(database, clock=clock)
+    content: list[NewCalibration | Withdrawal | RunTimes] = []
     for number in range(1, entries + 1):
         clock.now += MICROSECOND
         if number % 3 == 1:
@@ -201,7 +202,8 @@ def test_the_journal_is_answered_as_it_was_written(database):
 def test_the_journal_is_read_in_parts_to_its_end(database, limit):
     """Asked again and again for what came after the last serial, it gives every entry once; fewer are the last."""
     filled(database, 7)
-    reader, parts = Reader(database), []
+    reader = Reader(database)
+    parts: list[list[tuple[Entry, str]]] = []
     while True:
         parts.append(asked(reader, parts[-1][-1][0].serial if parts else 0, limit))
         assert len(parts[-1]) <= limit

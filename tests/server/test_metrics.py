@@ -11,6 +11,7 @@ from datetime import datetime
 from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -81,12 +82,12 @@ def counted(before: Samples, after: Samples, name: str = "cdb_requests_total") -
     return {values: count for values, count in added.items() if count and "metrics" not in values}
 
 
-def call(operation: str, arguments: str = "", path: str = wire.READING, **how: object) -> bytes:
+def call(operation: str, arguments: str = "", path: str = wire.READING, **how: Any) -> bytes:
     body = (
         f'<s:Envelope xmlns:s="{SOAP}"><s:Body><{operation} xmlns="{NAMESPACE}">{arguments}</{operation}></s:Body>'
         "</s:Envelope>"
     )
-    return wire.request(path, body.encode(), **how)  # type: ignore[arg-type]  # of several kinds
+    return wire.request(path, body.encode(), **how)
 
 
 def current(device_name: str) -> bytes:
@@ -174,7 +175,7 @@ def test_a_workers_counts_outlive_it(master: Master) -> None:
     assert added == {("get_current_calibration", "ok"): 2}
 
 
-def authorised(master: Master) -> dict[str, object]:
+def authorised(master: Master) -> dict[str, Any]:
     return {"path": wire.WRITING, "credentials": (master.user, master.token)}
 
 

@@ -89,7 +89,7 @@ def rows():
     early = ["calibration"] * 10_000
     late = ["calibration"] * (CALIBRATIONS - len(early)) + ["run"] * RUNS + ["withdrawal"] * WITHDRAWALS
     chance.shuffle(late)
-    filled = {table: [] for table in TABLES}
+    filled: dict[str, list[tuple[object, ...]]] = {table: [] for table in TABLES}
     filled["payload"] = [(f"{number:064x}", b"1 2 3\n") for number in range(PAYLOADS)]
     for serial, kind in enumerate(early + late, start=1):
         filled["journal"].append((serial, kind, first + serial * HOUR, "alice", f"{serial:064x}"))

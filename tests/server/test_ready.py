@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def number(reply: bytes) -> int:
 
 
 def ready(lasting: Lasting | None, known: Knowledge | None = STATE, size: int = 10) -> Ready:
-    return Ready.of(Answer(False, (b"x" * size, b"", b""), lasting), known)
+    return Ready.of(Answer("", (b"x" * size, b"", b""), lasting), known)
 
 
 def question(text: str) -> Question:
@@ -253,11 +254,12 @@ def test_a_long_question_is_read_by_a_thread(asked: Asked, monkeypatch: pytest.M
     stored = asked.writer.add_calibration(upload(MARCH), "alice")
     readers = []
     answer_at_once = asked.endpoint.answer_at_once
-    monkeypatch.setattr(
-        asked.endpoint,
-        "answer_at_once",
-        lambda body, *rest: (readers.append(len(body)), answer_at_once(body, *rest))[1],
-    )
+
+    def noted(body: bytes, *rest: Any) -> Any:
+        readers.append(len(body))
+        return answer_at_once(body, *rest)
+
+    monkeypatch.setattr(asked.endpoint, "answer_at_once", noted)
     [answer] = asyncio.run(together([asked.ask(CURRENT + b" " * LONGEST_AT_ONCE)]))
     assert number(answer) == stored.id
     assert readers == []
@@ -430,11 +432,15 @@ def test_a_mirror_gives_the_new_answer_as_soon_as_it_says_that_it_has_it(shared_
         Database.open(shared_master.database) as database,
         mirrors.mirror(shared_master.url, f"sqlite:///{tmp_path}/mirror.sqlite", tmp_path) as mirror,
     ):
+
+        def has(serial: int) -> bool:
+            return mirror.status().serial >= serial
+
         peers = [wire.Peer(mirror.url) for _ in range(8)]
         for day in range(1, 4):
             new = Upload.checked("MIRRORED", "t0", MARCH + day * SECOND, b"%d" % day, None, None, max_payload=10)
             stored = Writer(database).add_calibration(new, "alice").id
-            servers.until(lambda stored=stored: mirror.status().serial >= stored)
+            servers.until(partial(has, stored))
             for peer in peers * 2:
                 reply = peer.ask(history)
                 assert number(reply.body) == stored
@@ -451,7 +457,7 @@ def test_what_is_current_changes_when_a_later_one_begins(tmp_path: Path) -> None
         begins = instants.now() + 1.2 * SECOND
         Writer(database).add_calibration(upload(begins, b"later"), "alice")
         asked = wire.request(wire.READING, CURRENT)
-        found = []
+        found: list[tuple[datetime, int, datetime]] = []
         with running.peer() as peer:
             while not found or (found[-1][1] != 2 and instants.now() < begins + 10 * SECOND):
                 before = instants.now()

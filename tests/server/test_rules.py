@@ -181,7 +181,7 @@ def every_row(database):
 def empty_database(backend, database_url, tmp_path):
     """A function that gives an empty database each time; one at a time, made anew or emptied past the triggers."""
     Database.create(database_url)
-    opened = []
+    opened: list[Database] = []
 
     def copied():
         while opened:

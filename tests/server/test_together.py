@@ -2,10 +2,11 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def transactions(url: str) -> int:
 
 
 @contextmanager
-def waiting(database: Database, works: list[Callable[[], Any]]) -> Iterator[list[Future[Any]]]:
+def waiting(database: Database, works: Sequence[Callable[[], Any]]) -> Iterator[list[Future[Any]]]:
     """All are being done while another writer has the lock, which it gives up when the block ends."""
     with ThreadPoolExecutor(len(works)) as pool:
         with database.write():
@@ -68,7 +69,7 @@ def until(held: Callable[[], bool]) -> None:
 def test_those_who_wait_are_written_in_one_transaction(database: Database, database_url: str) -> None:
     """And each gets its own answer."""
     writer = Writer(database)
-    works = [lambda number=number: writer.add_calibration(upload(b"%d" % number), "alice") for number in range(WAITING)]
+    works = [partial(writer.add_calibration, upload(b"%d" % number), "alice") for number in range(WAITING)]
     before = transactions(database_url)
     with waiting(database, works) as doing:
         until(lambda: len(writer._together._waiting) == WAITING)

@@ -49,7 +49,8 @@ PRECISE = datetime(2016, 3, 1, 8, 0, 0, 123456, tzinfo=UTC)
 BEFORE_PRECISE, AFTER_PRECISE = PRECISE - timedelta(microseconds=1), PRECISE + timedelta(microseconds=1)
 OFFSET, OFFSET_IN_UTC = datetime(2016, 3, 1, 12, 0, 0, 1, tzinfo=EAST), datetime(2016, 3, 1, 10, 0, 0, 1, tzinfo=UTC)
 BEFORE_OFFSET, WITHOUT_OFFSET = OFFSET - timedelta(microseconds=1), OFFSET_IN_UTC.replace(tzinfo=None)
-files, ids = {}, {}
+files: dict[str, bytes] = {}
+ids: dict[str, int] = {}
 
 
 def step(name, work, *arguments):
