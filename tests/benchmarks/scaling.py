@@ -45,8 +45,8 @@ def flatness(bench: Bench) -> Iterator[Figure]:
                 for asking in contenders.values():
                     asking()
                 rounds = bench.alternate(f"{what}{beside(kind)}", contenders)
-            for name in (greatest, among):
-                yield rates(f"{what} at {name}{beside(kind)}", rounds, name, least, target)
+            yield rates(f"{what} at {greatest}{beside(kind)}", rounds, greatest, least, target)
+            yield rates(f"{what} at {among}{beside(kind)}", rounds, among, least)
 
 
 def query_alone(bench: Bench) -> Iterator[Figure]:
