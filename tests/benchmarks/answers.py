@@ -56,7 +56,7 @@ def lists(server: Server) -> None:
     stock, chance = server.stock, random.Random(server.stock.count)
     begin, _ = stock.covered
     for _ in range(TRIED):
-        slot = chance.randrange((stock.among or stock.count) - 2 * len(KEYS) - 1)
+        slot = chance.randrange(stock.asked - 2 * len(KEYS) - 1)
         start, stop = (spell(begin + stock.step * at) for at in (slot, slot + len(KEYS)))
         root = etree.fromstring(answer(server, questions.soap("get_ids", start_time=start, stop_time=stop)))
         ids = [int(id) for id in root.xpath("//cdb:id/text()", namespaces=CONTRACT)]

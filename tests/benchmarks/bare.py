@@ -1,7 +1,7 @@
 """The reference for what the databases alone take: their drivers, with nothing of ours between.
 
-Each process has a connection, and does one thing again and again: insert a payload, durably, or find which calibration
-applies and read its payload.
+Each process has a connection, and does one thing again and again: insert a payload, durably; find which calibration
+applies and read its payload; or say what the service says to SQLite for a look-up or a list.
 """
 
 import itertools

@@ -41,7 +41,7 @@ class Stock:
     among: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.count, self.among or self.count) < 2 * len(KEYS):
+        if min(self.count, self.asked) < 2 * len(KEYS):
             raise ValueError(f"a stock holds {2 * len(KEYS)} calibrations at least, two of each device and type")
 
     @property
@@ -65,9 +65,14 @@ class Stock:
         return *KEYS[(serial - 1) % len(KEYS)], self.valid_from(serial)
 
     @property
+    def asked(self) -> int:
+        """How many calibrations questions are about."""
+        return self.among or self.count
+
+    @property
     def before(self) -> int:
         """How many calibrations lie before those that questions are about."""
-        return (self.count - (self.among or self.count)) // 2
+        return (self.count - self.asked) // 2
 
     @property
     def covered(self) -> tuple[datetime, datetime]:
@@ -75,7 +80,7 @@ class Stock:
 
         In all of it, every device and type has a calibration that is one of those.
         """
-        return self._covered(self.before, self.among or self.count)
+        return self._covered(self.before, self.asked)
 
     @property
     def as_of(self) -> datetime:
