@@ -40,7 +40,8 @@ def connected(url: str) -> Iterator[Any]:
     """A connection to the database itself, past all of our code, in one reading transaction."""
     if url.startswith("sqlite"):
         # Whoever opens it first after a kill rolls the journal back: that may be this.
-        with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"), 30, isolation_level=None)) as sqlite:
+        file = url.removeprefix("sqlite:///")
+        with contextlib.closing(sqlite3.connect(file, timeout=30, isolation_level=None)) as sqlite:
             sqlite.execute("BEGIN")
             yield sqlite
     else:

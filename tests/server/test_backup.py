@@ -210,6 +210,7 @@ def test_a_damaged_backup_replaces_nothing(filled_url: str, backup: Path) -> Non
     with sqlite3.connect(backup) as connection:
         connection.execute("DROP TRIGGER calibration_no_update")
         connection.execute("UPDATE calibration SET comment = 'x' WHERE id = 3")
+    connection.close()
     told = refusal(filled_url, backup)
     assert "is damaged, and nothing was replaced" in told
     assert "calibration 3: its digest is not that" in told

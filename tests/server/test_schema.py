@@ -4,6 +4,7 @@ import itertools
 import multiprocessing
 import sqlite3
 import threading
+from contextlib import closing
 from datetime import datetime
 
 import psycopg
@@ -382,5 +383,5 @@ def test_pages_of_any_size_are_served(page: int, database_url: str) -> None:
         )
         assert Reader(database).calibration_for_id(stored.id).data == data
         assert not verify(database).problems
-    with sqlite3.connect(file) as connection:
+    with closing(sqlite3.connect(file)) as connection:
         assert connection.execute("PRAGMA page_size").fetchone() == (page,)
