@@ -147,9 +147,9 @@ def test_a_long_text_is_cut_between_lines_and_within_no_character() -> None:
 def test_the_largest_payload_takes_no_longer(piece: bytes) -> None:
     """Within a page's time, with all else that a page does."""
     data = (piece * (32 * 2**20 // len(piece) + 1))[: 32 * 2**20]
-    began = time.process_time()
+    began = time.thread_time()
     looked = content.look(data)
-    assert time.process_time() - began < 0.5
+    assert time.thread_time() - began < 0.5
     assert looked.size == len(data)
     assert looked.cut
 
