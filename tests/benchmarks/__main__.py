@@ -65,7 +65,6 @@ def _measured(bench: Bench, name: str) -> Outcome:
             figures.append(figure)
     except Exception as error:
         # Whatever it is, it is this line's failure, and is told; the others go on.
-        # Whatever it is, the other lines are measured all the same.
         failure = str(error) if isinstance(error, Failure) else f"{type(error).__name__}: {error}"
         bench.tell("".join(traceback.format_exception(error)))
     return Outcome(name, figures, failure, time.monotonic() - begun)

@@ -78,6 +78,8 @@ class Bench:
                 unfinished.unlink(missing_ok=True)
                 self._load(f"sqlite:///{unfinished}", stock, kind)
                 unfinished.rename(file)
+                # SQLite leaves it behind, empty.
+                Path(f"{unfinished}-journal").unlink(missing_ok=True)
             return f"sqlite:///{file}"
         with psycopg.connect(self.postgresql(), autocommit=True) as connection:
             known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (stock.name,)).fetchone()

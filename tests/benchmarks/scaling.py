@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 from tests.benchmarks import answers, bare, questions, references
 from tests.benchmarks.bench import BACKENDS, SQLITE, Bench, Served, beside, rates
@@ -11,10 +12,43 @@ from tests.benchmarks.figures import Figure, at_least
 from tests.benchmarks.load import Load, Question
 from tests.benchmarks.stock import KEYS, Stock
 
-SIZE = 1_000
+KB = 1_000
+SIZE = KB
 CONNECTIONS = 16
 # As many as upload.
 WRITERS = 4
+
+
+class _Work(NamedTuple):
+    """What shall cost the same among many calibrations as among few."""
+
+    name: str
+    # Bytes of each payload; a list brings none.
+    size: int
+    check: Callable[[Served], None]
+    question: Callable[[Served], Question]
+    writing: bool = False
+
+
+def _look_up(_: Served) -> Question:
+    return questions.RANDOM_DATES
+
+
+def _list(_: Served) -> Question:
+    return questions.LISTS_OF_100
+
+
+def _upload(server: Served) -> Question:
+    return questions.upload(server.stock, server.token)
+
+
+_WORKS = (
+    _Work("look-up of 1 kB", KB, answers.look_ups, _look_up),
+    _Work("look-up of 100 kB", 100 * KB, answers.look_ups, _look_up),
+    _Work("listing of 100", KB, answers.lists, _list),
+    _Work("upload of 1 kB", KB, answers.look_ups, _upload, writing=True),
+    _Work("upload of 100 kB", 100 * KB, answers.look_ups, _upload, writing=True),
+)
 
 
 def flatness(bench: Bench) -> Iterator[Figure]:
@@ -22,31 +56,31 @@ def flatness(bench: Bench) -> Iterator[Figure]:
 
     On the largest first about all that it holds, then about as many neighbours as the smallest holds.
     """
-    few, many = Stock(bench.small, SIZE), Stock(bench.large, SIZE)
-    least, greatest = (f"N = {stock.count:,}" for stock in (few, many))
-    among = f"{greatest}, among {few.count:,}"
     for kind in BACKENDS:
         target = at_least(0.9) if kind == SQLITE else None
-        for what, writing in (("look-up", False), ("listing of 100", False), ("upload", True)):
+        for work in _WORKS:
+            few, many = Stock(bench.small, work.size), Stock(bench.large, work.size)
+            least, greatest = (f"N = {stock.count:,}" for stock in (few, many))
+            among = f"{greatest}, among {few.count:,}"
             with ExitStack() as running:
                 small, large = (
-                    running.enter_context(bench.serve(kind, stock, writing=writing)) for stock in (few, many)
+                    running.enter_context(bench.serve(kind, stock, writing=work.writing)) for stock in (few, many)
                 )
                 neighbours = replace(large, stock=replace(many, among=few.count))
                 servers = {least: small, greatest: large, among: neighbours}
                 for server in servers.values():
-                    (answers.lists if what == "listing of 100" else answers.look_ups)(server)
-                connections = WRITERS if writing else CONNECTIONS
+                    work.check(server)
+                connections = WRITERS if work.writing else CONNECTIONS
                 contenders = {
-                    name: bench.loading_warm(server, _question(what, server), connections)
+                    name: bench.loading_warm(server, work.question(server), connections)
                     for name, server in servers.items()
                 }
                 # Not what it costs to fill the server's own caches, which the first round would measure.
                 for asking in contenders.values():
                     asking()
-                rounds = bench.alternate(f"{what}{beside(kind)}", contenders)
-            yield rates(f"{what} at {greatest}{beside(kind)}", rounds, greatest, least, target)
-            yield rates(f"{what} at {among}{beside(kind)}", rounds, among, least)
+                rounds = bench.alternate(f"{work.name}{beside(kind)}", contenders)
+            yield rates(f"{work.name} at {greatest}{beside(kind)}", rounds, greatest, least, target)
+            yield rates(f"{work.name} at {among}{beside(kind)}", rounds, among, least)
 
 
 def query_alone(bench: Bench) -> Iterator[Figure]:
@@ -121,9 +155,3 @@ def bare_query(bench: Bench) -> Iterator[Figure]:
             }
             rounds = bench.alternate(title, contenders)
         yield rates(title, rounds, kind, reference)
-
-
-def _question(what: str, server: Served) -> Question:
-    if what == "listing of 100":
-        return questions.LISTS_OF_100
-    return questions.upload(server.stock, server.token) if what == "upload" else questions.RANDOM_DATES
