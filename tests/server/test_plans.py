@@ -46,6 +46,7 @@ def questions(upto):
     one = validity.in_force(*KEY, MORNING, upto)
     everywhere = validity.in_force_everywhere(MORNING, upto)
     during = validity.in_force_during(MORNING, EVENING, upto)
+    start = validity.run_start(77, upto)
     records = validity.records(upto)
     return {
         "serial_as_of": validity.serial_as_of(MORNING),
@@ -56,6 +57,8 @@ def questions(upto):
         "records, one": records.where(id == one),
         "records, everywhere": records.where(id.in_(everywhere)).order_by(id).limit(100_001),
         "records, during": records.where(id.in_(during)).order_by(id).limit(100_001),
+        "records, for run": records.where(id == validity.in_force(*KEY, start, upto)),
+        "records, everywhere for run": records.where(id.in_(validity.in_force_everywhere(start, upto))).order_by(id),
         "records, history": records.where(history).order_by(id).limit(100_001),
         "standing_before": records.where(id == validity.standing_before(*KEY, MORNING, 50_000, upto)),
         "standing_after": records.where(id == validity.standing_after(*KEY, MORNING, 50_000, upto)),
@@ -72,6 +75,7 @@ def questions(upto):
         "runs_by_start": validity.runs_by_start(MORNING, EVENING).limit(301),
         "runs_at_steps": validity.runs_at_steps(MORNING, EVENING, HOUR),
         "first_run_start": validity.first_run_start(),
+        "run_start": select(start),
         "run_entry": validity.run_entry(77, upto),
         "journal": entries.ENTRIES.where(journal.c.serial > SERIALS // 2).limit(1_000),
         "runs_starting": validity.runs_starting(MORNING, EVENING, upto).limit(100_001),

@@ -44,7 +44,7 @@ def name_of(url: URL) -> str:
 
 def engine_of(url: URL, threads: int, *, read_only: bool = False) -> Engine:
     """Up to `threads` connections at once, each prepared; `read_only`, they cannot write."""
-    pool = {"pool_size": threads, "max_overflow": 2, "pool_timeout": BUSY}
+    pool = _pool(threads)
     if url.get_backend_name() == "sqlite":
         # mode=rw: opening never makes an empty database where one was expected.
         path = quote(os.path.abspath(str(url.database)))
@@ -59,10 +59,23 @@ def engine_of(url: URL, threads: int, *, read_only: bool = False) -> Engine:
         event.listen(engine, "begin", _begin_sqlite)
         event.listen(engine, "commit", _commit_sqlite)
     else:
-        options = {"options": "-c default_transaction_read_only=on"} if read_only else {}
-        engine = create_engine(url, connect_args={"connect_timeout": BUSY, **options}, pool_pre_ping=True, **pool)
+        engine = create_engine(url, connect_args=_arguments(read_only=read_only), pool_pre_ping=True, **pool)
         event.listen(engine, "connect", _prepare_postgresql)
     return engine
+
+
+def alone(engine: Engine) -> Engine:
+    """Other connections to the same database on PostgreSQL: each statement is a transaction, and cannot write."""
+    pool: Any = engine.pool
+    other = create_engine(
+        engine.url,
+        connect_args=_arguments(read_only=True),
+        isolation_level="AUTOCOMMIT",
+        pool_reset_on_return=None,
+        **_pool(pool.size()),
+    )
+    event.listen(other, "connect", _prepare_postgresql)
+    return other
 
 
 def reading(engine: Engine) -> Engine:
@@ -78,6 +91,15 @@ def writing(engine: Engine, *, read_only: bool) -> Engine:
         # The default of the session is not enough: a connection that comes back to the pool is made READ WRITE.
         return engine.execution_options(isolation_level="READ COMMITTED", postgresql_readonly=read_only)
     return engine.execution_options(cdb_writes=True)
+
+
+def _pool(threads: int) -> dict[str, Any]:
+    return {"pool_size": threads, "max_overflow": 2, "pool_timeout": BUSY}
+
+
+def _arguments(*, read_only: bool) -> dict[str, Any]:
+    options = {"options": "-c default_transaction_read_only=on"} if read_only else {}
+    return {"connect_timeout": BUSY, **options}
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

@@ -49,6 +49,9 @@ class Glance:
         """A reading transaction, as Database.read, or a part of the one that is begun; the block raises Busy."""
         return self
 
+    # A transaction costs the same, however much is asked in it.
+    read_one = read
+
     def __enter__(self) -> Held:
         # A generator's context would cost as much as the transaction.
         if not self.begun:

@@ -12,7 +12,7 @@ from cdb_server import instants, schema
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A driver's own connection, in a transaction: as good as SQLAlchemy's for what is prepared."""
+    """A driver's own connection, or what stands for one: as good as SQLAlchemy's for what is prepared."""
 
     driver: Any
     dialect: Dialect

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Collection, Iterable
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Generic
 
@@ -87,7 +88,7 @@ class Reader(Generic[Made]):
     ) -> Made:
         """Rule 3, with data. Raises CalibrationNotFound and DamagedPayload."""
         device_name, calibration_type = model.device_name(device_name), model.calibration_type(calibration_type)
-        with self._database.read() as connection:
+        with self._reading(as_of, held) as connection:
             upto = self._upto(connection, as_of)
             key = device_name, calibration_type
             return self._applying(connection, *key, date, upto, held, date=date, as_of=as_of)
@@ -97,7 +98,7 @@ class Reader(Generic[Made]):
     ) -> Made:
         """Rule 4: the resolution at the present instant; with as_of, at as_of. Raises as calibration_for_date."""
         device_name, calibration_type = model.device_name(device_name), model.calibration_type(calibration_type)
-        with self._database.read() as connection:
+        with self._reading(as_of, held) as connection:
             upto = self._upto(connection, as_of)
             instant = self._clock() if as_of is None else as_of
             key = device_name, calibration_type
@@ -113,6 +114,14 @@ class Reader(Generic[Made]):
     ) -> Made:
         """Rule 5: the resolution at the run's start. Raises RunNotFound, and as calibration_for_date."""
         device_name, calibration_type = model.device_name(device_name), model.calibration_type(calibration_type)
+        asked = {"device_name": device_name, "calibration_type": calibration_type, "run_number": run_number}
+        with self._reading(as_of, held) as connection:
+            upto = self._upto(connection, as_of)
+            model.number("run_number", run_number)
+            found = self._one(connection, statements.FOR_RUN, upto, held, **asked)
+        if found is not None:
+            return found
+        # What is missing shows step by step.
         with self._database.read() as connection:
             upto = self._upto(connection, as_of)
             start = self._run(connection, run_number, upto, as_of).start_time
@@ -122,7 +131,7 @@ class Reader(Generic[Made]):
     def calibration_for_id(self, id: int, as_of: datetime | None = None, held: Collection[str] = ()) -> Made:
         """One calibration, superseded and withdrawn ones too, with data. Raises as calibration_for_date."""
         model.number("id", id)
-        with self._database.read() as connection:
+        with self._reading(as_of, held) as connection:
             upto = self._upto(connection, as_of)
             found = self._one(connection, statements.BY_ID, upto, held, id=id)
         if found is None:
@@ -142,21 +151,28 @@ class Reader(Generic[Made]):
     def ids(self, start_time: datetime, stop_time: datetime | None = None, as_of: datetime | None = None) -> list[Made]:
         """Rule 6: the calibrations in force at one instant of the period at least, by id. Raises TooLarge."""
         start, stop = model.period(start_time, stop_time)
-        with self._database.read() as connection:
+        with self._reading(as_of) as connection:
             upto = self._upto(connection, as_of)
             return self._calibrations(connection, statements.DURING, upto, start=start, stop=stop)
 
     def calibrations_for_run(self, run_number: int, as_of: datetime | None = None) -> list[Made]:
         """Everything that applies to a run, by id. Raises RunNotFound and TooLarge."""
+        with self._reading(as_of) as connection:
+            upto = self._upto(connection, as_of)
+            model.number("run_number", run_number)
+            found = self._calibrations(connection, statements.EVERYWHERE, upto, run_number=run_number)
+        if found:
+            return found
+        # Where nothing applies, the run may not be registered.
         with self._database.read() as connection:
             upto = self._upto(connection, as_of)
-            start = self._run(connection, run_number, upto, as_of).start_time
-            return self._calibrations(connection, statements.EVERYWHERE, upto, instant=start)
+            self._run(connection, run_number, upto, as_of)
+            return self._calibrations(connection, statements.EVERYWHERE, upto, run_number=run_number)
 
     def history(self, device_name: str, calibration_type: str, as_of: datetime | None = None) -> list[Made]:
         """Everything ever stored for a device and type, by id; empty for one without. Raises TooLarge."""
         device_name, calibration_type = model.device_name(device_name), model.calibration_type(calibration_type)
-        with self._database.read() as connection:
+        with self._reading(as_of) as connection:
             upto = self._upto(connection, as_of)
             return self._calibrations(
                 connection, statements.HISTORY, upto, device_name=device_name, calibration_type=calibration_type
@@ -165,7 +181,7 @@ class Reader(Generic[Made]):
     def devices(self, as_of: datetime | None = None) -> list[Device]:
         """The devices, in alphabetical order, with their calibration types. Raises TooLarge."""
         types: dict[str, list[str]] = {}
-        with self._database.read() as connection:
+        with self._reading(as_of) as connection:
             upto = self._upto(connection, as_of)
             for device_name, calibration_type in self._rows(connection, statements.KEYS(upto), upto=upto):
                 types.setdefault(device_name, []).append(calibration_type)
@@ -173,13 +189,13 @@ class Reader(Generic[Made]):
 
     def run(self, run_number: int, as_of: datetime | None = None) -> Run:
         """A run's times. Raises RunNotFound."""
-        with self._database.read() as connection:
+        with self._reading(as_of) as connection:
             return self._run(connection, run_number, self._upto(connection, as_of), as_of)
 
     def runs(self, start_time: datetime, stop_time: datetime | None = None, as_of: datetime | None = None) -> list[Run]:
         """The runs that start in the period, by number. Raises TooLarge."""
         start, stop = model.period(start_time, stop_time)
-        with self._database.read() as connection:
+        with self._reading(as_of) as connection:
             upto = self._upto(connection, as_of)
             return [
                 Run(*row) for row in self._rows(connection, statements.RUNS(upto), start=start, stop=stop, upto=upto)
@@ -188,13 +204,13 @@ class Reader(Generic[Made]):
     def journal(self, after_serial: int, limit: int) -> list[tuple[Entry, str]]:
         """At most `limit` entries after a serial, in order, each with its digest. Raises TooLarge."""
         self._check_limit(limit)
-        with self._database.read() as connection:
+        with self._database.read_one() as connection:
             return entries(connection, after_serial, limit)
 
     def journal_lines(self, after_serial: int, limit: int) -> list[JournalLine]:
         """The same for who only writes them, in half the time."""
         self._check_limit(limit)
-        with self._database.read() as connection:
+        with self._database.read_one() as connection:
             return lines(connection, after_serial, limit)
 
     def _check_limit(self, limit: int) -> None:
@@ -205,7 +221,8 @@ class Reader(Generic[Made]):
     def payload(self, sha256: str) -> bytes:
         """The bytes of a payload. Raises PayloadNotFound, InvalidArgument and DamagedPayload."""
         sha256 = model.sha256(sha256)
-        with self._database.read() as connection:
+        # A payload never changes.
+        with self._database.read_one() as connection:
             size: int | None = statements.SIZE.value(connection, sha256=sha256)
             if size is None:
                 raise PayloadNotFound(sha256)
@@ -235,13 +252,22 @@ class Reader(Generic[Made]):
 
     def knowledge(self) -> Knowledge:
         """How far the server knows the journal; every later answer knows it at least as far."""
-        with self._database.read() as connection:
-            stands = standing(connection, self._database.kind, self._clock) if self._database.kind != "master" else None
-            serial, digest, _ = head(connection)
+        if self._database.kind == "master":
+            stands = None
+            with self._database.read_one() as connection:
+                serial, digest, _ = head(connection)
+        else:
+            with self._database.read() as connection:
+                stands = standing(connection, self._database.kind, self._clock)
+                serial, digest, _ = head(connection)
         return Knowledge(serial, digest, None if stands is None else stands.heard)
 
     def _age(self, heard: datetime) -> float:
         return max(0.0, (self._clock() - heard).total_seconds())
+
+    def _reading(self, as_of: datetime | None, held: Collection[str] = ()) -> AbstractContextManager[Connected]:
+        """For a question that is one statement, unless an as_of is to be found before, or a payload after it."""
+        return self._database.read_one() if as_of is None and not held else self._database.read()
 
     def _upto(self, connection: Connected, as_of: datetime | None) -> int | None:
         return serial_as_of(connection, self._database.kind, self._clock, as_of)

@@ -46,7 +46,7 @@ def standing(connection: Connected, kind: Kind, clock: Clock) -> Standing:
     # A mirror's database may be replicated as well: what it says of itself came with it.
     if kind == "mirror" or (kind == "standby" and followed(connection) is not None):
         return _of_mirror(connection)
-    # Only PostgreSQL has standbys, and what is Held is SQLite's.
+    # A standby is asked in transactions of SQLAlchemy's alone.
     if kind == "standby" and isinstance(connection, Connection):
         return _of_standby(connection)
     # No entry will be created at this instant or before it, unless the clock is set back by more than COMPLETE_AFTER

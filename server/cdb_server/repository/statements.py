@@ -16,6 +16,11 @@ _PERIOD = (bindparam("start", type_=Instant), bindparam("stop", type_=Instant))
 # As bytes, also where damage made text of them.
 _BYTES = cast(payload.c.data, LargeBinary)
 
+
+def _start(upto: Any) -> Any:
+    return validity.run_start(bindparam("run_number"), upto)
+
+
 _Statement = Callable[[int | None], Prepared]
 # A statement whose instants are datetimes, and one in which they are texts.
 Statements = tuple[_Statement, _Statement]
@@ -43,9 +48,12 @@ def _single(condition: Callable[[Any], ColumnElement[bool]]) -> Statements:
 
 
 IN_FORCE = _single(lambda upto: calibration.c.id == validity.in_force(_DEVICE_NAME, _CALIBRATION_TYPE, _AT, upto))
+FOR_RUN = _single(
+    lambda upto: calibration.c.id == validity.in_force(_DEVICE_NAME, _CALIBRATION_TYPE, _start(upto), upto)
+)
 BY_ID = _single(lambda _: calibration.c.id == bindparam("id"))
 DURING = _listing(lambda upto: calibration.c.id.in_(validity.in_force_during(*_PERIOD, upto)))
-EVERYWHERE = _listing(lambda upto: calibration.c.id.in_(validity.in_force_everywhere(_AT, upto)))
+EVERYWHERE = _listing(lambda upto: calibration.c.id.in_(validity.in_force_everywhere(_start(upto), upto)))
 HISTORY = _listing(
     lambda _: (calibration.c.device_name == _DEVICE_NAME) & (calibration.c.calibration_type == _CALIBRATION_TYPE)
 )

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, exists, func, select, true
+from sqlalchemy import ColumnElement, ScalarSelect, Select, exists, func, select, true
 
 from cdb_server.schema import journal, run
 from cdb_server.validity.terms import Upto, Value, known, steps
@@ -13,13 +13,12 @@ later = run.alias("later")
 
 def run_entry(run_number: Value, upto: Upto) -> Select[Any]:
     """A run as of a serial: the latest entry up to it or, for a run first registered later, the first (rule 7)."""
-    numbered = select(func.max(run.c.serial)).where(run.c.run_number == run_number)
-    if upto is None:
-        serial: ColumnElement[Any] = numbered.scalar_subquery()
-    else:
-        first = select(func.min(run.c.serial)).where(run.c.run_number == run_number)
-        serial = func.coalesce(numbered.where(run.c.serial <= upto).scalar_subquery(), first.scalar_subquery())
-    return _runs().where(run.c.serial == serial)
+    return _runs().where(run.c.serial == _serial(run_number, upto))
+
+
+def run_start(run_number: Value, upto: Upto) -> ScalarSelect[datetime | None]:
+    """Rule 5: the start of a run as of a serial, at which is resolved what applies to it; null where there is none."""
+    return select(run.c.start_time).where(run.c.serial == _serial(run_number, upto)).scalar_subquery()
 
 
 def runs_starting(start: Value, stop: Value, upto: Upto) -> Select[Any]:
@@ -90,6 +89,14 @@ def _corrected(upto: Upto) -> ColumnElement[bool]:
     return exists().where(
         later.c.run_number == run.c.run_number, later.c.serial > run.c.serial, known(later.c.serial, upto)
     )
+
+
+def _serial(run_number: Value, upto: Upto) -> ColumnElement[Any]:
+    numbered = select(func.max(run.c.serial)).where(run.c.run_number == run_number)
+    if upto is None:
+        return numbered.scalar_subquery()
+    first = select(func.min(run.c.serial)).where(run.c.run_number == run_number)
+    return func.coalesce(numbered.where(run.c.serial <= upto).scalar_subquery(), first.scalar_subquery())
 
 
 def _runs() -> Select[Any]:
