@@ -4,7 +4,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -100,7 +100,9 @@ def check_content(client: cdb.Calibration, folder: Path) -> None:
         assert current.data == (folder / row["file"]).read_bytes()
 
 
-def test_whole_files_come_back_as_they_were_stored(backend, new_database_url, tmp_path: Path) -> None:
+def test_whole_files_come_back_as_they_were_stored(
+    backend: str, new_database_url: Callable[[str], str], tmp_path: Path
+) -> None:
     """Both tables load; every file comes back byte for byte; by run is by date at its start; loading again changes
     nothing, and at no moment does a reader get another answer."""
     for folder in samples.folders(tmp_path / "samples"):
@@ -153,7 +155,7 @@ def test_an_entry_that_was_changed_is_found(tmp_path: Path) -> None:
     assert done.stderr.startswith("entry 2 has the digest ")
 
 
-def test_an_acknowledged_upload_is_seen_by_the_next_read_of_the_other_worker(database_url, tmp_path: Path) -> None:
+def test_an_acknowledged_upload_is_seen_by_the_next_read_of_the_other_worker(database_url: str, tmp_path: Path) -> None:
     """Rule 11, 1,000 times out of 1,000: two worker processes on one database, written and read crosswise."""
     # Each worker at an address of its own, so that it is known which one answers.
     with (

@@ -74,11 +74,11 @@ class Calibrations(ServiceBase):
     """Two operations of the contract, as spyne has services written."""
 
     @rpc(Unicode, Unicode, DateTime, _returns=Calibration)
-    def get_calibration_for_date(ctx, device_name, calibration_type, date):  # noqa: N805 - spyne passes its context first
+    def get_calibration_for_date(ctx: object, device_name: str, calibration_type: str, date: datetime) -> Calibration:  # noqa: N805 - spyne passes its context first
         return ONE
 
     @rpc(DateTime, DateTime, _returns=Calibration.customize(max_occurs="unbounded"))
-    def get_ids(ctx, start_time, stop_time):  # noqa: N805 - spyne passes its context first
+    def get_ids(ctx: object, start_time: datetime, stop_time: datetime) -> list[Calibration]:  # noqa: N805 - spyne passes its context first
         return MANY
 
 

@@ -5,6 +5,7 @@ import copy
 import os
 import pickle
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -196,7 +197,7 @@ def test_as_of_now_is_the_latest_instant_that_can_be_asked(writer: cdb.Calibrati
     ],
 )
 def test_a_wrong_argument_of_any_kind_is_named_and_nothing_is_stored(
-    writer: cdb.CalibrationSuperMouse, argument: str, call
+    writer: cdb.CalibrationSuperMouse, argument: str, call: Callable[[Any], object]
 ) -> None:
     """A typed error that names the argument."""
     before = writer.get_status().serial
@@ -293,7 +294,7 @@ def test_a_client_made_before_a_fork_answers_each_process_its_own(writer: cdb.Ca
         ("token", lambda: cdb.CalibrationSuperMouse(user="ä", token="x")),
     ],
 )
-def test_a_client_is_not_made_of_what_cannot_work(argument: str, made) -> None:
+def test_a_client_is_not_made_of_what_cannot_work(argument: str, made: Callable[[], object]) -> None:
     """The mistake is named where it is made."""
     with pytest.raises(cdb.InvalidArgument) as refused:
         made()

@@ -4,6 +4,7 @@ import base64
 import gc
 import hashlib
 import os
+import socket
 import ssl
 import threading
 import time
@@ -142,7 +143,7 @@ def test_a_server_that_does_not_read_ends_an_upload_in_time(
         released.set()
 
 
-def _deaf(connection, scheme: str, ours: Certificates, released: threading.Event) -> bytes:
+def _deaf(connection: socket.socket, scheme: str, ours: Certificates, released: threading.Event) -> bytes:
     if scheme == "https":
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(ours.tls.cert, ours.tls.key)

@@ -2,8 +2,10 @@
 
 import itertools
 import sqlite3
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import psycopg
 import pytest
@@ -20,7 +22,7 @@ from cdb_server.errors import (
     Unavailable,
 )
 from cdb_server.instants import MICROSECOND, UTC
-from cdb_server.model import Device, Preview, RunRange
+from cdb_server.model import CalibrationRecord, Device, Preview, Run, RunRange
 from cdb_server.repository import Database, Reader, Upload, Writer
 from tests.server.oracle import Clock
 
@@ -36,58 +38,78 @@ LAST_INSTANT = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
 class Master:
     """A database with its reader and writer under one clock, one second later at every write."""
 
-    def __init__(self, database):
+    def __init__(self, database: Database) -> None:
         self.database = database
         self.clock = Clock(NOW)
         self.read = Reader(database, clock=self.clock)
         self.write = Writer(database, clock=self.clock)
 
-    def store(self, valid_from, data=b"1 2 3\n", device_name="TOF1", calibration_type="t0", comment=None, sha256=None):
+    def store(
+        self,
+        valid_from: datetime,
+        data: bytes = b"1 2 3\n",
+        device_name: str = "TOF1",
+        calibration_type: str = "t0",
+        comment: str | None = None,
+        sha256: str | None = None,
+    ) -> CalibrationRecord:
         self.clock.now += SECOND
         upload = Upload.checked(device_name, calibration_type, valid_from, data, sha256, comment, max_payload=1000)
         return self.write.add_calibration(upload, "alice")
 
-    def withdraw(self, id, reason="the cable was swapped"):
+    def withdraw(self, id: int, reason: str = "the cable was swapped") -> CalibrationRecord:
         self.clock.now += SECOND
         return self.write.withdraw_calibration(id, reason, "bob")
 
-    def register(self, run_number, start_time, stop_time=None):
+    def register(self, run_number: int, start_time: datetime, stop_time: datetime | None = None) -> Run:
         self.clock.now += SECOND
         return self.write.add_run(run_number, start_time, stop_time, "daq")
 
-    def preview(self, valid_from, data=b"new\n", device_name="TOF1", calibration_type="t0", **sent):
+    def preview(
+        self,
+        valid_from: datetime,
+        data: bytes = b"new\n",
+        device_name: str = "TOF1",
+        calibration_type: str = "t0",
+        **sent: str,
+    ) -> Preview:
         upload = Upload.checked(
             device_name, calibration_type, valid_from, data, sent.get("sha256"), sent.get("comment"), max_payload=1000
         )
         return self.write.preview_calibration(upload)
 
-    def settled(self):
+    def settled(self) -> datetime:
         """The present instant, ten seconds later: all that was written may be asked for as of it."""
         now = self.clock.now
         self.clock.now += timedelta(seconds=10)
         return now
 
-    def for_date(self, date, as_of=None):
+    def for_date(self, date: datetime, as_of: datetime | None = None) -> CalibrationRecord:
         return self.read.calibration_for_date("TOF1", "t0", date, as_of)
 
-    def ids(self, start, stop=None, as_of=None):
+    def ids(self, start: datetime, stop: datetime | None = None, as_of: datetime | None = None) -> list[int]:
         return [found.id for found in self.read.ids(start, stop, as_of)]
 
-    def rows(self, table):
+    def rows(self, table: str) -> int:
         with self.database.read() as connection:
-            return connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar_one()
+            count: int = connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar_one()
+            return count
 
 
 @pytest.fixture
-def cdb(database_url):
+def cdb(database_url: str) -> Iterator[Master]:
     Database.create(database_url)
     database = Database.open(database_url)
     yield Master(database)
     database.close()
 
 
+def id_of(record: CalibrationRecord | None) -> int | None:
+    return None if record is None else record.id
+
+
 class TestResolution:
-    def test_a_calibration_applies_from_its_valid_from(self, cdb):
+    def test_a_calibration_applies_from_its_valid_from(self, cdb: Master) -> None:
         """At valid_from and one microsecond after, a calibration applies; one microsecond before, it does not."""
         cdb.store(MARCH)
         assert cdb.for_date(MARCH).id == 1
@@ -95,7 +117,7 @@ class TestResolution:
         with pytest.raises(CalibrationNotFound):
             cdb.for_date(MARCH - MICROSECOND)
 
-    def test_an_interval_is_half_open(self, cdb):
+    def test_an_interval_is_half_open(self, cdb: Master) -> None:
         """One microsecond before the next valid_from the earlier applies, at that instant already the next."""
         cdb.store(MARCH, b"early")
         cdb.store(OCTOBER, b"late")
@@ -103,7 +125,7 @@ class TestResolution:
         assert cdb.for_date(OCTOBER).data == b"late"
         assert cdb.for_date(MARCH).valid_until == cdb.for_date(OCTOBER).valid_from == OCTOBER
 
-    def test_intervals_may_be_one_microsecond_long(self, cdb):
+    def test_intervals_may_be_one_microsecond_long(self, cdb: Master) -> None:
         """Calibrations one microsecond apart each apply for that microsecond."""
         for step in range(3):
             cdb.store(MARCH + step * MICROSECOND)
@@ -111,12 +133,12 @@ class TestResolution:
         ends = [cdb.read.calibration_for_id(id).valid_until for id in (1, 2, 3)]
         assert ends == [MARCH + MICROSECOND, MARCH + 2 * MICROSECOND, None]
 
-    def test_the_last_is_open_ended(self, cdb):
+    def test_the_last_is_open_ended(self, cdb: Master) -> None:
         """What nothing takes over from applies for ever, and has no valid_until."""
         cdb.store(MARCH)
         assert cdb.for_date(LAST_INSTANT).valid_until is None
 
-    def test_of_equals_the_later_applies(self, cdb):
+    def test_of_equals_the_later_applies(self, cdb: Master) -> None:
         """Of two stored under one valid_from the later applies; the earlier stays readable by id, never in force."""
         cdb.store(MARCH, b"first")
         cdb.store(MARCH, b"second")
@@ -124,14 +146,14 @@ class TestResolution:
         superseded = cdb.read.calibration_for_id(1)
         assert (superseded.data, superseded.valid_until, superseded.withdrawn) == (b"first", MARCH, False)
 
-    def test_order_of_upload_does_not_matter(self, cdb):
+    def test_order_of_upload_does_not_matter(self, cdb: Master) -> None:
         """A calibration stored later for an earlier time ends where the one stored before it begins."""
         cdb.store(OCTOBER)
         assert cdb.store(MARCH).valid_until == OCTOBER
         assert cdb.for_date(OCTOBER - MICROSECOND).id == 2
         assert cdb.for_date(OCTOBER).id == 1
 
-    def test_the_first_and_last_instants_of_all(self, cdb):
+    def test_the_first_and_last_instants_of_all(self, cdb: Master) -> None:
         """Calibrations may begin at the first and the last instant that there are."""
         cdb.store(FIRST_INSTANT)
         cdb.store(LAST_INSTANT)
@@ -140,7 +162,7 @@ class TestResolution:
         assert cdb.for_date(LAST_INSTANT).id == 2
         assert cdb.ids(FIRST_INSTANT, LAST_INSTANT) == [1, 2]
 
-    def test_any_offset_names_the_same_instant(self, cdb):
+    def test_any_offset_names_the_same_instant(self, cdb: Master) -> None:
         """A time with an offset is the instant that it names."""
         cdb.store(MARCH)
         east = timezone(timedelta(hours=14))
@@ -149,7 +171,7 @@ class TestResolution:
             cdb.for_date((MARCH - MICROSECOND).astimezone(east))
         assert cdb.store(MARCH.astimezone(east)).id == 1
 
-    def test_current_begins_with_the_instant(self, cdb):
+    def test_current_begins_with_the_instant(self, cdb: Master) -> None:
         """Rule 4: a calibration valid from the future is current from that instant and not before."""
         cdb.store(MARCH)
         tomorrow = NOW + timedelta(days=1)
@@ -159,7 +181,7 @@ class TestResolution:
         cdb.clock.now = tomorrow
         assert cdb.read.current_calibration("TOF1", "t0").id == 2
 
-    def test_devices_and_types_are_apart(self, cdb):
+    def test_devices_and_types_are_apart(self, cdb: Master) -> None:
         """A calibration takes over from its own device and type alone."""
         cdb.store(MARCH, device_name="TOF1", calibration_type="t0")
         cdb.store(MARCH, device_name="TOF1", calibration_type="tw")
@@ -168,7 +190,7 @@ class TestResolution:
 
 
 class TestWithdrawal:
-    def test_the_one_before_applies_again(self, cdb):
+    def test_the_one_before_applies_again(self, cdb: Master) -> None:
         """Rule 8: withdrawn, a calibration is passed over, as though it had never been stored."""
         cdb.store(MARCH)
         cdb.store(OCTOBER)
@@ -176,7 +198,7 @@ class TestWithdrawal:
         assert cdb.for_date(OCTOBER).id == 1
         assert cdb.for_date(OCTOBER).valid_until is None
 
-    def test_its_interval_is_empty(self, cdb):
+    def test_its_interval_is_empty(self, cdb: Master) -> None:
         """A withdrawn calibration has valid_until equal to valid_from, and says that, when and why."""
         cdb.store(MARCH)
         withdrawn = cdb.withdraw(1, "wrong cable")
@@ -185,7 +207,7 @@ class TestWithdrawal:
         assert (withdrawn.withdrawn, withdrawn.withdrawn_reason) == (True, "wrong cable")
         assert withdrawn.withdrawn_at == cdb.clock.now
 
-    def test_the_only_one_leaves_nothing(self, cdb):
+    def test_the_only_one_leaves_nothing(self, cdb: Master) -> None:
         """Where the only calibration is withdrawn none applies; history and devices still know it."""
         cdb.store(MARCH)
         cdb.withdraw(1)
@@ -195,7 +217,7 @@ class TestWithdrawal:
         assert [record.id for record in cdb.read.history("TOF1", "t0")] == [1]
         assert cdb.read.devices() == [Device("TOF1", ("t0",))]
 
-    def test_the_earlier_of_equals_returns(self, cdb):
+    def test_the_earlier_of_equals_returns(self, cdb: Master) -> None:
         """Where the later of two equals is withdrawn the earlier is in force again."""
         cdb.store(MARCH, b"first")
         cdb.store(MARCH, b"second")
@@ -204,7 +226,7 @@ class TestWithdrawal:
         assert cdb.read.calibration_for_id(1).valid_until is None
 
     @pytest.mark.parametrize("reason", ["", " \n", "x" * 4097, "bell\a"])
-    def test_a_reason_is_needed(self, cdb, reason):
+    def test_a_reason_is_needed(self, cdb: Master, reason: str) -> None:
         """A reason that is blank, too long or not fit for XML is refused, and nothing is withdrawn."""
         cdb.store(MARCH)
         with pytest.raises(InvalidArgument) as caught:
@@ -212,7 +234,7 @@ class TestWithdrawal:
         assert caught.value.argument == "reason"
         assert cdb.rows("journal") == 1
 
-    def test_an_unknown_id_cannot_be_withdrawn(self, cdb):
+    def test_an_unknown_id_cannot_be_withdrawn(self, cdb: Master) -> None:
         """To withdraw what there is not, or what is no calibration, is an error that writes nothing."""
         cdb.register(7662, MARCH)
         for id in (1, 2):
@@ -222,14 +244,14 @@ class TestWithdrawal:
 
 
 class TestPeriods:
-    def test_an_empty_database_has_no_ids(self, cdb):
+    def test_an_empty_database_has_no_ids(self, cdb: Master) -> None:
         """Where nothing is stored there are no ids, no runs, no devices and no history."""
         assert cdb.ids(FIRST_INSTANT, LAST_INSTANT) == []
         assert cdb.read.runs(FIRST_INSTANT, LAST_INSTANT) == []
         assert cdb.read.devices() == []
         assert cdb.read.history("TOF1", "t0") == []
 
-    def test_both_ends_belong_to_the_period(self, cdb):
+    def test_both_ends_belong_to_the_period(self, cdb: Master) -> None:
         """Rule 6: what begins at stop is in the list, what ends at start is not."""
         cdb.store(MARCH)
         cdb.store(OCTOBER)
@@ -240,13 +262,13 @@ class TestPeriods:
         assert cdb.ids(FIRST_INSTANT, MARCH - MICROSECOND) == []
         assert cdb.ids(FIRST_INSTANT, MARCH) == [1]
 
-    def test_without_stop_the_start_alone(self, cdb):
+    def test_without_stop_the_start_alone(self, cdb: Master) -> None:
         """Rule 6: "Without stop: at start only."""
         cdb.store(MARCH)
         cdb.store(MARCH + MICROSECOND)
         assert cdb.ids(MARCH) == cdb.ids(MARCH, MARCH) == [1]
 
-    def test_what_was_never_in_force_is_left_out(self, cdb):
+    def test_what_was_never_in_force_is_left_out(self, cdb: Master) -> None:
         """Rule 6: "Superseded and withdrawn ones are not in it", not even at their own valid_from."""
         cdb.store(MARCH, b"superseded at once")
         cdb.store(MARCH, b"in force")
@@ -254,7 +276,7 @@ class TestPeriods:
         cdb.withdraw(3)
         assert cdb.ids(MARCH) == cdb.ids(FIRST_INSTANT, LAST_INSTANT) == [2]
 
-    def test_every_device_and_type_is_listed(self, cdb):
+    def test_every_device_and_type_is_listed(self, cdb: Master) -> None:
         """The list is of all devices and types, by id."""
         for name, kind in [("TOF1", "t0"), ("KL", "gain"), ("TOF1", "tw"), ("CKOV A", "gain")]:
             cdb.store(MARCH, device_name=name, calibration_type=kind)
@@ -267,7 +289,7 @@ class TestPeriods:
             Device("TOF1", ("t0", "tw")),
         ]
 
-    def test_stop_before_start_is_refused(self, cdb):
+    def test_stop_before_start_is_refused(self, cdb: Master) -> None:
         """Rule 6: "stop < start is an error", by one microsecond too, for runs as for calibrations."""
         stop = MARCH - MICROSECOND
         for ask in (cdb.read.ids, cdb.read.runs, lambda start, stop: cdb.register(7662, start, stop)):
@@ -278,7 +300,7 @@ class TestPeriods:
 
 
 class TestRuns:
-    def test_a_run_gets_what_applies_at_its_start(self, cdb):
+    def test_a_run_gets_what_applies_at_its_start(self, cdb: Master) -> None:
         """Rule 5: what begins one microsecond after a run's start does not apply to it, though it lasts for hours."""
         cdb.store(MARCH, b"before")
         cdb.store(OCTOBER, b"during")
@@ -287,7 +309,7 @@ class TestRuns:
         assert cdb.read.calibration_for_run("TOF1", "t0", 7661).data == b"before"
         assert cdb.read.calibration_for_run("TOF1", "t0", 7662).data == b"during"
 
-    def test_a_run_registered_again_is_replaced(self, cdb):
+    def test_a_run_registered_again_is_replaced(self, cdb: Master) -> None:
         """Rule 5: "A run registered again (a corrected time) replaces the earlier entry", in every list."""
         cdb.register(7662, MARCH, OCTOBER)
         corrected = cdb.register(7662, OCTOBER)
@@ -296,14 +318,14 @@ class TestRuns:
         assert cdb.read.runs(MARCH, OCTOBER - MICROSECOND) == []
         assert cdb.read.runs(MARCH, OCTOBER) == [corrected]
 
-    def test_runs_are_those_that_start_in_the_period(self, cdb):
+    def test_runs_are_those_that_start_in_the_period(self, cdb: Master) -> None:
         """Both ends belong to the period; a run that only lasts into it does not; runs come by number."""
         for number, start in [(4, MARCH), (3, OCTOBER + MICROSECOND), (2, OCTOBER), (1, MARCH - MICROSECOND)]:
             cdb.register(number, start, LAST_INSTANT)
         assert [run.run_number for run in cdb.read.runs(MARCH, OCTOBER)] == [2, 4]
         assert [run.run_number for run in cdb.read.runs(MARCH)] == [4]
 
-    def test_an_unknown_run_names_the_way_by_date(self, cdb):
+    def test_an_unknown_run_names_the_way_by_date(self, cdb: Master) -> None:
         """Rule 5: "An unknown run is an error that says so and names the way by date", whatever is asked of it."""
         for ask in (
             lambda: cdb.read.run(7662),
@@ -318,7 +340,7 @@ class TestRuns:
             assert caught.value.asked == {"run_number": 7662, "as_of": None}
 
     @pytest.mark.parametrize("number", [0, -1, 2**63])
-    def test_a_number_is_from_1_in_63_bits(self, cdb, number):
+    def test_a_number_is_from_1_in_63_bits(self, cdb: Master, number: int) -> None:
         """Other run numbers and ids are refused as such, not as unknown."""
         for argument, ask in (
             ("run_number", cdb.read.run),
@@ -330,7 +352,7 @@ class TestRuns:
                 ask(number)
             assert caught.value.argument == argument
 
-    def test_the_greatest_number_is_a_number(self, cdb):
+    def test_the_greatest_number_is_a_number(self, cdb: Master) -> None:
         """The last run number of all can be registered and found, the last id be asked for."""
         assert cdb.register(2**63 - 1, MARCH) == cdb.read.run(2**63 - 1)
         with pytest.raises(CalibrationNotFound):
@@ -338,7 +360,7 @@ class TestRuns:
 
 
 class TestNotFound:
-    def test_an_unknown_device(self, cdb):
+    def test_an_unknown_device(self, cdb: Master) -> None:
         """For a device without anything stored the error says so, and where the devices are listed."""
         cdb.store(MARCH)
         with pytest.raises(CalibrationNotFound) as caught:
@@ -351,7 +373,7 @@ class TestNotFound:
         asked = {name: value for name, value in caught.value.asked.items() if value is not None}
         assert asked == {"device_name": "TOF9", "calibration_type": "t0", "date": MARCH}
 
-    def test_an_unknown_type(self, cdb):
+    def test_an_unknown_type(self, cdb: Master) -> None:
         """For a type without anything stored the error says which types there are."""
         cdb.store(MARCH, calibration_type="tw")
         cdb.store(MARCH, calibration_type="t0")
@@ -359,7 +381,7 @@ class TestNotFound:
             cdb.read.current_calibration("TOF1", "gain")
         assert str(caught.value) == "no calibration of TOF1 gain applies now: for this device there is t0, tw"
 
-    def test_too_early(self, cdb):
+    def test_too_early(self, cdb: Master) -> None:
         """Before the first valid_from the error says that there is something, and names the run where asked by run."""
         cdb.store(OCTOBER)
         cdb.register(7662, MARCH)
@@ -372,7 +394,7 @@ class TestNotFound:
         assert caught.value.asked["run_number"] == 7662
         assert caught.value.asked["date"] is None
 
-    def test_an_unknown_id(self, cdb):
+    def test_an_unknown_id(self, cdb: Master) -> None:
         """An id that is none, or the serial of another kind of entry, is an error that tells where to look."""
         cdb.register(7662, MARCH)
         for id in (1, 2):
@@ -382,11 +404,12 @@ class TestNotFound:
                 f"there is no calibration with id {id}: get_ids and get_history tell which ids there are"
             )
 
-    def test_as_of_is_named(self, cdb):
+    def test_as_of_is_named(self, cdb: Master) -> None:
         """Where as_of was asked the error names it, and speaks of what there was then."""
         before = cdb.settled()
         cdb.store(MARCH)
         cdb.register(7662, OCTOBER)
+        ask: Any
         for ask, *arguments, text in (
             (cdb.for_date, OCTOBER, " at 2016-10-01T00:00:00.000000Z as of 2017-01-01T00:00:00.000000Z"),
             (cdb.read.current_calibration, "TOF1", "t0", " as of 2017-01-01T00:00:00.000000Z"),
@@ -405,7 +428,7 @@ class TestNotFound:
 
 
 class TestNames:
-    def test_case_does_not_matter(self, cdb):
+    def test_case_does_not_matter(self, cdb: Master) -> None:
         """Rule 2: devices are stored and reported in upper, types in lower case, and matched without regard to it."""
         stored = cdb.store(MARCH, device_name="Ckov a", calibration_type="Gain")
         assert (stored.device_name, stored.calibration_type) == ("CKOV A", "gain")
@@ -414,7 +437,7 @@ class TestNames:
         assert cdb.store(MARCH, device_name="CKOV A", calibration_type="gain").id == 1
 
     @pytest.mark.parametrize("name", ["T", "0", "TOF1", "CKOV A", "a_b.c+d-e", "x" * 64, "0 .", "A  B"])
-    def test_devices_that_rule_2_admits(self, name):
+    def test_devices_that_rule_2_admits(self, name: str) -> None:
         """Letters, digits, spaces and _ . + -, up to 64 of them, name a device."""
         assert model.device_name(name) == name.upper()
 
@@ -422,32 +445,33 @@ class TestNames:
         "name",
         ["", " ", " TOF1", "TOF1 ", "TOF1\n", "-1", "_x", ".", "x" * 65, "TOF/1", "TÖF", "TOF\t1", "ſ", "\u212a", "٣"],
     )
-    def test_devices_that_rule_2_refuses(self, name):
+    def test_devices_that_rule_2_refuses(self, name: str) -> None:
         """Anything else is refused, in reading and writing alike, with the argument's name."""
         with pytest.raises(InvalidArgument) as caught:
             model.device_name(name)
         assert caught.value.argument == "device_name"
 
     @pytest.mark.parametrize("name", ["t", "t0", "Trigger", "a b", "x" * 64])
-    def test_types_that_rule_2_admits(self, name):
+    def test_types_that_rule_2_admits(self, name: str) -> None:
         """A type is the same as a device, beginning with a letter."""
         assert model.calibration_type(name) == name.lower()
 
     @pytest.mark.parametrize("name", ["", "0t", "1", " t0", "t0 ", "t0\n", "x" * 65, "t:0", "é", "\u0130"])
-    def test_types_that_rule_2_refuses(self, name):
+    def test_types_that_rule_2_refuses(self, name: str) -> None:
         """A type that begins otherwise, or holds anything else, is refused."""
         with pytest.raises(InvalidArgument) as caught:
             model.calibration_type(name)
         assert caught.value.argument == "calibration_type"
 
-    def test_a_bad_name_is_refused_by_every_question(self, cdb):
+    def test_a_bad_name_is_refused_by_every_question(self, cdb: Master) -> None:
         """No question and no upload takes a name that rule 2 refuses for one that is merely unknown."""
+        ask: Callable[[str, str], object]
         for ask in (
-            lambda *key: cdb.read.calibration_for_date(*key, MARCH),
-            lambda *key: cdb.read.calibration_for_run(*key, 7662),
+            lambda name, kind: cdb.read.calibration_for_date(name, kind, MARCH),
+            lambda name, kind: cdb.read.calibration_for_run(name, kind, 7662),
             cdb.read.current_calibration,
             cdb.read.history,
-            lambda *key: cdb.store(MARCH, b"1", *key),
+            lambda name, kind: cdb.store(MARCH, b"1", name, kind),
         ):
             for key in (("TOF1 ", "t0"), ("TOF1", "0t")):
                 with pytest.raises(InvalidArgument):
@@ -456,12 +480,12 @@ class TestNames:
 
 
 class TestTime:
-    def test_a_naive_datetime_has_no_instant(self):
+    def test_a_naive_datetime_has_no_instant(self) -> None:
         """A datetime without time zone is refused, not taken for local time or UTC."""
         with pytest.raises(ValueError, match="has no time zone"):
             instants.to_microseconds(datetime(2016, 3, 1))
 
-    def test_a_naive_datetime_is_neither_asked_for_nor_stored(self, cdb):
+    def test_a_naive_datetime_is_neither_asked_for_nor_stored(self, cdb: Master) -> None:
         """Reader and Writer refuse naive datetimes everywhere, and write nothing."""
         naive = datetime(2016, 3, 1)
         for ask in (
@@ -481,7 +505,7 @@ class TestTime:
     @pytest.mark.parametrize(
         "instant", [FIRST_INSTANT, instants.EPOCH - MICROSECOND, instants.EPOCH, MARCH + MICROSECOND, LAST_INSTANT]
     )
-    def test_microseconds_are_exact(self, instant):
+    def test_microseconds_are_exact(self, instant: datetime) -> None:
         """Over the years 1 to 9999 an instant comes back from its microseconds and from its spelling as it was."""
         assert instants.from_microseconds(instants.to_microseconds(instant)) == instant
         assert instants.spell_microseconds(instants.to_microseconds(instant)) == instants.spell(instant)
@@ -489,7 +513,7 @@ class TestTime:
 
 
 class TestAsOf:
-    def test_the_second_axis_is_closed(self, cdb):
+    def test_the_second_axis_is_closed(self, cdb: Master) -> None:
         """Rule 7: as of the very instant of its created an entry is seen, one microsecond earlier it is not."""
         created = cdb.store(MARCH).created
         cdb.settled()
@@ -499,7 +523,7 @@ class TestAsOf:
         assert cdb.read.devices(created) == [Device("TOF1", ("t0",))]
         assert cdb.read.devices(created - MICROSECOND) == []
 
-    def test_a_later_upload_is_not_seen(self, cdb):
+    def test_a_later_upload_is_not_seen(self, cdb: Master) -> None:
         """valid_until too is as of then."""
         before = cdb.store(MARCH).created
         after = cdb.store(OCTOBER).created
@@ -510,10 +534,11 @@ class TestAsOf:
         with pytest.raises(CalibrationNotFound):
             cdb.read.calibration_for_id(2, after - MICROSECOND)
 
-    def test_a_later_withdrawal_is_not_seen(self, cdb):
+    def test_a_later_withdrawal_is_not_seen(self, cdb: Master) -> None:
         """As of an instant before its withdrawal a calibration is in force, and not withdrawn."""
         cdb.store(MARCH)
         withdrawn = cdb.withdraw(1).withdrawn_at
+        assert withdrawn is not None
         cdb.settled()
         standing = cdb.for_date(MARCH, withdrawn - MICROSECOND)
         assert (standing.withdrawn, standing.withdrawn_at, standing.withdrawn_reason) == (False, None, None)
@@ -522,7 +547,7 @@ class TestAsOf:
         with pytest.raises(CalibrationNotFound):
             cdb.for_date(MARCH, withdrawn)
 
-    def test_current_is_at_as_of(self, cdb):
+    def test_current_is_at_as_of(self, cdb: Master) -> None:
         """Rule 7: ""Current" with as_of is the resolution at as_of", though another has become current since."""
         cdb.store(MARCH)
         soon = cdb.clock.now + timedelta(minutes=1)
@@ -532,7 +557,7 @@ class TestAsOf:
         assert cdb.read.current_calibration("TOF1", "t0", soon - MICROSECOND).id == 1
         assert cdb.read.current_calibration("TOF1", "t0", soon).id == 2
 
-    def test_a_later_correction_of_a_run_is_not_seen(self, cdb):
+    def test_a_later_correction_of_a_run_is_not_seen(self, cdb: Master) -> None:
         """A run is as it was registered as of then, one by one and in the list."""
         early = cdb.register(7662, MARCH)
         late = cdb.register(7662, OCTOBER)
@@ -543,7 +568,7 @@ class TestAsOf:
         assert cdb.read.runs(MARCH, OCTOBER, before) == [early]
         assert cdb.read.runs(MARCH, OCTOBER, late.created) == [late]
 
-    def test_a_run_first_registered_later_is_found(self, cdb):
+    def test_a_run_first_registered_later_is_found(self, cdb: Master) -> None:
         """Rule 7: "a pinned release must be able to process new runs"; but a list as of then does not grow."""
         pinned = cdb.store(MARCH).created
         cdb.store(OCTOBER, b"not in the release")
@@ -555,7 +580,7 @@ class TestAsOf:
         assert [record.id for record in cdb.read.calibrations_for_run(7662, pinned)] == [1]
         assert cdb.read.runs(FIRST_INSTANT, LAST_INSTANT, pinned) == []
 
-    def test_before_the_first_entry_there_is_nothing(self, cdb):
+    def test_before_the_first_entry_there_is_nothing(self, cdb: Master) -> None:
         """As of an instant before the first entry, the database is empty."""
         cdb.store(MARCH)
         cdb.settled()
@@ -564,7 +589,7 @@ class TestAsOf:
             assert cdb.read.history("TOF1", "t0", as_of) == []
             assert cdb.read.devices(as_of) == []
 
-    def test_what_is_not_complete_is_refused(self, cdb):
+    def test_what_is_not_complete_is_refused(self, cdb: Master) -> None:
         """Rule 7: as_of may be complete_until, ten seconds before now, and not one microsecond later."""
         cdb.store(MARCH)
         last = cdb.settled()
@@ -574,9 +599,10 @@ class TestAsOf:
             cdb.for_date(MARCH, last + MICROSECOND)
         assert caught.value.asked == {"as_of": last + MICROSECOND, "complete_until": last}
 
-    def test_every_question_refuses_the_future(self, cdb):
+    def test_every_question_refuses_the_future(self, cdb: Master) -> None:
         """No question answers as of an instant that is not complete, not even with nothing."""
         future = cdb.clock.now + timedelta(days=1)
+        ask: Any
         for ask, *arguments in (
             (cdb.read.calibration_for_date, "TOF1", "t0", MARCH),
             (cdb.read.current_calibration, "TOF1", "t0"),
@@ -594,7 +620,7 @@ class TestAsOf:
 
 
 class TestLimits:
-    def test_as_many_rows_as_allowed_and_one_more(self, cdb):
+    def test_as_many_rows_as_allowed_and_one_more(self, cdb: Master) -> None:
         """A list of max_rows rows is given; one more is TooLarge, in every list."""
         for index in range(3):
             cdb.store(MARCH + index * MICROSECOND, calibration_type=f"type{index}")
@@ -616,14 +642,14 @@ class TestLimits:
         with pytest.raises(TooLarge):
             two.devices()
 
-    def test_payloads_up_to_the_limit(self, cdb):
+    def test_payloads_up_to_the_limit(self, cdb: Master) -> None:
         """A payload of exactly the limit is stored, one byte more is TooLarge."""
         assert cdb.store(MARCH, bytes(1000)).size == 1000
         with pytest.raises(TooLarge) as caught:
             cdb.store(MARCH, bytes(1001))
         assert caught.value.asked == {"limit": 1000}
 
-    def test_an_empty_payload_needs_its_sha256(self, cdb):
+    def test_an_empty_payload_needs_its_sha256(self, cdb: Master) -> None:
         """An empty list of bad channels is real, an argument forgotten is not."""
         with pytest.raises(InvalidArgument, match="the payload is empty") as caught:
             cdb.store(MARCH, b"")
@@ -631,7 +657,7 @@ class TestLimits:
         cdb.store(MARCH, b"", sha256="E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855")
         assert cdb.for_date(MARCH).data == b""
 
-    def test_a_wrong_sha256_is_refused(self, cdb):
+    def test_a_wrong_sha256_is_refused(self, cdb: Master) -> None:
         """Bytes that are not those of the sha256 sent with them are not stored."""
         with pytest.raises(Integrity):
             cdb.store(MARCH, b"1", sha256=model.sha256_of(b"2"))
@@ -639,7 +665,7 @@ class TestLimits:
             cdb.store(MARCH, b"1", sha256="6b86")
         assert cdb.rows("journal") == cdb.rows("payload") == 0
 
-    def test_comments_up_to_the_limit(self, cdb):
+    def test_comments_up_to_the_limit(self, cdb: Master) -> None:
         """A comment of 4,096 characters is kept, an empty one is none, a longer one or one unfit for XML refused."""
         assert cdb.store(MARCH, comment="ü" * 4096).comment == "ü" * 4096
         assert cdb.store(OCTOBER, comment="").comment is None
@@ -650,13 +676,13 @@ class TestLimits:
 
 
 class TestRepeatedWrites:
-    def test_equal_bytes_are_stored_once(self, cdb):
+    def test_equal_bytes_are_stored_once(self, cdb: Master) -> None:
         """Rule 9: the same upload again answers with the same calibration; neither author nor comment make it new."""
         first = cdb.store(MARCH, comment="by hand")
         assert cdb.store(MARCH, comment="by script") == first
         assert cdb.rows("journal") == 1
 
-    def test_what_was_superseded_is_found_too(self, cdb):
+    def test_what_was_superseded_is_found_too(self, cdb: Master) -> None:
         """Rule 9: "even where another has since taken over"; to go back, the later one is withdrawn."""
         cdb.store(MARCH, b"first")
         cdb.store(MARCH, b"second")
@@ -666,14 +692,14 @@ class TestRepeatedWrites:
         cdb.withdraw(2)
         assert cdb.for_date(MARCH).data == b"first"
 
-    def test_what_was_withdrawn_is_stored_anew(self, cdb):
+    def test_what_was_withdrawn_is_stored_anew(self, cdb: Master) -> None:
         """Bytes whose calibration is withdrawn are a new calibration when they are stored again."""
         cdb.store(MARCH)
         cdb.withdraw(1)
         assert cdb.store(MARCH).id == 3
         assert cdb.rows("payload") == 1
 
-    def test_another_instant_device_or_type_is_another_calibration(self, cdb):
+    def test_another_instant_device_or_type_is_another_calibration(self, cdb: Master) -> None:
         """Only exactly equal device, type and valid_from make an upload a repeated one; the bytes are kept once."""
         cdb.store(MARCH)
         assert cdb.store(MARCH + MICROSECOND).id == 2
@@ -681,14 +707,14 @@ class TestRepeatedWrites:
         assert cdb.store(MARCH, calibration_type="tw").id == 4
         assert cdb.rows("payload") == 1
 
-    def test_withdrawing_twice(self, cdb):
+    def test_withdrawing_twice(self, cdb: Master) -> None:
         """Rule 9: what is withdrawn stays withdrawn as it was; the second reason is not kept."""
         cdb.store(MARCH)
         first = cdb.withdraw(1, "wrong cable")
         assert cdb.withdraw(1, "wrong day") == first
         assert cdb.rows("journal") == 2
 
-    def test_registering_twice(self, cdb):
+    def test_registering_twice(self, cdb: Master) -> None:
         """Rule 9: "Registering a run as it already stands […] writes nothing"; any other time is a correction."""
         first = cdb.register(7662, MARCH, OCTOBER)
         assert cdb.register(7662, MARCH, OCTOBER) == first
@@ -699,14 +725,14 @@ class TestRepeatedWrites:
 
 
 class TestClock:
-    def test_created_increases_though_the_clock_stands_or_steps_back(self, cdb):
+    def test_created_increases_though_the_clock_stands_or_steps_back(self, cdb: Master) -> None:
         """Rule 10: created strictly increases with the serial, by one microsecond when the clock does not."""
         first = cdb.store(MARCH).created
         for step, seconds in enumerate((0, 1, 59, 0), start=1):
             cdb.clock.now = first - seconds * SECOND - SECOND  # store moves it on by one second
             assert cdb.store(MARCH + step * MICROSECOND).created == first + step * MICROSECOND
 
-    def test_a_clock_far_behind_refuses_writes(self, cdb):
+    def test_a_clock_far_behind_refuses_writes(self, cdb: Master) -> None:
         """Rule 10: a last entry 60 s ahead of the clock is followed; one microsecond more and nothing is written."""
         last = cdb.store(MARCH).created
         for write in (
@@ -722,11 +748,11 @@ class TestClock:
         cdb.clock.now = last - 61 * SECOND
         assert cdb.store(OCTOBER, b"new").created == last + MICROSECOND
 
-    def test_a_write_that_takes_too_long_is_given_up(self, cdb):
+    def test_a_write_that_takes_too_long_is_given_up(self, cdb: Master) -> None:
         """A write that lasts longer than four seconds leaves nothing behind; one of four seconds is done."""
         upload = Upload.checked("TOF1", "t0", MARCH, b"1", None, None, max_payload=10)
 
-        def writer(lasting):
+        def writer(lasting: float) -> Writer:
             """A writer whose clock goes on by so much between its readings, at created and before the commit."""
             readings = itertools.count(NOW.timestamp(), lasting)
             return Writer(cdb.database, clock=lambda: datetime.fromtimestamp(next(readings), UTC))
@@ -738,7 +764,7 @@ class TestClock:
 
 
 class TestDamage:
-    def damage(self, url, backend, sqlite, postgresql):
+    def damage(self, url: str, backend: str, sqlite: str, postgresql: str) -> None:
         """Do to the payloads what the triggers forbid."""
         if backend == "sqlite":
             connection = sqlite3.connect(url.removeprefix("sqlite:///"))
@@ -760,11 +786,14 @@ class TestDamage:
         ],
         ids=["altered", "emptied", "made text", "missing"],
     )
-    def test_a_damaged_payload_is_never_given(self, cdb, backend, database_url, sqlite, postgresql):
+    def test_a_damaged_payload_is_never_given(
+        self, cdb: Master, backend: str, database_url: str, sqlite: str, postgresql: str
+    ) -> None:
         """Rule 13: "On mismatch: an error, never the data"; what needs no data is still answered."""
         stored = cdb.store(MARCH, b"1")
         cdb.register(7662, MARCH)
         self.damage(database_url, backend, sqlite, postgresql)
+        ask: Callable[[], CalibrationRecord]
         for ask in (
             lambda: cdb.for_date(MARCH),
             lambda: cdb.read.current_calibration("TOF1", "t0"),
@@ -776,7 +805,7 @@ class TestDamage:
             assert (caught.value.side, caught.value.asked) == ("Server", {"sha256": stored.sha256})
         assert cdb.read.ids(MARCH) == [stored]
 
-    def test_other_payloads_are_still_given(self, cdb, backend, database_url):
+    def test_other_payloads_are_still_given(self, cdb: Master, backend: str, database_url: str) -> None:
         """Damage to one payload does not touch another."""
         cdb.store(MARCH, b"1")
         cdb.store(OCTOBER, b"2")
@@ -788,32 +817,32 @@ class TestDamage:
 
 
 class TestPreview:
-    def test_of_the_first_upload_of_all(self, cdb):
+    def test_of_the_first_upload_of_all(self, cdb: Master) -> None:
         """In an empty database device and type are new, nothing is taken over from, and no run is there to get it."""
         assert cdb.preview(MARCH) == Preview(None, True, True, False, False, None, 0, (), None)
         assert cdb.preview(cdb.clock.now + MICROSECOND).lies_in_future
         assert not cdb.preview(cdb.clock.now).lies_in_future
 
-    def test_a_type_may_be_new_where_the_device_is_not(self, cdb):
+    def test_a_type_may_be_new_where_the_device_is_not(self, cdb: Master) -> None:
         """Upper and lower case make nothing new, and what is withdrawn was stored all the same."""
         cdb.withdraw(cdb.store(MARCH).id)
         told = [cdb.preview(MARCH, device_name=device, calibration_type=type_) for device, type_ in KEYS]
         found = [(preview.device_is_new, preview.calibration_type_is_new) for preview in told]
         assert found == [(False, False), (False, False), (False, True), (True, True)]
 
-    def test_beside_an_equal_valid_from(self, cdb):
+    def test_beside_an_equal_valid_from(self, cdb: Master) -> None:
         """Under the same valid_from it takes over at once, a microsecond later from then, a microsecond earlier until
         then."""
         first, second = cdb.store(MARCH, b"first"), cdb.store(OCTOBER, b"second")
         at, after, before = (cdb.preview(instant) for instant in (MARCH, MARCH + MICROSECOND, MARCH - MICROSECOND))
-        assert (at.takes_over_from.id, at.valid_until) == (first.id, OCTOBER)
-        assert (after.takes_over_from.id, after.valid_until) == (first.id, OCTOBER)
+        assert (id_of(at.takes_over_from), at.valid_until) == (first.id, OCTOBER)
+        assert (id_of(after.takes_over_from), after.valid_until) == (first.id, OCTOBER)
         assert (before.takes_over_from, before.valid_until) == (None, MARCH)
-        assert (cdb.preview(OCTOBER).takes_over_from.id, cdb.preview(OCTOBER).valid_until) == (second.id, None)
+        assert (id_of(cdb.preview(OCTOBER).takes_over_from), cdb.preview(OCTOBER).valid_until) == (second.id, None)
         # As it stands now, so that one sees until when it would have been.
         assert at.takes_over_from == replace(cdb.read.calibration_for_id(first.id), data=None)
 
-    def test_the_runs_that_start_while_it_applies_get_it(self, cdb):
+    def test_the_runs_that_start_while_it_applies_get_it(self, cdb: Master) -> None:
         """From valid_from, included, until the next, excluded, to the microsecond; whatever they got before."""
         cdb.store(OCTOBER)
         starts = [MARCH - MICROSECOND, MARCH, MARCH + MICROSECOND, OCTOBER - MICROSECOND, OCTOBER]
@@ -824,7 +853,7 @@ class TestPreview:
         assert cdb.preview(OCTOBER).run_range == (RunRange(104, 104),)
         assert cdb.preview(OCTOBER + MICROSECOND).run_count == 0
 
-    def test_numbers_make_ranges_not_times(self, cdb):
+    def test_numbers_make_ranges_not_times(self, cdb: Master) -> None:
         """Runs are told by number, however they follow in time; a number that is none of them parts two ranges."""
         for number, start in [
             (5, MARCH),
@@ -837,7 +866,7 @@ class TestPreview:
             cdb.register(number, start)
         assert cdb.preview(MARCH).run_range == (RunRange(3, 5), RunRange(7, 8))
 
-    def test_a_corrected_run_counts_where_it_now_starts(self, cdb):
+    def test_a_corrected_run_counts_where_it_now_starts(self, cdb: Master) -> None:
         """A run whose time was corrected is one run, at its last time alone."""
         cdb.register(7662, MARCH)
         cdb.register(7662, OCTOBER)
@@ -849,7 +878,7 @@ class TestPreview:
         assert cdb.preview(MARCH).run_range == (RunRange(7662, 7662),)
         assert not cdb.preview(MARCH).lies_before_first_run
 
-    def test_what_is_withdrawn_does_not_stand_in_the_way(self, cdb):
+    def test_what_is_withdrawn_does_not_stand_in_the_way(self, cdb: Master) -> None:
         """Neither does it take over, nor is it taken over from, nor is it found stored."""
         good, wrong, later = cdb.store(MARCH), cdb.store(MARCH + SECOND, b"new\n"), cdb.store(OCTOBER)
         cdb.register(7662, OCTOBER)
@@ -857,10 +886,10 @@ class TestPreview:
         cdb.withdraw(wrong.id)
         cdb.withdraw(later.id)
         told = cdb.preview(MARCH + SECOND)
-        assert (told.stored_id, told.takes_over_from.id, told.valid_until) == (None, good.id, None)
+        assert (told.stored_id, id_of(told.takes_over_from), told.valid_until) == (None, good.id, None)
         assert told.run_count == 1
 
-    def test_what_is_stored_changes_nothing(self, cdb):
+    def test_what_is_stored_changes_nothing(self, cdb: Master) -> None:
         """Bytes that are there under this valid_from are told by their id; superseded ones are in force at no time."""
         first, second = cdb.store(MARCH, b"first"), cdb.store(MARCH, b"second")
         cdb.register(7662, MARCH)
@@ -868,17 +897,17 @@ class TestPreview:
         assert (again.stored_id, again.run_count, again.run_range, again.valid_until) == (second.id, 0, (), None)
         superseded = cdb.preview(MARCH, b"first", "tof1", "T0")
         assert (superseded.stored_id, superseded.valid_until, superseded.run_count) == (first.id, MARCH, 0)
-        assert superseded.takes_over_from.id == second.id
+        assert id_of(superseded.takes_over_from) == second.id
         assert cdb.store(MARCH, b"first").valid_until == superseded.valid_until
 
-    def test_before_the_first_run_is_before_every_start(self, cdb):
+    def test_before_the_first_run_is_before_every_start(self, cdb: Master) -> None:
         """At the first start it is not, a microsecond earlier it is; runs are counted by their times, not numbers."""
         cdb.register(1, OCTOBER)
         cdb.register(2, MARCH)
         assert not cdb.preview(MARCH).lies_before_first_run
         assert cdb.preview(MARCH - MICROSECOND).lies_before_first_run
 
-    def test_of_many_ranges_a_thousand_are_told(self, cdb):
+    def test_of_many_ranges_a_thousand_are_told(self, cdb: Master) -> None:
         """All runs are counted, and the first thousand ranges given."""
         with cdb.database.write() as connection:
             for number in range(1, 1002):
@@ -890,14 +919,14 @@ class TestPreview:
         assert (told.run_count, len(told.run_range)) == (1001, 1000)
         assert (told.run_range[0], told.run_range[-1]) == (RunRange(2, 2), RunRange(2000, 2000))
 
-    def test_the_ends_of_time(self, cdb):
+    def test_the_ends_of_time(self, cdb: Master) -> None:
         """The first and the last instant are instants like others."""
         cdb.register(1, FIRST_INSTANT)
         cdb.register(2, LAST_INSTANT)
         assert cdb.preview(FIRST_INSTANT).run_range == (RunRange(1, 2),)
         assert cdb.preview(LAST_INSTANT).run_range == (RunRange(2, 2),)
 
-    def test_it_writes_nothing(self, cdb):
+    def test_it_writes_nothing(self, cdb: Master) -> None:
         """Not even the payload: every table has as many rows as before, and the journal its digest."""
         cdb.store(MARCH)
         tables = ("journal", "calibration", "withdrawal", "run", "payload")
@@ -906,7 +935,7 @@ class TestPreview:
         cdb.preview(MARCH)
         assert ([cdb.rows(table) for table in tables], cdb.read.status().digest) == before
 
-    def test_it_waits_for_no_writer(self, cdb):
+    def test_it_waits_for_no_writer(self, cdb: Master) -> None:
         """A preview only reads: while another holds the lock of writers it answers at once."""
         with cdb.database.write():
             assert cdb.preview(MARCH).device_is_new
@@ -915,12 +944,12 @@ class TestPreview:
 class TestPlace:
     """Where a calibration stands among those of its device and type."""
 
-    def beside(self, cdb, id, as_of=None):
+    def beside(self, cdb: Master, id: int, as_of: datetime | None = None) -> tuple[int | None, int | None]:
         place = cdb.read.place(id, as_of)
         assert place.calibration.id == id
-        return tuple(None if found is None else found.id for found in (place.before, place.after))
+        return id_of(place.before), id_of(place.after)
 
-    def test_among_equal_starts_and_withdrawn_ones(self, cdb):
+    def test_among_equal_starts_and_withdrawn_ones(self, cdb: Master) -> None:
         """Rule 3's order, by valid_from and then by id; what is withdrawn is passed over, and has its place."""
         first, second, again = (
             cdb.store(at, data).id for at, data in ((MARCH, b"1"), (OCTOBER, b"2"), (OCTOBER, b"3"))
@@ -936,7 +965,7 @@ class TestPlace:
         assert self.beside(cdb, again) == (first, None)
         assert self.beside(cdb, again, then) == (second, None)
 
-    def test_of_an_id_that_is_none(self, cdb):
+    def test_of_an_id_that_is_none(self, cdb: Master) -> None:
         """As by id: a run's serial is no calibration."""
         cdb.register(7661, MARCH)
         with pytest.raises(CalibrationNotFound, match="id 1"):
@@ -946,18 +975,18 @@ class TestPlace:
 
 
 class TestPreviewOfWithdrawal:
-    def test_the_runs_in_its_interval_change(self, cdb):
+    def test_the_runs_in_its_interval_change(self, cdb: Master) -> None:
         """Both ends counted as rule 3 counts them; and nothing is written."""
         before, meant = cdb.store(MARCH, b"1").id, cdb.store(MARCH + SECOND, b"2").id
         cdb.store(OCTOBER, b"3")
         for number, start in ((1, MARCH), (2, MARCH + SECOND), (3, OCTOBER - MICROSECOND), (4, OCTOBER)):
             cdb.register(number, start)
         told = cdb.write.preview_withdrawal(meant)
-        assert (told.place.calibration.id, told.place.before.id) == (meant, before)
+        assert (told.place.calibration.id, id_of(told.place.before)) == (meant, before)
         assert (told.run_count, told.run_range) == (2, (RunRange(2, 3),))
         assert not cdb.read.place(meant).calibration.withdrawn
 
-    def test_what_is_in_force_nowhere_changes_nothing(self, cdb):
+    def test_what_is_in_force_nowhere_changes_nothing(self, cdb: Master) -> None:
         """Withdrawn before, or superseded at once."""
         one, other = cdb.store(MARCH, b"1").id, cdb.store(MARCH, b"2").id
         cdb.register(1, MARCH)
@@ -966,7 +995,7 @@ class TestPreviewOfWithdrawal:
         cdb.withdraw(other)
         assert cdb.write.preview_withdrawal(other).run_count == 0
 
-    def test_of_an_id_that_is_none(self, cdb):
+    def test_of_an_id_that_is_none(self, cdb: Master) -> None:
         """As the withdrawal itself."""
         with pytest.raises(CalibrationNotFound, match="id 1"):
             cdb.write.preview_withdrawal(1)

@@ -2,7 +2,9 @@
 
 import hashlib
 import sqlite3
+from collections.abc import Iterator
 from datetime import datetime, timedelta
+from typing import Any
 
 import psycopg
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from cdb_server import journal
 from cdb_server.errors import CalibrationNotFound, TooLarge, Unavailable
 from cdb_server.instants import MICROSECOND, UTC
-from cdb_server.model import Entry, NewCalibration, RunTimes, Withdrawal
+from cdb_server.model import CalibrationRecord, Entry, NewCalibration, RunTimes, Withdrawal
 from cdb_server.repository import Database, Reader, Upload, Writer
 from tests.server.oracle import Clock
 
@@ -27,7 +29,7 @@ RUN = Entry(2, CREATED + MICROSECOND, "daq", RunTimes(7662, MARCH, None))
 WITHDRAWAL = Entry(13, CREATED.replace(microsecond=0), "bob", Withdrawal(12, "wrong cable"))
 
 
-def rows(url, statement):
+def rows(url: str, statement: str) -> list[tuple[Any, ...]]:
     """The rows of a question, asked of the database itself."""
     connection = sqlite3.connect(url.removeprefix("sqlite:///")) if url.startswith("sqlite") else psycopg.connect(url)
     try:
@@ -36,14 +38,14 @@ def rows(url, statement):
         connection.close()
 
 
-def recomputed(url):
+def recomputed(url: str) -> list[tuple[int, str, str]]:
     """Serial, digest kept and digest recomputed of every entry, from nothing but the rows and the words of rule 12."""
 
-    def netstring(value):
+    def netstring(value: object) -> bytes:
         text = b"" if value is None else str(value).encode("utf-8")
         return str(len(text)).encode("ascii") + b":" + text + b","
 
-    def instant(microseconds):
+    def instant(microseconds: int | None) -> str | None:
         if microseconds is None:
             return None
         seconds, fraction = divmod(microseconds, 1_000_000)
@@ -71,14 +73,14 @@ def recomputed(url):
 
 
 @pytest.fixture
-def database(database_url):
+def database(database_url: str) -> Iterator[Database]:
     Database.create(database_url)
     database = Database.open(database_url)
     yield database
     database.close()
 
 
-def test_the_canonical_form_of_a_calibration():
+def test_the_canonical_form_of_a_calibration() -> None:
     """The canonical form is netstrings in the order of rule 12: lengths count bytes of UTF-8, not characters."""
     assert journal.canonical(CALIBRATION) == (
         b"1:1,"
@@ -94,46 +96,48 @@ def test_the_canonical_form_of_a_calibration():
     )
 
 
-def test_the_canonical_form_of_a_withdrawal():
+def test_the_canonical_form_of_a_withdrawal() -> None:
     """A withdrawal's content is the calibration's id and the reason; whole seconds are spelled with six digits too."""
     assert journal.canonical(WITHDRAWAL) == (
         b"2:13,10:withdrawal,27:2016-03-02T10:11:12.000000Z,3:bob,2:12,11:wrong cable,"
     )
 
 
-def test_the_canonical_form_of_a_run():
+def test_the_canonical_form_of_a_run() -> None:
     """An absent field is the empty netstring."""
     assert journal.canonical(RUN) == (
         b"1:2,3:run,27:2016-03-02T10:11:12.345679Z,3:daq,4:7662,27:2016-03-01T08:00:00.000000Z,0:,"
     )
 
 
-def test_a_worked_example():
+def test_a_worked_example() -> None:
     """Two entries give the digests that a shell gives: printf and sha256sum over the previous digest and the form."""
     first = journal.digest(journal.GENESIS, CALIBRATION)
     assert first == "648edd5749d4ff81a90ab9bb7f8d2703e2ace61ec97a74e4ffa210d76346b821"
     assert journal.digest(first, RUN) == "dbb22332d0998d1fc718202764b212f16cc3228ed6d7d9c5bb5a55aa3a843874"
 
 
-def test_years_are_spelled_with_four_digits():
+def test_years_are_spelled_with_four_digits() -> None:
     """An instant of the year 1 is spelled like any other."""
     entry = Entry(1, datetime(1, 1, 1, tzinfo=UTC), "", Withdrawal(1, "x"))
     assert journal.canonical(entry) == b"1:1,10:withdrawal,27:0001-01-01T00:00:00.000000Z,0:,1:1,1:x,"
 
 
-def test_fields_cannot_flow_into_each_other():
+def test_fields_cannot_flow_into_each_other() -> None:
     """Entries that differ only in where one text ends and the next begins have different digests."""
     one = Entry(1, CREATED, "a", NewCalibration("AB", "c", MARCH, None, 0, "0" * 64))
     other = Entry(1, CREATED, "a", NewCalibration("A", "Bc", MARCH, None, 0, "0" * 64))
     assert journal.digest(journal.GENESIS, one) != journal.digest(journal.GENESIS, other)
 
 
-def test_a_stored_history_is_proved_by_its_rows(database, database_url):
+def test_a_stored_history_is_proved_by_its_rows(database: Database, database_url: str) -> None:
     """Every digest in the database is what the rows give; the status tells the last; serials are 1, 2, 3 … gapless."""
     clock = Clock(CREATED)
     writer, reader = Writer(database, clock=clock), Reader(database, clock=clock)
 
-    def store(valid_from, data, comment=None, device_name="TOF1"):
+    def store(
+        valid_from: datetime, data: bytes, comment: str | None = None, device_name: str = "TOF1"
+    ) -> CalibrationRecord:
         clock.now += timedelta(milliseconds=7)
         upload = Upload.checked(device_name, "t0", valid_from, data, None, comment, max_payload=100)
         return writer.add_calibration(upload, "alice")
@@ -159,11 +163,11 @@ def test_a_stored_history_is_proved_by_its_rows(database, database_url):
     assert (reader.status().serial, reader.status().digest) == (7, found[-1][2])
 
 
-def asked(reader, after_serial=0, limit=1000):
+def asked(reader: Reader, after_serial: int = 0, limit: int = 1000) -> list[tuple[Entry, str]]:
     return reader.journal(after_serial, limit)
 
 
-def filled(database, entries):
+def filled(database: Database, entries: int) -> list[NewCalibration | Withdrawal | RunTimes]:
     """A database of so many entries, of the three kinds by turns, and what was written."""
     clock = Clock(CREATED)
     writer = Writer(database, clock=clock)
@@ -183,7 +187,7 @@ def filled(database, entries):
     return content
 
 
-def test_the_journal_is_answered_as_it_was_written(database):
+def test_the_journal_is_answered_as_it_was_written(database: Database) -> None:
     """Entries come in the order of their serials, each with what was written, when and by whom, and its digest."""
     written = filled(database, 7)
     found = asked(Reader(database))
@@ -199,7 +203,7 @@ def test_the_journal_is_answered_as_it_was_written(database):
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 6, 7, 8])
-def test_the_journal_is_read_in_parts_to_its_end(database, limit):
+def test_the_journal_is_read_in_parts_to_its_end(database: Database, limit: int) -> None:
     """Asked again and again for what came after the last serial, it gives every entry once; fewer are the last."""
     filled(database, 7)
     reader = Reader(database)
@@ -213,7 +217,7 @@ def test_the_journal_is_read_in_parts_to_its_end(database, limit):
     assert all(len(part) == limit for part in parts[:-1])
 
 
-def test_after_the_end_there_is_nothing(database):
+def test_after_the_end_there_is_nothing(database: Database) -> None:
     """After the last serial, or any later one, the answer is empty; and so it is of an empty journal."""
     reader = Reader(database)
     assert asked(reader) == []
@@ -223,7 +227,7 @@ def test_after_the_end_there_is_nothing(database):
         assert asked(reader, after_serial) == []
 
 
-def test_no_more_entries_are_given_at_once_than_the_server_is_set_to(database):
+def test_no_more_entries_are_given_at_once_than_the_server_is_set_to(database: Database) -> None:
     """The greatest limit is answered, one more is too large, and the error says the greatest."""
     filled(database, 3)
     reader = Reader(database, max_entries=2)
@@ -233,7 +237,7 @@ def test_no_more_entries_are_given_at_once_than_the_server_is_set_to(database):
     assert caught.value.asked == {"limit": 2}
 
 
-def test_an_empty_journal_has_the_first_digest(database):
+def test_an_empty_journal_has_the_first_digest(database: Database) -> None:
     """Before the first entry the serial is 0 and the digest 64 zeros."""
     status = Reader(database).status()
     assert (status.serial, status.digest) == (0, "0" * 64)

@@ -13,12 +13,14 @@ import inspect
 import random
 import re
 import sqlite3
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import Connection, Executable, event, select
 
 from cdb_server import instants, validity
 from cdb_server.instants import UTC
@@ -39,7 +41,7 @@ EVENING = MORNING + timedelta(days=1)
 LONG_BEFORE = MORNING - timedelta(days=500)
 
 
-def questions(upto):
+def questions(upto: int | None) -> dict[str, Executable]:
     """Statements by builder, as they are asked: `records` is narrowed in all the ways in which it is used."""
     id = calibration.c.id
     history = (calibration.c.device_name == RARE[0]) & (calibration.c.calibration_type == RARE[1])
@@ -86,7 +88,7 @@ each_question = pytest.mark.parametrize("question", questions(None))
 each_upto = pytest.mark.parametrize("upto", [None, SERIALS // 2], ids=["now", "as_of"])
 
 
-def rows():
+def rows() -> dict[str, list[tuple[object, ...]]]:
     """The rows of each table: ten thousand calibrations, then the rest and all else mixed."""
     chance = random.Random(20160301)
     first = instants.to_microseconds(START)
@@ -110,7 +112,7 @@ def rows():
 
 
 @pytest.fixture(scope="module")
-def sqlite(tmp_path_factory):
+def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
     """A reading connection to a large SQLite database."""
     path = tmp_path_factory.mktemp("plans") / "cdb.sqlite"
     Database.create(f"sqlite:///{path}")
@@ -122,7 +124,7 @@ def sqlite(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def postgresql(postgresql_cluster):
+def postgresql(postgresql_cluster: str) -> Iterator[Connection]:
     """A reading connection to a large PostgreSQL database with statistics."""
     with psycopg.connect(postgresql_cluster, autocommit=True) as connection:
         connection.execute("CREATE DATABASE plans")
@@ -137,7 +139,7 @@ def postgresql(postgresql_cluster):
     yield from reading(url)
 
 
-def reading(url):
+def reading(url: str) -> Iterator[Connection]:
     database = Database.open(url)
     with database.read() as connection:
         yield connection
@@ -145,11 +147,13 @@ def reading(url):
 
 
 @contextmanager
-def as_sent(connection):
+def as_sent(connection: Connection) -> Iterator[list[tuple[str, Any]]]:
     """The statements and parameters that the driver gets in the block."""
     sent = []
 
-    def keep(_connection, _cursor, statement, parameters, _context, _many):
+    def keep(
+        _connection: object, _cursor: object, statement: str, parameters: object, _context: object, _many: object
+    ) -> None:
         sent.append((statement, parameters))
 
     event.listen(connection, "before_cursor_execute", keep)
@@ -157,21 +161,21 @@ def as_sent(connection):
     event.remove(connection, "before_cursor_execute", keep)
 
 
-def asked(connection, statement):
+def asked(connection: Connection, statement: Executable) -> tuple[int, tuple[str, Any]]:
     """How many rows a statement answers, and the statement as the driver got it."""
     with as_sent(connection) as sent:
         answered = len(connection.execute(statement).all())
     return answered, sent[0]
 
 
-def nodes(plan):
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A node of PostgreSQL's plan and all below it."""
     yield plan
     for below in plan.get("Plans", []):
         yield from nodes(below)
 
 
-def test_every_builder_is_asked():
+def test_every_builder_is_asked() -> None:
     """The questions here are those of all builders that there are."""
     public = {
         name
@@ -183,7 +187,7 @@ def test_every_builder_is_asked():
 
 @each_upto
 @each_question
-def test_sqlite_searches(sqlite, question, upto):
+def test_sqlite_searches(sqlite: Connection, question: str, upto: int | None) -> None:
     """SQLite's plan scans no table: only what a subquery made, and an index from its beginning for its first row."""
     statement, parameters = asked(sqlite, questions(upto)[question])[1]
     plan = [row[3] for row in sqlite.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
@@ -199,15 +203,16 @@ def test_sqlite_searches(sqlite, question, upto):
 
 @each_upto
 @each_question
-def test_sqlite_works_for_what_it_answers(sqlite, question, upto):
+def test_sqlite_works_for_what_it_answers(sqlite: Connection, question: str, upto: int | None) -> None:
     """SQLite takes at most 500 steps for each row answered, where to pass over a table takes more than it has rows."""
     steps = 0
 
-    def count():
+    def count() -> None:
         nonlocal steps
         steps += 10
 
     driver = sqlite.connection.driver_connection
+    assert driver is not None
     driver.set_progress_handler(count, 10)
     answered, _ = asked(sqlite, questions(upto)[question])
     driver.set_progress_handler(None, 0)
@@ -216,7 +221,7 @@ def test_sqlite_works_for_what_it_answers(sqlite, question, upto):
 
 @each_upto
 @each_question
-def test_postgresql_searches(postgresql, question, upto):
+def test_postgresql_searches(postgresql: Connection, question: str, upto: int | None) -> None:
     """PostgreSQL's plan scans no table, and it reads at most 10 rows, index entries included, for each row answered."""
     answered, (statement, parameters) = asked(postgresql, questions(upto)[question])
     explain = f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {statement}"

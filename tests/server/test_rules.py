@@ -7,7 +7,10 @@ miss each other by one microsecond all the time.
 import itertools
 import random
 import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -16,6 +19,7 @@ from hypothesis import strategies as st
 
 from cdb_server.errors import CalibrationNotFound, CdbError
 from cdb_server.instants import UTC
+from cdb_server.model import CalibrationRecord, Preview
 from cdb_server.repository import Database, Reader, Upload, Writer
 from tests.server.oracle import MICROSECOND, Clock, Oracle
 
@@ -23,9 +27,10 @@ START = datetime(2016, 3, 1, 8, tzinfo=UTC)
 FAR = START + timedelta(days=1)
 KEYS = [("TOF1", "t0"), ("TOF1", "tw"), ("KL", "t0")]
 RUNS = [7661, 7662, 7663, 7665]  # with a gap in their numbers
+Step = tuple[Any, ...]
 
 # A history to be asked everything: (microseconds that the clock moves, method, arguments). Times are microseconds too.
-HISTORY = [
+HISTORY: list[Step] = [
     (0, "add_run", 7661, 2, None),
     (1, "add_calibration", "TOF1", "t0", 0, b"a"),
     (1, "add_calibration", "TOF1", "t0", 4, b"b"),
@@ -69,31 +74,41 @@ histories = st.lists(steps.map(lambda step: (step[0], *step[1])), min_size=4, ma
 class Server:
     """Reader and Writer as one, with the oracle's methods."""
 
-    def __init__(self, database, clock):
+    def __init__(self, database: Database, clock: Clock) -> None:
         self._reader = Reader(database, clock=clock)
         self._writer = Writer(database, clock=clock)
 
-    def add_calibration(self, device_name, calibration_type, valid_from, data, comment, author):
+    def add_calibration(
+        self,
+        device_name: str,
+        calibration_type: str,
+        valid_from: datetime,
+        data: bytes,
+        comment: str | None,
+        author: str,
+    ) -> CalibrationRecord:
         upload = Upload.checked(device_name, calibration_type, valid_from, data, None, comment, max_payload=100)
         return self._writer.add_calibration(upload, author)
 
-    def preview_calibration(self, device_name, calibration_type, valid_from, data):
+    def preview_calibration(
+        self, device_name: str, calibration_type: str, valid_from: datetime, data: bytes
+    ) -> Preview:
         upload = Upload.checked(device_name, calibration_type, valid_from, data, None, None, max_payload=100)
         return self._writer.preview_calibration(upload)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._writer if hasattr(self._writer, name) else self._reader, name)
 
 
 class Both:
     """The server beside the oracle, under one clock: what is done to one is done to the other and must answer alike."""
 
-    def __init__(self, database):
+    def __init__(self, database: Database) -> None:
         self.clock = Clock(START)
         self.oracle = Oracle(self.clock)
         self.server = Server(database, self.clock)
 
-    def play(self, history):
+    def play(self, history: Iterable[Step]) -> None:
         for tick, method, *arguments in history:
             self.clock.now += tick * MICROSECOND
             if method == "add_calibration":
@@ -105,28 +120,28 @@ class Both:
                 arguments = [run_number, at(start), None if stop is None else at(stop)]
             self.ask(method, *arguments, f"user {len(self.oracle.created())}")
 
-    def ask(self, method, *arguments):
+    def ask(self, method: str, *arguments: Any) -> Any:
         expected = outcome(getattr(self.oracle, method), *arguments)
         assert outcome(getattr(self.server, method), *arguments) == expected, (method, *arguments)
         return expected
 
-    def settle(self):
+    def settle(self) -> None:
         """Let the clock go on until every entry may be asked for as of."""
         self.clock.now = max([self.clock.now, *self.oracle.created()]) + timedelta(seconds=10) + 2 * MICROSECOND
 
-    def points(self):
+    def points(self) -> list[datetime]:
         """Everything that begins, and one microsecond either side."""
         return sorted({instant + side * MICROSECOND for instant in self.oracle.instants() for side in (-1, 0, 1)})
 
-    def second_axis(self):
+    def second_axis(self) -> list[datetime | None]:
         """As it stands, and as of every entry and one microsecond either side of it, so between any two as well."""
         created = {instant + side * MICROSECOND for instant in self.oracle.created() for side in (-1, 0, 1)}
         return [None, *sorted(created)]
 
-    def questions(self):
+    def questions(self) -> Iterator[tuple[Any, ...]]:
         """Everything that can be asked at the points, but for as_of; of periods, those of the neighbouring points."""
         points = self.points()
-        periods = [(point, None) for point in points]
+        periods: list[tuple[datetime, datetime | None]] = [(point, None) for point in points]
         periods += [*itertools.pairwise(points), (points[0], points[-1])]
         yield ("devices",)
         for key in KEYS:
@@ -141,18 +156,18 @@ class Both:
         for start, stop in periods:
             yield from (("ids", start, stop), ("runs", start, stop))
 
-    def previews(self):
+    def previews(self) -> Iterator[tuple[Any, ...]]:
         """Every upload at the points: to keys that there are and that there are not, of bytes known and unknown."""
         for key in [*KEYS, ("tof1", "T0"), ("KL", "tw"), ("TOF2", "t0")]:
             for point in [*self.points(), self.clock.now, self.clock.now + MICROSECOND]:
                 yield from (("preview_calibration", *key, point, data) for data in (b"a", b"b", b"c", b"new"))
 
 
-def at(microseconds):
+def at(microseconds: int) -> datetime:
     return START + microseconds * MICROSECOND
 
 
-def outcome(ask, *arguments):
+def outcome(ask: Callable[..., Any], *arguments: Any) -> Any:
     """An answer, or the class of an error and what it says was asked."""
     try:
         return ask(*arguments)
@@ -160,15 +175,16 @@ def outcome(ask, *arguments):
         return type(error), error.asked
 
 
-def id_of(ask, *arguments):
+def id_of(ask: Callable[..., Any], *arguments: Any) -> int | None:
     """The id of an answer, None where no calibration applies."""
     try:
-        return ask(*arguments).id
+        id: int = ask(*arguments).id
     except CalibrationNotFound:
         return None
+    return id
 
 
-def every_row(database):
+def every_row(database: Database) -> dict[str, Sequence[Any]]:
     """All that the database holds."""
     with database.read() as connection:
         return {
@@ -178,19 +194,19 @@ def every_row(database):
 
 
 @pytest.fixture
-def empty_database(backend, database_url, tmp_path):
+def empty_database(backend: str, database_url: str, tmp_path: Path) -> Iterator[Callable[[], Database]]:
     """A function that gives an empty database each time; one at a time, made anew or emptied past the triggers."""
     Database.create(database_url)
     opened: list[Database] = []
 
-    def copied():
+    def copied() -> Database:
         while opened:
             opened.pop().close()
         path = shutil.copy(database_url.removeprefix("sqlite:///"), tmp_path / "copy.sqlite")
         opened.append(Database.open(f"sqlite:///{path}"))
         return opened[0]
 
-    def emptied():
+    def emptied() -> Database:
         if not opened:
             opened.append(Database.open(database_url))
         with psycopg.connect(database_url) as connection:
@@ -215,7 +231,9 @@ generated = settings(
 
 @settings(generated, max_examples=40)
 @given(history=histories, seed=st.integers(0, 2**32))
-def test_any_history_is_answered_as_the_rules_say(empty_database, history, seed):
+def test_any_history_is_answered_as_the_rules_say(
+    empty_database: Callable[[], Database], history: list[Step], seed: int
+) -> None:
     """On generated histories, writes and a sample of all questions, as of any instant, answer as the oracle does."""
     both = Both(empty_database())
     both.play(history)
@@ -230,7 +248,9 @@ def test_any_history_is_answered_as_the_rules_say(empty_database, history, seed)
 
 @settings(generated, max_examples=25)
 @given(history=histories, seed=st.integers(0, 2**32))
-def test_a_preview_of_any_upload_says_what_really_changes(empty_database, history, seed):
+def test_a_preview_of_any_upload_says_what_really_changes(
+    empty_database: Callable[[], Database], history: list[Step], seed: int
+) -> None:
     """On generated histories, a preview tells what an upload to a copy changes for every run; and writes nothing."""
     database = empty_database()
     both = Both(database)
@@ -243,7 +263,9 @@ def test_a_preview_of_any_upload_says_what_really_changes(empty_database, histor
 
 @settings(generated, max_examples=10)
 @given(before=histories, after=histories, seed=st.integers(0, 2**32))
-def test_an_answer_as_of_an_instant_never_changes(empty_database, before, after, seed):
+def test_an_answer_as_of_an_instant_never_changes(
+    empty_database: Callable[[], Database], before: list[Step], after: list[Step], seed: int
+) -> None:
     """Rule 7: "An answer once given to a question with as_of never changes", whatever is written afterwards."""
     both = Both(empty_database())
     both.play(before)
@@ -264,7 +286,7 @@ def test_an_answer_as_of_an_instant_never_changes(empty_database, before, after,
     assert [outcome(getattr(both.server, method), *arguments) for method, *arguments in asked] == answers
 
 
-def test_a_history_is_answered_as_of_everywhere(empty_database):
+def test_a_history_is_answered_as_of_everywhere(empty_database: Callable[[], Database]) -> None:
     """One history is asked everything, as of every instant at and beside an entry, and answers as the oracle does."""
     both = Both(empty_database())
     both.play(HISTORY)
@@ -276,7 +298,7 @@ def test_a_history_is_answered_as_of_everywhere(empty_database):
             both.ask(*question, as_of)
 
 
-def test_every_preview_on_a_history_says_what_really_changes(empty_database):
+def test_every_preview_on_a_history_says_what_really_changes(empty_database: Callable[[], Database]) -> None:
     """One history is asked for the preview of every upload at and beside everything that begins; so is none at all."""
     both = Both(empty_database())
     for preview in both.previews():
@@ -289,7 +311,7 @@ def test_every_preview_on_a_history_says_what_really_changes(empty_database):
     assert any(preview.lies_before_first_run for preview in asked)
 
 
-def test_the_future_becomes_current(empty_database):
+def test_the_future_becomes_current(empty_database: Callable[[], Database]) -> None:
     """Rule 4: a calibration becomes current at its valid_from and not a microsecond before, without any write."""
     both = Both(empty_database())
     both.play(HISTORY)
@@ -300,7 +322,7 @@ def test_the_future_becomes_current(empty_database):
     assert both.server.current_calibration("KL", "t0").valid_from == FAR
 
 
-def test_answers_agree_with_each_other(empty_database):
+def test_answers_agree_with_each_other(empty_database: Callable[[], Database]) -> None:
     """ids is the union of the answers by date, an answer by run is that at its start, and intervals are half-open."""
     both = Both(empty_database())
     both.play(HISTORY)
@@ -309,7 +331,7 @@ def test_answers_agree_with_each_other(empty_database):
     for as_of in (None, both.oracle.created()[8]):
         applying = {(key, t): id_of(server.calibration_for_date, *key, t, as_of) for key in KEYS for t in points}
         for start, stop in itertools.combinations_with_replacement(points, 2):
-            union = {id for (_, t), id in applying.items() if start <= t <= stop} - {None}
+            union = {id for (_, t), id in applying.items() if id is not None and start <= t <= stop}
             assert [found.id for found in server.ids(start, stop, as_of)] == sorted(union)
         for run in server.runs(points[0], points[-1], as_of):
             number, start = run.run_number, run.start_time
@@ -324,7 +346,7 @@ def test_answers_agree_with_each_other(empty_database):
                 assert applied == {t for t in points if stored.valid_from <= t < until}
 
 
-def test_writing_again_writes_nothing(empty_database):
+def test_writing_again_writes_nothing(empty_database: Callable[[], Database]) -> None:
     """Rule 9: a history played again, as far as it then stands, adds no entry."""
     both = Both(empty_database())
     both.play(step for step in HISTORY if step[1] != "add_run")

@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from contextlib import closing
 from datetime import datetime
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -31,14 +32,14 @@ UNIQUE = {
 COLUMNS = {name: [column.name for column in schema.metadata.tables[name].columns] for name in UNIQUE}
 
 
-def connect(url):
+def connect(url: str) -> sqlite3.Connection | psycopg.Connection:
     """The database without any of our software: as another tool would open it."""
     if url.startswith("sqlite"):
         return sqlite3.connect(url.removeprefix("sqlite:///"))
     return psycopg.connect(url)
 
 
-def content(url):
+def content(url: str) -> dict[str, list[tuple[object, ...]]]:
     """Every row of the journal's tables."""
     connection = connect(url)
     try:
@@ -47,7 +48,7 @@ def content(url):
         connection.close()
 
 
-def refused(url, statement):
+def refused(url: str, statement: str) -> bool:
     """Whether the database itself refuses a statement, with the triggers' words, and holds afterwards what it held."""
     before = content(url)
     assert all(before.values())
@@ -62,7 +63,7 @@ def refused(url, statement):
 
 
 @pytest.fixture
-def filled_url(database_url):
+def filled_url(database_url: str) -> str:
     """A database with a row or two in every table of the journal, and nobody connected."""
     Database.create(database_url)
     database = Database.open(database_url)
@@ -76,25 +77,25 @@ def filled_url(database_url):
 
 
 class TestNothingIsChanged:
-    def test_every_table_of_the_journal_is_guarded(self):
+    def test_every_table_of_the_journal_is_guarded(self) -> None:
         """The tables tested here are all there are but those that tell of this copy alone, and of who may write."""
         assert set(UNIQUE) == set(schema.metadata.tables) - {"token", "cdb_schema", "restoration", "following"}
 
     @pytest.mark.parametrize("table", UNIQUE)
-    def test_update(self, filled_url, table):
+    def test_update(self, filled_url: str, table: str) -> None:
         """UPDATE is refused for every column, even where it would change nothing."""
         for column in COLUMNS[table]:
             assert refused(filled_url, f"UPDATE {table} SET {column} = {column}")
 
     @pytest.mark.parametrize("table", UNIQUE)
-    def test_delete(self, filled_url, table):
+    def test_delete(self, filled_url: str, table: str) -> None:
         """DELETE is refused, of all rows and of one."""
         assert refused(filled_url, f"DELETE FROM {table}")
         column = UNIQUE[table][0]
         assert refused(filled_url, f"DELETE FROM {table} WHERE {column} = (SELECT max({column}) FROM {table})")
 
     @pytest.mark.parametrize("table", UNIQUE)
-    def test_upsert(self, filled_url, table):
+    def test_upsert(self, filled_url: str, table: str) -> None:
         """INSERT … ON CONFLICT DO UPDATE is refused, on every column by which there can be a conflict."""
         for column in set(UNIQUE[table]) & set(COLUMNS[table]):
             assert refused(
@@ -105,11 +106,11 @@ class TestNothingIsChanged:
 
     @pytest.mark.parametrize("backend", ["sqlite"])
     @pytest.mark.parametrize(("table", "column"), [(table, column) for table in UNIQUE for column in UNIQUE[table]])
-    def test_replace(self, filled_url, table, column):
+    def test_replace(self, filled_url: str, table: str, column: str) -> None:
         """INSERT OR REPLACE is refused, whichever column finds the row, from a connection that asks for no triggers."""
         connection = connect(filled_url)
         assert connection.execute("PRAGMA recursive_triggers").fetchone() == (0,)
-        (key,) = connection.execute(f"SELECT {column} FROM {table} LIMIT 1").fetchone()
+        [(key,)] = connection.execute(f"SELECT {column} FROM {table} LIMIT 1").fetchall()
         connection.close()
         # A new row in all else: other unique columns hold values that no row has.
         values = {name: "1000" if name in UNIQUE[table] else "1" for name in COLUMNS[table]}
@@ -123,7 +124,7 @@ class TestNothingIsChanged:
 
     @pytest.mark.parametrize("backend", ["postgresql"])
     @pytest.mark.parametrize("table", UNIQUE)
-    def test_truncate(self, filled_url, table):
+    def test_truncate(self, filled_url: str, table: str) -> None:
         """TRUNCATE is refused, with what refers to the table and with all tables at once."""
         assert refused(filled_url, f"TRUNCATE {table} CASCADE")
         assert refused(filled_url, f"TRUNCATE {', '.join(UNIQUE)}")
@@ -131,7 +132,7 @@ class TestNothingIsChanged:
     @pytest.mark.parametrize("backend", ["postgresql"])
     @pytest.mark.parametrize("table", UNIQUE)
     @pytest.mark.parametrize("action", ["DELETE", "UPDATE SET {last} = old.{last}"])
-    def test_merge(self, filled_url, table, action):
+    def test_merge(self, filled_url: str, table: str, action: str) -> None:
         """MERGE is refused where it would update or delete."""
         key, action = UNIQUE[table][0], action.format(last=COLUMNS[table][-1])
         assert refused(
@@ -142,7 +143,7 @@ class TestNothingIsChanged:
 class TestMaking:
     @pytest.mark.parametrize("backend", ["sqlite"])
     @pytest.mark.parametrize("there", [b"", b"a letter home", None])
-    def test_an_existing_file_is_left_as_it_is(self, filled_url, tmp_path, there):
+    def test_an_existing_file_is_left_as_it_is(self, filled_url: str, tmp_path: Path, there: bytes | None) -> None:
         """Where there is a file of any kind, init is refused and not one byte of the folder changes."""
         path = filled_url.removeprefix("sqlite:///")
         if there is not None:
@@ -154,7 +155,7 @@ class TestMaking:
         assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == before
 
     @pytest.mark.parametrize("backend", ["postgresql"])
-    def test_an_existing_database_is_left_as_it_is(self, filled_url):
+    def test_an_existing_database_is_left_as_it_is(self, filled_url: str) -> None:
         """Where a database holds our tables, init is refused and they hold what they held."""
         before = content(filled_url)
         with pytest.raises(
@@ -165,7 +166,7 @@ class TestMaking:
         assert content(filled_url) == before
 
     @pytest.mark.parametrize("backend", ["postgresql"])
-    def test_one_table_of_such_a_name_is_enough(self, database_url):
+    def test_one_table_of_such_a_name_is_enough(self, database_url: str) -> None:
         """A foreign database in which one of our names is taken is refused, and no other table made in it."""
         with psycopg.connect(database_url) as connection:
             connection.execute("CREATE TABLE run (number integer)")
@@ -175,14 +176,14 @@ class TestMaking:
             made = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
         assert made == [("run",)]
 
-    def test_a_folder_that_is_not_there(self, tmp_path):
+    def test_a_folder_that_is_not_there(self, tmp_path: Path) -> None:
         """init makes no folders."""
         with pytest.raises(DatabaseRefused, match="cannot be made: No such file or directory"):
             Database.create(f"sqlite:///{tmp_path}/none/cdb.sqlite")
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize("url", ["", "cdb.sqlite", "sqlite://", "sqlite:///:memory:", "mysql://localhost/cdb"])
-    def test_what_is_no_database_of_a_known_kind(self, url):
+    def test_what_is_no_database_of_a_known_kind(self, url: str) -> None:
         """A URL that names neither a file nor a PostgreSQL database is refused, to make and to open."""
         for act in (Database.create, Database.open):
             with pytest.raises(DatabaseRefused):
@@ -191,7 +192,7 @@ class TestMaking:
 
 class TestOpening:
     @pytest.mark.parametrize("backend", ["sqlite"])
-    def test_a_missing_file_is_not_made(self, database_url, tmp_path):
+    def test_a_missing_file_is_not_made(self, database_url: str, tmp_path: Path) -> None:
         """Opening a database that is not there is refused, and makes no file."""
         with pytest.raises(
             DatabaseRefused, match=f"there is no database {tmp_path}/.*: make it with 'cdb-server init'"
@@ -199,7 +200,7 @@ class TestOpening:
             Database.open(database_url)
         assert list(tmp_path.iterdir()) == []
 
-    def test_a_missing_server_does_not_tell_the_password(self):
+    def test_a_missing_server_does_not_tell_the_password(self) -> None:
         """A server that cannot be reached is refused, without the password in the text."""
         with pytest.raises(DatabaseRefused, match="cannot be used") as caught:
             Database.open("postgresql://alice:secret@127.0.0.1:1/cdb")
@@ -207,7 +208,7 @@ class TestOpening:
 
     @pytest.mark.parametrize("backend", ["sqlite"])
     @pytest.mark.parametrize("content", [b"", b"a letter home " * 1000])
-    def test_a_file_that_is_no_database(self, database_url, tmp_path, content):
+    def test_a_file_that_is_no_database(self, database_url: str, tmp_path: Path, content: bytes) -> None:
         """A file that SQLite did not make is refused and left as it is."""
         file = tmp_path / database_url.rpartition("/")[2]
         file.write_bytes(content)
@@ -215,7 +216,7 @@ class TestOpening:
             Database.open(database_url)
         assert file.read_bytes() == content
 
-    def test_a_foreign_database(self, database_url):
+    def test_a_foreign_database(self, database_url: str) -> None:
         """A database that holds other tables is refused, and no table made in it."""
         connection = connect(database_url)
         connection.execute("CREATE TABLE journal (serial integer)")
@@ -225,7 +226,7 @@ class TestOpening:
             Database.open(database_url)
 
     @pytest.mark.parametrize("version", [schema.VERSION + 1, 0])
-    def test_another_version(self, filled_url, version):
+    def test_another_version(self, filled_url: str, version: int) -> None:
         """A database of a newer schema, or of one that never was, is refused, naming both versions."""
         connection = connect(filled_url)
         connection.execute(f"UPDATE cdb_schema SET version = {version}")
@@ -235,7 +236,7 @@ class TestOpening:
         with pytest.raises(DatabaseRefused, match=expected):
             Database.open(filled_url)
 
-    def test_the_version_before_is_brought_up(self, filled_url):
+    def test_the_version_before_is_brought_up(self, filled_url: str) -> None:
         """A database of version 1 gets what it lacks, and keeps what it has."""
         before = content(filled_url)
         connection = connect(filled_url)
@@ -249,7 +250,7 @@ class TestOpening:
             assert not verify(database).problems
         assert content(filled_url) == before
 
-    def test_no_version(self, filled_url):
+    def test_no_version(self, filled_url: str) -> None:
         """A database that does not say which version it is, is refused."""
         connection = connect(filled_url)
         connection.execute("DELETE FROM cdb_schema")
@@ -261,7 +262,7 @@ class TestOpening:
 
 class TestDurability:
     @pytest.mark.parametrize("backend", ["sqlite"])
-    def test_sqlite_syncs_every_commit(self, filled_url):
+    def test_sqlite_syncs_every_commit(self, filled_url: str) -> None:
         """Rule 11: readers and writers use a rollback journal, with the folder synced too."""
         database = Database.open(filled_url)
         for transaction in (database.read, database.write):
@@ -280,7 +281,7 @@ class TestDurability:
 
     @pytest.mark.parametrize("backend", ["postgresql"])
     @pytest.mark.parametrize(("default", "expected"), [("off", "on"), ("on", "on"), ("local", "local")])
-    def test_postgresql_flushes_every_commit(self, filled_url, default, expected):
+    def test_postgresql_flushes_every_commit(self, filled_url: str, default: str, expected: str) -> None:
         """Rule 11: a database whose default is not to wait for the disk does not have its way."""
         with psycopg.connect(filled_url, autocommit=True) as connection:
             name = connection.info.dbname
@@ -294,13 +295,13 @@ class TestDurability:
 THREADS, PROCESSES, WRITES = 3, 2, 8
 
 
-def write_many(url, process, barrier):
+def write_many(url: str, process: int, barrier: threading.Barrier) -> None:
     """What each of several processes does at once: open the database, and write from several threads at once."""
     database = Database.open(url)
     writer = Writer(database)
     failures = []
 
-    def write(thread):
+    def write(thread: int) -> None:
         author = f"{process}.{thread}"
         try:
             barrier.wait(60)
@@ -325,7 +326,7 @@ def write_many(url, process, barrier):
         raise failures[0]
 
 
-def assert_in_order(url, per_thread):
+def assert_in_order(url: str, per_thread: int) -> set[str]:
     """Serials are 1, 2, 3 … without gaps, created strictly increases with them, and every thread's writes are there."""
     connection = connect(url)
     rows = connection.execute("SELECT serial, created, author FROM journal ORDER BY serial").fetchall()
@@ -342,13 +343,13 @@ def assert_in_order(url, per_thread):
 
 
 class TestManyWriters:
-    def test_threads(self, database_url):
+    def test_threads(self, database_url: str) -> None:
         """Threads that write at once give gapless serials and created that strictly increases."""
         Database.create(database_url)
         write_many(database_url, 0, threading.Barrier(THREADS))
         assert assert_in_order(database_url, WRITES * 2 + WRITES // 2) == {f"0.{thread}" for thread in range(THREADS)}
 
-    def test_processes(self, database_url):
+    def test_processes(self, database_url: str) -> None:
         """So do two processes that have nothing in common but the database."""
         Database.create(database_url)
         context = multiprocessing.get_context("spawn")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cdb_server.repository import Database, Tokens
+from tests.servers import Master
 
 
 def cdb_server(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -140,7 +141,7 @@ def test_a_database_that_cannot_be_used_is_said_in_one_line(url: str) -> None:
     assert "Traceback" not in refused.stderr
 
 
-def test_an_address_in_use_is_said_in_one_line(shared_master, tmp_path: Path) -> None:
+def test_an_address_in_use_is_said_in_one_line(shared_master: Master, tmp_path: Path) -> None:
     """The second server at one address does not start."""
     address = shared_master.url.removeprefix("http://")
     refused = cdb_server("serve", "--database", shared_master.database, "--bind", address)
