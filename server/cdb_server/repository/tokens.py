@@ -95,7 +95,7 @@ class Admission:
 
     def admits(self, shown: Credentials) -> bool:
         """Whether a token is that user's and valid."""
-        with suppress(NotAdmitted), self._database.read() as connection:
+        with suppress(NotAdmitted), self._database.read_one() as connection:
             shown.check(connection)
             return True
         return False
