@@ -17,6 +17,9 @@ Role = Literal["master", "mirror"]
 DEVICE_NAME_PATTERN = r"[A-Za-z0-9]([A-Za-z0-9 _.+\-]{0,62}[A-Za-z0-9_.+\-])?"
 CALIBRATION_TYPE_PATTERN = r"[A-Za-z]([A-Za-z0-9 _.+\-]{0,62}[A-Za-z0-9_.+\-])?"
 SHA256_PATTERN = r"[0-9A-Fa-f]{64}"
+_DEVICE_NAME, _CALIBRATION_TYPE, _SHA256 = map(
+    re.compile, (DEVICE_NAME_PATTERN, CALIBRATION_TYPE_PATTERN, SHA256_PATTERN)
+)
 TEXT_LIMIT = 4096
 GREATEST_NUMBER = 2**63 - 1
 
@@ -306,7 +309,7 @@ class Entry:
 
 def device_name(text: str) -> str:
     """A device's name as stored: upper case. Raises InvalidArgument for a name that rule 2 does not admit."""
-    if not re.fullmatch(DEVICE_NAME_PATTERN, text):
+    if not _DEVICE_NAME.fullmatch(text):
         raise InvalidArgument(
             "device_name",
             f"{text[:80]!r} cannot name a device: use 1 to 64 letters, digits, spaces and _ . + -, "
@@ -317,7 +320,7 @@ def device_name(text: str) -> str:
 
 def calibration_type(text: str) -> str:
     """A calibration type as stored: lower case. Raises InvalidArgument for one that rule 2 does not admit."""
-    if not re.fullmatch(CALIBRATION_TYPE_PATTERN, text):
+    if not _CALIBRATION_TYPE.fullmatch(text):
         raise InvalidArgument(
             "calibration_type",
             f"{text[:80]!r} cannot name a calibration type: use 1 to 64 letters, digits, spaces and _ . + -, "
@@ -360,7 +363,7 @@ def reason(text: str) -> str:
 
 def sha256(text: str) -> str:
     """A sha256 in lower case. Raises InvalidArgument when it is not 64 hexadecimal digits."""
-    if not re.fullmatch(SHA256_PATTERN, text):
+    if not _SHA256.fullmatch(text):
         raise InvalidArgument("sha256", f"{text[:80]!r} is not a SHA-256 of 64 hexadecimal digits")
     return text.lower()
 

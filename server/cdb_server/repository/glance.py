@@ -19,9 +19,9 @@ LONGEST = 0.005
 LONGEST_WAIT = 0.05
 # Of SQLite's virtual machine, between two looks at the clocks.
 STEPS = 10_000
-# Of SQLite's pages, in kB: the inner pages of a few million calibrations, and the payloads of some answers. Of what is
-# at the leaves, six times as much would hold few more; and payloads are read the quicker, the fewer pages they pass.
-CACHE = 8_000
+# Of SQLite's pages, in kB: the inner pages of a few million calibrations. Of what is at the leaves, twenty times as much
+# would hold few more; and payloads are read the quicker, the fewer pages they pass through.
+CACHE = 3_000
 
 
 class Busy(Exception):

@@ -293,18 +293,17 @@ class Reader(Generic[Made]):
         self, connection: Connected, single: Statements, upto: int | None, held: Collection[str], **values: Any
     ) -> Made | None:
         statement = single[self._spelled](upto)
-
-        def look(most: int | None) -> Made | None:
-            row = statement.row(connection, upto=upto, most=most, **values)
-            return None if row is None else self._made(row)
-
         # Whether the payload is wanted shows only once it is found.
-        found = look(None if held else self._max_data)
-        if found is None or found.sha256 in held:
+        row = statement.row(connection, upto=upto, most=None if held else self._max_data, **values)
+        if row is None:
+            return None
+        found = self._made(row)
+        if found.sha256 in held:
             return found
         self._check_size(found.size)
         if held:
-            found = look(self._max_data) or found
+            row = statement.row(connection, upto=upto, most=self._max_data, **values)
+            found = self._made(row) if row else found
         _prove(found.sha256, found.data)
         return found
 
