@@ -19,8 +19,8 @@ LONGEST = 0.005
 LONGEST_WAIT = 0.05
 # Of SQLite's virtual machine, between two looks at the clocks.
 STEPS = 10_000
-# Of SQLite's pages, in kB: the inner pages of a few million calibrations. Of what is at the leaves, twenty times as much
-# would hold few more; and payloads are read the quicker, the fewer pages they pass through.
+# Of SQLite's pages, in kB: the inner pages of a few million calibrations. Of what is at the leaves, twenty times as
+# much would hold few more; and payloads are read the quicker, the fewer pages they pass through.
 CACHE = 3_000
 
 
