@@ -57,8 +57,9 @@ def test_nothing_is_left_open(database: Database, database_url: str) -> None:
 def test_nothing_is_written(database: Database) -> None:
     """PostgreSQL itself refuses what would write."""
     write = Prepared(run.insert())
-    with pytest.raises(Unavailable), database.read_one() as connection:
+    with pytest.raises(Unavailable) as caught, database.read_one() as connection:
         write.execute(connection, serial=3, run_number=1, start_time=MARCH, stop_time=None)
+    assert "read-only transaction" in str(caught.value.__cause__)
     assert Reader(database).status().serial == 2
 
 

@@ -59,7 +59,8 @@ def engine_of(url: URL, threads: int, *, read_only: bool = False) -> Engine:
         event.listen(engine, "begin", _begin_sqlite)
         event.listen(engine, "commit", _commit_sqlite)
     else:
-        engine = create_engine(url, connect_args=_arguments(read_only=read_only), pool_pre_ping=True, **pool)
+        options = {"options": "-c default_transaction_read_only=on"} if read_only else {}
+        engine = create_engine(url, connect_args={"connect_timeout": BUSY, **options}, pool_pre_ping=True, **pool)
         event.listen(engine, "connect", _prepare_postgresql)
     return engine
 
@@ -69,12 +70,14 @@ def alone(engine: Engine) -> Engine:
     pool: Any = engine.pool
     other = create_engine(
         engine.url,
-        connect_args=_arguments(read_only=True),
+        connect_args={"connect_timeout": BUSY},
         isolation_level="AUTOCOMMIT",
         pool_reset_on_return=None,
         **_pool(pool.size()),
     )
     event.listen(other, "connect", _prepare_postgresql)
+    # Not among the options of the connection, which some who stand between refuse.
+    event.listen(other, "connect", lambda driver, _: driver.execute("SET default_transaction_read_only = on").close())
     return other
 
 
@@ -95,11 +98,6 @@ def writing(engine: Engine, *, read_only: bool) -> Engine:
 
 def _pool(threads: int) -> dict[str, Any]:
     return {"pool_size": threads, "max_overflow": 2, "pool_timeout": BUSY}
-
-
-def _arguments(*, read_only: bool) -> dict[str, Any]:
-    options = {"options": "-c default_transaction_read_only=on"} if read_only else {}
-    return {"connect_timeout": BUSY, **options}
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
