@@ -28,11 +28,11 @@ class Alone:
         while True:
             connection = self._engine.raw_connection()
             driver: Any = connection.driver_connection
-            used = connection.info.setdefault(_USED, False)
+            used = _USED in connection.info
             connection.info[_USED] = True
             try:
                 return driver.execute(statement, values, binary=binary)
-            except Exception:
+            except self._engine.dialect.loaded_dbapi.Error:
                 if not (used and driver.closed):
                     raise
                 connection.invalidate()
