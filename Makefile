@@ -24,8 +24,8 @@ lint: $(READY)  ## Check style (ruff) and types (mypy)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test-all:  ## Run the tests on every Python from 3.10 to 3.13 that there is
-	@tests/all_pythons $(AT_ONCE)
+test-all:  ## Run the tests (TESTS=tests/server) on every Python from 3.10 to 3.13 that there is, or on PYTHONS="3.11 3.13"
+	@PYTHONS="$(PYTHONS)" tests/all_pythons $(AT_ONCE) $(TESTS)
 
 interop: $(READY)  ## Run SOAP clients in other languages, nginx, caches, networks and systemd, installing what they need
 	tests/interop/install
