@@ -36,6 +36,8 @@ TABLES = ("journal", "payload", "calibration", "withdrawal", "run")
 
 KEY = ("DEVICE3", "t0")
 RARE = ("RARE", "t0")
+# Uploaded again and again under one valid_from.
+AGAIN = ("AGAIN", "t0")
 MORNING = START + timedelta(days=2000)
 EVENING = MORNING + timedelta(days=1)
 LONG_BEFORE = MORNING - timedelta(days=500)
@@ -45,6 +47,7 @@ def questions(upto: int | None) -> dict[str, Executable]:
     """Statements by builder, as they are asked: `records` is narrowed in all the ways in which it is used."""
     id = calibration.c.id
     history = (calibration.c.device_name == RARE[0]) & (calibration.c.calibration_type == RARE[1])
+    again = (calibration.c.device_name == AGAIN[0]) & (calibration.c.calibration_type == AGAIN[1])
     one = validity.in_force(*KEY, MORNING, upto)
     everywhere = validity.in_force_everywhere(MORNING, upto)
     during = validity.in_force_during(MORNING, EVENING, upto)
@@ -62,6 +65,7 @@ def questions(upto: int | None) -> dict[str, Executable]:
         "records, for run": records.where(id == validity.in_force(*KEY, start, upto)),
         "records, everywhere for run": records.where(id.in_(validity.in_force_everywhere(start, upto))).order_by(id),
         "records, history": records.where(history).order_by(id).limit(100_001),
+        "records, history of one valid_from": records.where(again).order_by(id).limit(100_001),
         "standing_before": records.where(id == validity.standing_before(*KEY, MORNING, 50_000, upto)),
         "standing_after": records.where(id == validity.standing_after(*KEY, MORNING, 50_000, upto)),
         "equal_calibration": validity.equal_calibration(*KEY, MORNING, f"{1:064x}"),
@@ -103,6 +107,8 @@ def rows() -> dict[str, list[tuple[object, ...]]]:
         number = len(filled[kind])
         if kind == "calibration":
             key = RARE if number % 5000 == 0 else (chance.choice(DEVICES), chance.choice(TYPES))
+            if number % 200 == 1:
+                key, instant = AGAIN, first
             filled[kind].append((serial, *key, instant, None, 6, f"{number % PAYLOADS:064x}"))
         elif kind == "run":
             filled[kind].append((serial, number * 9 // 10 + 1, instant, None))

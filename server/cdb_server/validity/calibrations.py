@@ -249,16 +249,24 @@ def _stands(row: FromClause, upto: Upto) -> ColumnElement[bool]:
 def _takes_over_from(row: FromClause, upto: Upto) -> ScalarSelect[datetime | None]:
     """The valid_from of the calibration that takes over from a row that is not withdrawn: the row's own when it was
     superseded at once, null when nothing takes over."""
+    of_key = select(following.c.valid_from).where(
+        following.c.device_name == row.c.device_name,
+        following.c.calibration_type == row.c.calibration_type,
+        _stands(following, upto),
+    )
+    # Not `(valid_from, id) > (…)`: with columns on the right, SQLite searches by the first of them alone, and would pass
+    # over all that have this valid_from, for each of them.
+    at_once = of_key.where(following.c.valid_from == row.c.valid_from, following.c.id > row.c.id)
+    later = of_key.where(following.c.valid_from > row.c.valid_from)
     return (
-        select(following.c.valid_from)
-        .where(
-            following.c.device_name == row.c.device_name,
-            following.c.calibration_type == row.c.calibration_type,
-            tuple_(following.c.valid_from, following.c.id) > tuple_(row.c.valid_from, row.c.id),
-            _stands(following, upto),
+        select(
+            func.coalesce(
+                *(
+                    found.order_by(following.c.valid_from, following.c.id).limit(1).correlate(row).scalar_subquery()
+                    for found in (at_once, later)
+                )
+            )
         )
-        .order_by(following.c.valid_from, following.c.id)
-        .limit(1)
         .correlate(row)
         .scalar_subquery()
     )
