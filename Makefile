@@ -47,7 +47,7 @@ crash-test: $(READY)  ## Kill the server under load, CYCLES=2000 times, and chec
 	$(BIN)/python -m pytest tests/crash
 	$(BIN)/python -m tests.crash --cycles $(CYCLES) --seed $(SEED)
 
-hostile: $(READY)  ## Spoil answers at every byte on their way to the client, and check that none is wrong, short or late
+hostile: $(READY)  ## Spoil answers at every byte, ask in odd ways, and check that no answer is wrong, short or late
 	$(BIN)/python -m tests.hostile
 
 bench: $(READY)  ## Measure how fast the service is, against references measured likewise; leaves bench-data/

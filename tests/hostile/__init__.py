@@ -1,1 +1,1 @@
-"""Every byte of an answer cut, flipped and stalled: `make hostile`. A sample of it is in `make test`."""
+"""Answers spoiled at every byte, requests written in every odd way: `make hostile`. A sample is in `make test`."""

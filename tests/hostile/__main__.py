@@ -1,4 +1,7 @@
-"""`python -m tests.hostile`: spoil an answer of 64 kB at every byte, and see that no call is wrong, short or late."""
+"""`python -m tests.hostile`: spoil an answer of 64 kB at every byte, and see that no call is wrong, short or late.
+
+And ask what is written oddly, and see that no answer depends on what was asked before.
+"""
 
 import multiprocessing
 import os
@@ -7,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 
 import click
@@ -17,10 +21,14 @@ from rich.table import Table
 import cdb
 from tests import servers
 from tests.client.faulty import Fault, Kind
-from tests.hostile import sweep
+from tests.hostile import sweep, templates
+from tests.hostile.families import REQUESTS
 from tests.hostile.sweep import Outcome, Recorded
 
 PAYLOAD = 48_000
+# Requests by which who was asked much and who was asked nothing are compared.
+IN_PROCESS = 1_000_000
+OVER_HTTP = 100_000
 
 
 @click.command()
@@ -67,9 +75,40 @@ def main(processes: int, step: int) -> None:
                 findings.append(f"{name}: {came}")
     console.print(f"an answer of {size} bytes, {head} of them headers; each call may take {sweep.SECONDS:g} s")
     console.print(table)
+    findings += _templates(console, processes)
     for finding in findings[:50]:
         console.print(finding, markup=False)
     sys.exit(1 if findings else 0)
+
+
+def _templates(console: Console, processes: int) -> list[str]:
+    """Compare answers of who was asked much with those of who was asked nothing; what differs."""
+    table = Table("", "requests", "of them", "seconds")
+    findings: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        database_url = f"sqlite:///{folder}/cdb.sqlite"
+        templates.fill(database_url)
+        with (
+            ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool,
+            templates.both(database_url, Path(folder)) as urls,
+        ):
+            plan: tuple[tuple[str, Callable[..., templates.Compared], int, int], ...] = (
+                ("in process", templates.in_process, IN_PROCESS, 10_000),
+                ("over HTTP", partial(templates.over_http, urls), OVER_HTTP, 1_000),
+            )
+            for name, compare, requests, part in plan:
+                began = time.monotonic()
+                outcome = templates.Compared()
+                families = requests // REQUESTS
+                parts = [range(first, min(first + part, families)) for first in range(0, families, part)]
+                for compared in pool.map(compare, [1] * len(parts), parts):
+                    outcome.add(compared)
+                came = ", ".join(f"{count} {what}" for what, count in sorted(outcome.counts.items()))
+                table.add_row(name, str(requests), came, f"{time.monotonic() - began:.0f}")
+                findings += [f"{name}: {finding}" for finding in outcome.findings]
+    console.print("warmed against asked nothing:", f"{len(findings)} differences")
+    console.print(table)
+    return findings
 
 
 def _results(

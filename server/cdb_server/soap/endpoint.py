@@ -15,10 +15,10 @@ from cdb_server.soap.aside import put_aside
 from cdb_server.soap.contract import Contract
 from cdb_server.soap.direct import Direct, DirectUploads, Lasting
 from cdb_server.soap.faults import fault_of, name_of
-from cdb_server.soap.forms import Forms, Request
 from cdb_server.soap.gate import check_arguments, operation_of
 from cdb_server.soap.protocol import Protocol
 from cdb_server.soap.services import Calibration, CalibrationSuperMouse
+from cdb_server.soap.templates import Request, RequestTemplates
 from cdb_server.soap.types import NAMESPACE
 
 # spyne logs refused requests whole, and expected faults with their tracebacks. What matters is logged by `fault_of`.
@@ -88,7 +88,7 @@ class Endpoint:
         self._direct = Direct(reader, contract) if reader else None
         self._at_once = Direct(glancing, contract) if glancing else None
         # Of requests that are answered at once, by one thread.
-        self._forms = Forms()
+        self._templates = RequestTemplates()
         self._uploads = DirectUploads(writer, max_payload) if writer else None
         self._sparing = Direct(sparing, contract) if sparing else None
         self._writer = writer
@@ -149,7 +149,7 @@ class Endpoint:
         if self._at_once is None:
             return None
         try:
-            name, given = self._forms.read(body, soap_action) or self._judged(body, soap_action)
+            name, given = self._templates.read(body, soap_action) or self._judged(body, soap_action)
             found = self._at_once.answer(name, given, held)
         except Exception:
             # Whatever it is, `answer` makes a fault of it, and tells the log where that is due.
@@ -179,7 +179,7 @@ class Endpoint:
         operation = self._operation(body, soap_action)
         check_arguments(operation, self.contract)
         name = _name(operation)
-        self._forms.learn(body, soap_action, operation, self.contract.operations[name])
+        self._templates.learn(body, soap_action, operation, self.contract.operations[name])
         return name, _given(operation)
 
     def fault(self, error: Exception, operation: str = "") -> Answer:
