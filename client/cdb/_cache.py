@@ -14,7 +14,7 @@ from typing import Any
 from cdb._answers import Answer, from_json, to_json
 from cdb._log import log
 from cdb._questions import Question
-from cdb._store import Store, Stored
+from cdb._store import Store, Stored, content
 
 # Bytes that a cache holds at most.
 LIMIT = 10 * 2**30
@@ -97,11 +97,11 @@ class Cache:
     def check(self, file: Stored) -> bool:
         """Whether a file of the store is what its name says; if not, it is put aside. Raises OSError."""
         try:
-            data = file.path.read_bytes()
+            data, _ = content(file.path)
         except FileNotFoundError:
             # Another process has removed it, which is its right.
             return True
-        right = _is_named(file.path.name, data) if self.is_payload(file) else _is_sealed(data)
+        right = data is not None and (_is_named(file.path.name, data) if self.is_payload(file) else _is_sealed(data))
         if not right:
             self.store.put_aside(file.path)
         return right

@@ -19,11 +19,15 @@ from dataclasses import dataclass
 from cdb import _exceptions as errors
 from cdb._deadline import Clock, Share
 from cdb._failures import Again, Failed
+from cdb._files import check_regular
 from cdb._reasons import check_status, reason_of
 from cdb._way import CHUNK, Response, Troubles, Way, environment
 
 # More than any payload or list that a server is set to give.
 LONGEST_ANSWER = 2**29
+
+# Bytes. Of a file with a certificate, its key and the chain of its authorities, far more than there are.
+LONGEST_CERTIFICATE = 2**20
 
 # A digest of all but the payload, with the serial, which no digest of the content covers.
 _DIGEST = re.compile(r"\bsha-256=:([^:,;]*):(?:\s*;\s*serial=([0-9]{1,18})\b)?")
@@ -174,6 +178,9 @@ def _check_certificate(file: str) -> None:
         raise errors.ServerUnreachable(f"CDB_CLIENT_CERT {file}: its key is encrypted, and no password can be given")
 
     try:
+        # OpenSSL would wait for a pipe and read a device without end.
+        if check_regular(file).st_size > LONGEST_CERTIFICATE:
+            raise ssl.SSLError
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(file, password=no_password)
     except ssl.SSLError:
         raise errors.ServerUnreachable(

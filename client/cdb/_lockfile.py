@@ -5,7 +5,8 @@ Text, one JSON object a line, meant to be kept beside the results:
     {"question": {"get_calibration_for_run": {"device_name": "TOF1", …}}, "answer": {"id": 12, "sha256": …, …}}
 
 In place of the answer stands the `fault` where there was none. The first answer noted to a question stands: processes
-that share a file get the same. Half a line at the end, which a killed process left, counts for nothing.
+that share a file get the same. Half a line at the end, which a killed process left, counts for nothing, and neither do
+NULs at the end, which a power loss left in the place of what was written. What is noted is on disk.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from cdb._answers import Answer, check_is_to, from_json, to_json
 from cdb._exceptions import FAULTS, CdbError, InvalidArgument, ServerUnreachable, Unavailable
+from cdb._files import NotRegular, open_regular, read_at
 from cdb._instants import instant, spell
 from cdb._questions import Question
 from cdb._store import locked
@@ -27,6 +30,8 @@ Noted = Answer | CdbError
 
 # How every line begins.
 BEGINNING = b'{"question": {'
+# No job asks so much; what is longer is another file, and is not read.
+MAX_BYTES = 2**30
 
 
 class LockFile:
@@ -53,14 +58,17 @@ class LockFile:
         said = {"fault": _fault(answer)} if isinstance(answer, CdbError) else {"answer": to_json(answer)}
         text = json.dumps({"question": {question.operation: question.sent}, **said}, ensure_ascii=False)
         try:
-            # Unbuffered: what is written is there when the lock is given back.
-            with open(self.path, "a+b", buffering=0) as file, locked(file.fileno(), patience) as held:
-                if not held:
-                    raise Unavailable(f"the lock file {self.path} is kept by another process: is that stopped?")
-                end, tail = self._read(file)
-                if question.spelling() not in self._noted:
-                    self._append(file, end, tail, text.encode() + b"\n")
-                    self._read(file)
+            file = open_regular(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+            try:
+                with locked(file, patience) as held:
+                    if not held:
+                        raise Unavailable(f"the lock file {self.path} is kept by another process: is that stopped?")
+                    end, tail = self._read(file)
+                    if question.spelling() not in self._noted:
+                        self._append(file, end, tail, text.encode() + b"\n")
+                        self._read(file)
+            finally:
+                os.close(file)
         except OSError as error:
             raise self._refused("cannot be written", error) from None
         return self._noted[question.spelling()][1]
@@ -74,46 +82,78 @@ class LockFile:
 
     def _look(self) -> None:
         try:
-            with open(self.path, "rb", buffering=0) as file:
+            file = open_regular(self.path)
+            try:
                 self._read(file)
+            finally:
+                os.close(file)
         except FileNotFoundError:
             self._noted, self._file, self._read_to = {}, (0, 0), 0
         except OSError as error:
             raise self._refused("cannot be read", error) from None
 
-    def _read(self, file: IO[bytes]) -> tuple[int, bytes]:
+    def _read(self, file: int) -> tuple[int, bytes]:
         """Take in what was noted since the last look; where the last whole line ends, and what stands after it.
 
         Threads that read the same lines at once take in the same.
         """
         end = self._read_to
-        status = os.fstat(file.fileno())
+        status = os.fstat(file)
         anew = (status.st_dev, status.st_ino) != self._file or status.st_size < end
         if not anew and status.st_size == end:
             return end, b""
         # Where another file has this name now, all of it.
         end, noted = (0, {}) if anew else (end, dict(self._noted))
-        file.seek(end)
-        *lines, tail = file.read().split(b"\n")
+        if status.st_size > MAX_BYTES:
+            raise self._foreign(read_at(file, end, 60))
+        *lines, tail = read_at(file, end, status.st_size - end).split(b"\n")
+        while lines and b"\0" in lines[-1]:
+            # JSON has no NUL: it stands for what did not reach the disk.
+            tail = lines.pop() + b"\n" + tail
         for line in lines:
             self._take(noted, line)
             end += len(line) + 1
         if tail and self._is_whole(tail):
             # An editor took the end of the line away.
             self._take(noted, tail)
-        elif not BEGINNING.startswith(tail[: len(BEGINNING)]):
+        elif not self._is_left(tail, end):
             raise self._foreign(tail)
         self._file, self._noted, self._read_to = (status.st_dev, status.st_ino), noted, end
         return end, tail
 
-    def _append(self, file: IO[bytes], end: int, tail: bytes, line: bytes) -> None:
+    def _append(self, file: int, end: int, tail: bytes, line: bytes) -> None:
         if tail and self._is_whole(tail):
             line = b"\n" + line
             end += len(tail)
-        file.truncate(end)
-        if file.write(line) != len(line):
-            file.truncate(end)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.ftruncate(file, end)
+        try:
+            if os.write(file, line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            _sync(file)
+            if end == 0:
+                self._sync_name()
+        except OSError:
+            # What may not be on disk was not noted.
+            os.ftruncate(file, end)
+            raise
+
+    def _sync_name(self) -> None:
+        """Have the name of a new file on disk."""
+        # A folder that may not be read, or a file system without such a thing: the file is as safe as it can be.
+        with suppress(OSError):
+            folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def _is_left(self, tail: bytes, end: int) -> bool:
+        """Whether a tail is what a killed process or a power loss leaves behind whole lines that end there."""
+        written, nul, lost = tail.partition(b"\0")
+        if end > 0 and nul:
+            return True
+        # Without a line before it, NULs may be the beginning of another program's file.
+        return written.startswith(BEGINNING) or (BEGINNING.startswith(written) and not lost.strip(b"\0"))
 
     def _take(self, noted: dict[str, tuple[Question, Noted]], line: bytes) -> None:
         question, answer = self._noted_in(line)
@@ -124,6 +164,8 @@ class LockFile:
             raise InvalidArgument(f"{self.path} has two answers to {question}: take one away", argument="CDB_LOCK")
 
     def _is_whole(self, tail: bytes) -> bool:
+        if b"\0" in tail:
+            return False
         try:
             json.loads(tail)
         except (ValueError, RecursionError):
@@ -146,7 +188,19 @@ class LockFile:
         )
 
     def _refused(self, what: str, error: OSError) -> InvalidArgument:
+        if isinstance(error, NotRegular):
+            what = "cannot be one"
         return InvalidArgument(f"the lock file {self.path} {what}: {error.strerror}", argument="CDB_LOCK")
+
+
+def _sync(file: int) -> None:
+    """Have what is written on disk. Raises OSError."""
+    try:
+        os.fsync(file)
+    except OSError as error:
+        # Some file systems keep nothing back, and have no such call.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
 
 
 def _fault(error: CdbError) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def reason_of(
     elif any(isinstance(cause, http.client.HTTPException) for cause in causes):
         return "its answer arrived damaged, or is not HTTP", Again.AT_ONCE
     if any("TLS CA certificate bundle" in str(cause) for cause in causes):
-        return "the file of certificates that REQUESTS_CA_BUNDLE names is not there", Again.NEVER
+        return "the file of certificates that REQUESTS_CA_BUNDLE names is not there, or is no file", Again.NEVER
     if any(isinstance(cause, OSError) and cause.errno is not None for cause in causes):
         return "no connection: is it running, and is this its address? (CDB_SERVER)", Again.LATER
     tunnel = next((str(cause) for cause in causes if str(cause).startswith("Tunnel connection failed")), None)

@@ -1,7 +1,7 @@
 """Files that many processes share: written whole or not at all, checked when read, the longest unused go first.
 
 Nothing here needs more of a file system than to rename a file within a folder at once, as NFS does; a lock that it does
-not give is done without.
+not give is done without. What stands in the place of a file and is none, such as a pipe, is a wrong file.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cdb._files import NotRegular, open_regular, read_at
+
+# Bytes. More than any payload or answer has.
+MAX_FILE_BYTES = 2**29
 # Seconds. How exactly it is known when a file was last used; and how old what a killed process left behind must be.
 USE_KNOWN_TO = 60
 ABANDONED = 86400
@@ -51,12 +55,10 @@ class Store:
         """A file's bytes; None when there is none, or when it was wrong: then it is put aside. Raises OSError."""
         path = f"{self.folder}/{name}"
         try:
-            with open(path, "rb", buffering=0) as file:
-                data = file.read()
-                used = os.fstat(file.fileno()).st_mtime
+            data, used = content(path)
         except FileNotFoundError:
             return None
-        if not is_right(data):
+        if data is None or not is_right(data):
             self.put_aside(self.folder / name)
             return None
         if time.time() - used > USE_KNOWN_TO:
@@ -67,7 +69,7 @@ class Store:
 
     def has(self, name: str) -> bool:
         """Whether there is a file of that name, right or wrong."""
-        return os.path.exists(f"{self.folder}/{name}")
+        return os.path.isfile(f"{self.folder}/{name}")
 
     def write(self, name: str, data: bytes) -> None:
         """Have a file, whole, under a name. Raises OSError; then nothing of it is left."""
@@ -112,9 +114,16 @@ class Store:
 
     def remove_all(self) -> None:
         """Remove every file. Raises OSError."""
+        left: OSError | None = None
         for file in (*self.stored(), *self.quarantined(), *self._unfinished()):
-            with suppress(FileNotFoundError):
-                file.path.unlink()
+            try:
+                _remove(file.path)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                left = error
+        if left is not None:
+            raise left
 
     def put_aside(self, path: Path) -> None:
         """Keep a wrong file for whoever wants to know what happened, where nobody reads it as right."""
@@ -123,7 +132,8 @@ class Store:
             aside.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, aside)
             for file in self.quarantined()[:-MOST_ASIDE]:
-                file.path.unlink()
+                with suppress(OSError):
+                    _remove(file.path)
 
     @contextmanager
     def alone(self, name: str, patience: float) -> Iterator[None]:
@@ -135,7 +145,8 @@ class Store:
         path = self.folder / "locks" / slot_of(name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            # Not through a link: where many may write to the folder, it would make a file elsewhere.
+            descriptor = open_regular(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
         except OSError:
             yield
             return
@@ -166,6 +177,28 @@ class Store:
                 status = path.stat()
                 found.append(Stored(path, status.st_size, status.st_mtime))
         return sorted(found, key=lambda file: file.used)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, or the empty folder that stood in the place of one. Raises OSError."""
+    if path.is_dir() and not path.is_symlink():
+        path.rmdir()
+    else:
+        path.unlink()
+
+
+def content(path: str | os.PathLike[str]) -> tuple[bytes | None, float]:
+    """What a file holds, None of what cannot be one of the store, and when it was last used. Raises OSError."""
+    try:
+        descriptor = open_regular(path)
+    except NotRegular:
+        return None, 0.0
+    try:
+        status = os.fstat(descriptor)
+        data = read_at(descriptor, 0, status.st_size) if status.st_size <= MAX_FILE_BYTES else None
+        return data, status.st_mtime
+    finally:
+        os.close(descriptor)
 
 
 def slot_of(name: str) -> str:

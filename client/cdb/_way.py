@@ -24,8 +24,11 @@ from requests.cookies import extract_cookies_to_jar, get_cookie_header
 
 from cdb import _deadline
 from cdb._deadline import Clock
+from cdb._files import NotRegular, check_regular
 
 CHUNK = 2**16
+# Bytes. Of a file with the certificates of all authorities that there are, far more than it has.
+LONGEST_AUTHORITIES = 2**25
 
 Response = urllib3.BaseHTTPResponse
 # What a way may raise.
@@ -64,6 +67,8 @@ class Way:
         url = str(self._request.url)
         found: dict[str, Any] = {**session.merge_environment_settings(url, {}, True, None, None)}
         verify, proxies, cert = found["verify"], found["proxies"], found["cert"]
+        if isinstance(verify, str):
+            _check_authorities(verify)
         self._pool: Any = self._adapter.get_connection_with_tls_context(self._request, verify, proxies, cert)
         self._adapter.cert_verify(self._pool, url, verify, cert)
         self._target = self._adapter.request_url(self._request, proxies)
@@ -93,6 +98,20 @@ class Way:
     def close(self) -> None:
         """Close the connections."""
         self._adapter.close()
+
+
+def _check_authorities(path: str) -> None:
+    """Raise OSError, as requests does for one that is not there, where a path leads to no file or folder of them.
+
+    OpenSSL would wait for a pipe and read a device without end.
+    """
+    if os.path.exists(path) and not os.path.isdir(path):
+        try:
+            too_long = check_regular(path).st_size > LONGEST_AUTHORITIES
+        except NotRegular:
+            too_long = True
+        if too_long:
+            raise OSError(f"no suitable TLS CA certificate bundle: {path}")
 
 
 class _Adapter(requests.adapters.HTTPAdapter):

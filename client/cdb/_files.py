@@ -1,0 +1,54 @@
+"""A regular file, opened without waiting: what stands in its place, such as a pipe or a device, is an error at once.
+
+To open a pipe waits for whoever writes into it, and a device may be read without end: no deadline of a call would hold.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+
+class NotRegular(OSError):
+    """Something else than a regular file has the name: a folder, a pipe, a device, a socket."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__(errno.EINVAL, "it is not a regular file", os.fspath(path))
+
+
+def check_regular(path: str | os.PathLike[str]) -> os.stat_result:
+    """Raise NotRegular unless a path leads to a regular file, and OSError where it leads to nothing."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise NotRegular(path)
+    return status
+
+
+def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
+    """Open a regular file and return its descriptor. Raises NotRegular, and OSError."""
+    try:
+        # Looked at before it is opened, for to open a pipe or a device already acts on it.
+        check_regular(path)
+    except FileNotFoundError:
+        if not flags & os.O_CREAT:
+            raise
+    # Looked at again when it is open, for the name may have changed hands meanwhile. O_NONBLOCK bounds that case.
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY, 0o666)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise NotRegular(path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def read_at(descriptor: int, offset: int, size: int) -> bytes:
+    """Read the bytes of an open file from an offset on, at most `size`, whatever it has grown to since."""
+    parts = []
+    while size > 0 and (part := os.pread(descriptor, min(size, 2**24), offset)):
+        parts.append(part)
+        offset += len(part)
+        size -= len(part)
+    return b"".join(parts)
