@@ -36,7 +36,7 @@ CLIENT_LAYERS = (
     ("_answers", "_store", "_job"),
     ("_questions",),
     ("records", "_instants"),
-    ("_exceptions", "_log", "_files"),
+    ("_exceptions", "_log", "_files", "_secrets"),
 )
 
 

@@ -82,16 +82,17 @@ def addresses(servers: str | Sequence[str]) -> list[str]:
     except TypeError:
         raise InvalidArgument(f"servers must be a str or a list of them, not {servers!r}", argument="servers") from None
     for address in addresses:
+        # A password would stand in every message and log.
+        shown = "a server's address with an @" if "@" in address else repr(address)
         if not address.startswith(("http://", "https://")):
-            raise InvalidArgument(f"{address!r} is no server: begin it with http:// or https://", argument="servers")
+            raise InvalidArgument(f"{shown} is no server: begin it with http:// or https://", argument="servers")
         try:
             parsed = urlsplit(address)
             if not parsed.hostname or parsed.port == 0:
                 raise ValueError(address)
         except ValueError:
-            raise InvalidArgument(f"{address!r} is no address of a server", argument="servers") from None
+            raise InvalidArgument(f"{shown} is no address of a server", argument="servers") from None
         if "@" in parsed.netloc:
-            # It would stand in every message and log.
             raise InvalidArgument(
                 "a server's address holds no user or password: reading needs none", argument="servers"
             )

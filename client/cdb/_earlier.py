@@ -80,8 +80,9 @@ def base_and_service(url: str) -> tuple[str, str | None]:
     named = _SERVICE.search(url)
     base = url[: named.start()] if named else url
     if not base or "?" in base:
+        shown = "a URL with an @" if "@" in url else repr(url)
         raise InvalidArgument(
-            f"{url!r} is no address of a server: give its base URL, like http://localhost:8080, or the earlier one of "
+            f"{shown} is no address of a server: give its base URL, like http://localhost:8080, or the earlier one of "
             "its WSDL, like http://localhost:8080/cdb/calibration?wsdl",
             argument="url",
         )

@@ -21,6 +21,7 @@ from cdb._deadline import Clock, Share
 from cdb._failures import Again, Failed
 from cdb._files import check_regular
 from cdb._reasons import check_status, reason_of
+from cdb._secrets import Secrets
 from cdb._way import CHUNK, Response, Troubles, Way, environment
 
 # More than any payload or list that a server is set to give.
@@ -50,6 +51,7 @@ class Http:
 
     def __init__(self, auth: tuple[str, str] | None, client_cert: str | None) -> None:
         self._auth = auth
+        self.secrets = Secrets(auth)
         self._client_cert = client_cert
         self._of_thread = threading.local()
 
@@ -90,6 +92,7 @@ class Http:
             writing=self._auth is not None,
             address=address,
             server=server,
+            hidden=self.secrets.hidden,
         )
         return reply
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import http.client
+import re
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from cdb import _exceptions as errors
 from cdb._failures import Again, Failed
@@ -17,6 +18,8 @@ _TURNED_AWAY = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "HANDSHAKE_FAILURE
 # OpenSSL's numbers for a chain that ends in no authority that is known.
 _UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)
 _CLOSED = (ssl.SSLError, http.client.RemoteDisconnected, ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
+# Bytes of an answer of HTTP's own, of which the first words are told.
+MOST_LOOKED_AT = 2**16
 
 
 class TakesNoWrites(errors.NotAuthorised):
@@ -68,21 +71,32 @@ def reason_of(
         return "no connection: is it running, and is this its address? (CDB_SERVER)", Again.LATER
     tunnel = next((str(cause) for cause in causes if str(cause).startswith("Tunnel connection failed")), None)
     if tunnel is not None:
-        return f"the proxy on the way to it refused: {tunnel}", Again.LATER
+        # Not in its words, for it may repeat what it was sent.
+        refused = re.search(r"failed: ([0-9]{3})\b", tunnel)
+        return f"the proxy on the way to it refused (HTTP {refused[1] if refused else 'unknown'})", Again.LATER
     return f"it could not be asked ({type(error).__name__})", Again.NEVER
 
 
 def check_status(
-    status: int, content_type: str, content: bytes, *, proven: bool, writing: bool, address: str, server: str
+    status: int,
+    content_type: str,
+    content: bytes,
+    *,
+    proven: bool,
+    writing: bool,
+    address: str,
+    server: str,
+    hidden: Callable[[str], str],
 ) -> None:
     """Make errors of HTTP's own answers; what remains is SOAP. Raises Failed and CdbPermanentError.
 
     What its digest has `proven` is SOAP, whatever became of its other headers on the way. Nobody of ours refuses who
-    is not `writing`: something stands between.
+    is not `writing`: something stands between. What of the answer is told is told `hidden`, without the token.
     """
     if status == 200 or (status == 500 and (proven or content_type.startswith("text/xml"))):
         return
-    said = content[:300].decode("utf-8", "replace").strip().partition("\n")[0]
+    # Hidden before it is cut: of a token cut in two no spelling would be found.
+    said = hidden(content[:MOST_LOOKED_AT].decode("utf-8", "replace"))[:300].strip().partition("\n")[0]
     if writing and status in (401, 403):
         raise errors.NotAuthorised(f"{server}: {said} (HTTP {status}; user and token are CDB_USER and CDB_TOKEN)")
     if writing and status == 413:

@@ -22,6 +22,7 @@ from cdb._deadline import Share
 from cdb._failures import Again, Failed
 from cdb._http import Http, Reply
 from cdb._instants import instant
+from cdb._secrets import exposed
 from cdb._serials import Floor
 from cdb._servers import Servers
 
@@ -59,6 +60,8 @@ class Service:
         self._path = path
         self._servers = Servers(servers, path, timeout, retry=retry)
         self._http = Http(auth, client_cert)
+        self._sends_token = auth is not None
+        self._exposed = exposed(servers) if self._sends_token else frozenset()
         self._known = known
 
     def call(
@@ -95,6 +98,12 @@ class Service:
         made: Callable[[Any], Answer],
     ) -> Answer:
         """The answer of one server. Raises Failed and CdbPermanentError."""
+        if server in self._exposed:
+            told = (
+                f"{server}: not asked to write, for the token would travel in clear, and other servers are named with "
+                "https://; name it with https:// too, or without those"
+            )
+            raise Failed(errors.NotAuthorised(told), Again.NEVER, sound=True)
         try:
             reply = self._http.post(server, self._path, headers, request, share)
             try:
@@ -152,6 +161,7 @@ class Service:
                 told = f"{server}: its answer arrived damaged, or was cut off"
                 raise Failed(errors.ServerUnreachable(told), Again.AT_ONCE) from None
             raise Failed(foreign, Again.NEVER) from None
+        self._hide_secrets(envelope)
         contents = [content for body in envelope.iterchildren(f"{{{SOAP}}}Body") for content in body.iterchildren("*")]
         if envelope.tag != f"{{{SOAP}}}Envelope" or len(contents) != 1:
             raise Failed(foreign, Again.NEVER)
@@ -171,6 +181,12 @@ class Service:
         except Exception:
             # zeep lets its own errors and those of what it stands on through.
             raise Failed(foreign, Again.NEVER) from None
+
+    def _hide_secrets(self, envelope: etree._Element) -> None:
+        """Hide in an answer what its server repeats of the token that it was sent."""
+        if self._sends_token:
+            for element in envelope.iter("*"):
+                element.text = element.text and self._http.secrets.hidden(element.text)
 
 
 def _sound(made: Callable[[Any], Answer], content: Any, *, proven: bool) -> Answer:

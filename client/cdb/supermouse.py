@@ -12,6 +12,7 @@ from cdb._asking import as_it_is
 from cdb._exceptions import Integrity, InvalidArgument, NotAuthorised
 from cdb._instants import Instant
 from cdb._job import check_online
+from cdb._secrets import Token
 from cdb.calibration import DEFAULT_TIMEOUT, Calibration, period
 from cdb.records import CalibrationRecord, Preview, Run
 
@@ -39,7 +40,7 @@ class CalibrationSuperMouse(Calibration):
         """
         super().__init__(servers, client_cert=client_cert, timeout=timeout, min_serial=min_serial, direct=direct)
         self._user = os.environ.get("CDB_USER", "") if user is None else user
-        self._token = os.environ.get("CDB_TOKEN", "") if token is None else token
+        self._token = Token(os.environ.get("CDB_TOKEN", "") if token is None else token)
         if not (self._user.isascii() and self._token.isascii()):
             raise InvalidArgument("user and token are ASCII; these are not", argument="token")
 
