@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -47,6 +48,10 @@ CALIBRATION = {
     "getDetectorCalibrationForRun": ("device", "type", "runNumber"),
     "getDetectorCalibrationForId": ("id",),
     "getCalibrationIds": ("start", "stop"),
+    "getCurrentCalibration": ("device",),
+    "getCalibrationForDate": ("device", "timestamp"),
+    "getCalibrationForRun": ("device", "runNumber"),
+    "getCalibrationForId": ("id",),
 }
 CABLING = {
     **STATUS,
@@ -55,13 +60,21 @@ CABLING = {
     "getDetectorCablingForRun": ("device", "runNumber"),
     "getDetectorCablingForId": ("id",),
     "getCablingIds": ("start", "stop"),
+    "getCurrentCabling": ("device",),
+    "getCablingForDate": ("device", "timestamp"),
+    "getCablingForRun": ("device", "runNumber"),
+    "getCablingForId": ("id",),
 }
+CHANNELS = {"setTracker": ("device", "data"), "setControl": ("device", "data")}
+CONTROLS = dict.fromkeys(("addControl", "updateControl"), ("crate", "module", "channel", "name"))
 SERVICES = {
     "/cdb/calibration": CALIBRATION,
-    "/cdb/calibrationSuperMouse": {**CALIBRATION, "setDetector": ("device", "type", "timestamp", "data")},
+    "/cdb/calibrationSuperMouse": {**CALIBRATION, "setDetector": ("device", "type", "timestamp", "data"), **CHANNELS},
     "/cdb/cabling": CABLING,
-    "/cdb/cablingSuperMouse": {**CABLING, "setDetector": ("device", "timestamp", "data")},
+    "/cdb/cablingSuperMouse": {**CABLING, "setDetector": ("device", "timestamp", "data"), **CHANNELS, **CONTROLS},
 }
+# The devices that the earlier client asks for by name and type; for all others it calls other operations.
+DETECTORS = "Ckov A, Ckov B, EMR, KL, Scalers, TOF0, TOF1, TOF2, Trigger, Trigger request, Trackers"
 
 
 def service(url: str, path: str) -> Any:
@@ -217,6 +230,84 @@ def test_calibrations_and_cablings_are_listed_apart(open_master: Master) -> None
     assert "cabling of APART BOTH: ask /cdb/cabling for it" in refused(calibration.getDetectorCalibrationForId(theirs))
 
 
+def test_devices_are_spelled_as_the_earlier_client_knows_them(open_master: Master) -> None:
+    """It asks by name and type for what is in its own list, letter for letter: listed otherwise, it could not ask."""
+    calibration = service(open_master.url, "/cdb/calibrationSuperMouse")
+    cabling = service(open_master.url, "/cdb/cablingSuperMouse")
+    for name in ("TRACKERS", "ckov b", "trigger REQUEST", "spelled"):
+        assert said(calibration.setDetector(name, "t0", FROM, encoded(b"t0"))) == ("ok", "OK")
+    assert said(cabling.setDetector("daq", FROM, encoded(b"map"))) == ("ok", "OK")
+    spelled = {"Ckov B", "Trackers", "Trigger request", "SPELLED"}
+    assert spelled <= set(devices(calibration.listDevices())[1])
+    assert spelled <= {entry["device"] for entry in listed(calibration.getCalibrationIds(FROM, FROM))}
+    assert "DAQ" in devices(cabling.listDevices())[1]
+    assert "DAQ" in {entry["device"] for entry in listed(cabling.getCablingIds(FROM, FROM))}
+
+
+@pytest.mark.parametrize(
+    ("device", "text"),
+    [
+        ("TRACKERS", "write 'Trackers', as this client spells it, not 'TRACKERS'"),
+        ("tof1", "write 'TOF1', as this client spells it, not 'tof1'"),
+        ("TOF7", f"'TOF7' is none of the devices that this client can ask for by name: {DETECTORS}."),
+        ("Controls", f"{DETECTORS}."),
+        ("", f"'' is none of the devices that this client can ask for by name: {DETECTORS}."),
+        ("Trackers", "Trigger request"),
+        ("../../etc/passwd", f"{DETECTORS}."),
+    ],
+)
+def test_a_device_that_the_earlier_client_does_not_know_is_an_error_it_understands(
+    device: str, text: str, open_master: Master
+) -> None:
+    """It calls these operations, without a type, and reads XML; the error says how to ask, by name or by id."""
+    calibration = service(open_master.url, "/cdb/calibration")
+    cabling = service(open_master.url, "/cdb/cabling")
+    for answer in (
+        calibration.getCurrentCalibration(device),
+        calibration.getCalibrationForDate(device, FROM),
+        calibration.getCalibrationForRun(device, 7662),
+    ):
+        tag, found = said(answer)
+        assert (tag, text in found) == ("error", True)
+        assert ("get_calibration_for_id" in found) == ("write" not in text)
+    for answer in (
+        cabling.getCurrentCabling(device),
+        cabling.getCablingForDate(device, FROM),
+        cabling.getCablingForRun(device, 7662),
+    ):
+        tag, found = said(answer)
+        assert (tag, text.replace(DETECTORS, f"{DETECTORS}, DAQ") in found) == ("error", True)
+        assert ("get_cabling_for_id" in found) == ("write" not in text)
+
+
+def test_an_id_needs_no_device(open_master: Master) -> None:
+    """By the shorter operation as by the longer, with the same payload."""
+    calibration = service(open_master.url, "/cdb/calibrationSuperMouse")
+    said(calibration.setDetector("Short", "t0", FROM, encoded(BINARY)))
+    [id] = [entry["name"] for entry in listed(calibration.getCalibrationIds(FROM, FROM)) if entry["device"] == "SHORT"]
+    assert base64.b64decode(calibration.getCalibrationForId(id)) == BINARY
+    assert "there is no calibration" in refused(calibration.getCalibrationForId(10**9))
+    assert "ask /cdb/calibration for it" in refused(service(open_master.url, "/cdb/cabling").getCablingForId(id))
+
+
+def test_channels_are_not_stored(open_master: Master) -> None:
+    """The error says what to call instead; the journal stays as it is."""
+    before = cdb.Calibration(open_master.url).get_status().serial
+    calibration = service(open_master.url, "/cdb/calibrationSuperMouse")
+    cabling = service(open_master.url, "/cdb/cablingSuperMouse")
+    for answer in (
+        calibration.setTracker("Tracker 1", "<calibrations/>"),
+        calibration.setControl("Controls", "<calibrations/>"),
+        cabling.setTracker("Tracker 1", "<cabling/>"),
+        cabling.setControl("Controls", "<cabling/>"),
+        cabling.addControl(1, 2, 3, "pump"),
+        cabling.updateControl(1, 2, 3, "pump"),
+    ):
+        tag, text = said(answer)
+        assert (tag, "store a file with set_detector" in text) == ("error", True)
+    assert cdb.Calibration(open_master.url).get_status().serial == before
+
+
 def test_what_applies_changes_at_its_instant(open_master: Master) -> None:
     """One microsecond before, at, and after; what is not current yet is not."""
     uploads = service(open_master.url, "/cdb/calibrationSuperMouse")
@@ -248,6 +339,7 @@ PROBLEMS: dict[str, tuple[Callable[[Any], str], str]] = {
     "no name": (lambda of: of.getCurrentDetectorCalibration("TOF\xe9 <1>", "t0"), "'TOF\xe9 <1>' cannot name a device"),
     "unknown run": (lambda of: of.getDetectorCalibrationForRun("TOF1", "t0", 404), "run 404 is not registered"),
     "run zero": (lambda of: of.getDetectorCalibrationForRun("TOF1", "t0", 0), "must be a whole number from 1"),
+    "run zero, by date": (lambda of: of.getDetectorCalibrationForRun("TOF1", "t0", 0), "run 0 of a simulation: ask by"),
     "run of words": (lambda of: of.getDetectorCalibrationForRun("TOF1", "t0", "last"), "runNumber 'last' is not"),
     "unknown id": (lambda of: of.getDetectorCalibrationForId(10**9), "there is no calibration with id 1000000000"),
     "id of digits": (lambda of: of.getDetectorCalibrationForId("9" * 400), "is not a whole number from 1"),
@@ -271,8 +363,8 @@ def test_an_error_stands_in_the_place_of_a_payload(problem: str, open_master: Ma
 STATUS_PROBLEMS: dict[str, tuple[Callable[[Any], str], str]] = {
     "stop before start": (lambda of: of.getCalibrationIds(FROM, "2016-02-01 00:00:00"), "lies before start_time"),
     "no stop": (lambda of: of.getCalibrationIds(FROM, None), "stop '' is no time like"),
-    "empty data": (lambda of: of.setDetector("Problem", "t0", FROM, ""), "the payload is empty: if that is meant"),
-    "no data": (lambda of: of.setDetector("Problem", "t0", FROM, None), "the payload is empty: if that is meant"),
+    "empty data": (lambda of: of.setDetector("Problem", "t0", FROM, ""), "the payload is empty: "),
+    "no data": (lambda of: of.setDetector("Problem", "t0", FROM, None), "the payload is empty: "),
     "no base64": (lambda of: of.setDetector("Problem", "t0", FROM, "!!!!"), "data is not accepted: it must be base64"),
     "three characters": (lambda of: of.setDetector("Problem", "t0", FROM, "YWJ"), "it must be base64"),
     "no device": (lambda of: of.setDetector("", "t0", FROM, "YWJj"), "'' cannot name a device"),
@@ -291,6 +383,40 @@ def test_an_error_stands_in_the_place_of_a_status(problem: str, open_master: Mas
     assert tag == "error"
     assert text in found
     assert cdb.Calibration(open_master.url).get_status().serial == before
+
+
+# What the earlier client has not, and its user cannot do.
+FOREIGN = re.compile(r"/cdb/v2|sha256|token|as_of|register it|cdb add|get_history|get_journal|get_runs?\b|withdraw_")
+
+
+def test_errors_name_nothing_that_the_earlier_client_lacks(tmp_path: Path) -> None:
+    """Neither an operation of the present services, nor what only they can do."""
+    folder = tmp_path / "off"
+    folder.mkdir()
+    with (
+        servers.master(f"sqlite:///{tmp_path}/cdb.sqlite", tmp_path, *ALLOWED, "--max-payload", "1000") as master,
+        servers.master(f"sqlite:///{folder}/cdb.sqlite", folder) as closed,
+    ):
+        stores = service(master.url, "/cdb/calibrationSuperMouse")
+        cabling = service(master.url, "/cdb/cablingSuperMouse")
+        said(stores.setDetector("Later", "t0", "2999-01-01 00:00:00", encoded(b"1")))
+        told = [base64.b64decode(ask(stores)).decode("ascii") for ask, _ in PROBLEMS.values()]
+        told += [ask(stores) for ask, _ in STATUS_PROBLEMS.values()]
+        for asked, id in ((stores.getDetectorCalibrationForId, 9), (cabling.getDetectorCablingForId, 1)):
+            told.append(base64.b64decode(asked(id)).decode("ascii"))
+        for device, kind in (("Later", "t0"), ("Later", "t1")):
+            told.append(base64.b64decode(stores.getCurrentDetectorCalibration(device, kind)).decode("ascii"))
+        told += [
+            base64.b64decode(stores.getDetectorCalibrationForRun("Later", "t0", 7)).decode("ascii"),
+            base64.b64decode(cabling.getDetectorCablingForRun("Later", 7)).decode("ascii"),
+            stores.getCurrentCalibration("Later"),
+            stores.getCurrentCalibration("TRACKERS"),
+            stores.setTracker("Later", "<x/>"),
+            stores.setDetector("Later", "t0", FROM, encoded(b"x" * 1001)),
+            service(closed.url, "/cdb/calibrationSuperMouse").setDetector("Later", "t0", FROM, encoded(b"1")),
+        ]
+    assert {said(text)[0] for text in told} == {"error"}
+    assert [text for text in told if FOREIGN.search(text)] == []
 
 
 def test_uploads_are_off_where_no_setting_names_their_network(tmp_path: Path) -> None:

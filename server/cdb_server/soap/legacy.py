@@ -33,8 +33,32 @@ LEGACY = {
 }
 CABLING = "cabling"
 
+# The devices that the earlier client (1.1.3 to 1.1.9) knows as detectors. For one that is not in its list, letter for
+# letter, it calls operations of trackers and controls, which pass no type and are answered by lists of channels.
+_DETECTORS = (
+    "Ckov A",
+    "Ckov B",
+    "EMR",
+    "KL",
+    "Scalers",
+    "TOF0",
+    "TOF1",
+    "TOF2",
+    "Trigger",
+    "Trigger request",
+    "Trackers",
+)
+# Cabling knows one more.
+_CABLED = (*_DETECTORS, "DAQ")
+
 # The operations that answer with a payload.
-_PAYLOADS = ("getCurrentDetector", "getDetector")
+_PAYLOADS = ("getCurrentDetector", "getDetector", "getCalibrationForId", "getCablingForId")
+# What errors advise that this client cannot do, and what they say to it instead.
+_ADVICE = (
+    (", or register it", ""),
+    ("; get_history tells what there is", ""),
+    ("get_ids and get_history tell which ids there are", "get_ids tells which ids there are"),
+)
 # What an upload is counted as that is refused: for where it came from, and on a mirror. The present services answer so.
 NOT_ALLOWED, NOT_HERE = "403", "404"
 
@@ -56,6 +80,7 @@ class Legacy:
     def __init__(self, path: str, settings: Settings, reader: Reader, sparing: Reader, writer: Writer | None) -> None:
         self.contract = Contract(LEGACY[path])
         self._of_cabling = path.startswith("/cdb/cabling")
+        self._spellings = {name.upper(): name for name in (_CABLED if self._of_cabling else _DETECTORS)}
         self._settings = settings
         self._reader = reader
         self._sparing = sparing
@@ -131,14 +156,41 @@ class Legacy:
             case "getDetectorCalibrationForDate", [device, kind, timestamp]:
                 return _payload(reader.calibration_for_date(device, kind, _instant("timestamp", timestamp)))
             case "getDetectorCalibrationForRun", [device, kind, run]:
-                return _payload(reader.calibration_for_run(device, kind, _number("runNumber", run)))
-            case "getDetectorCalibrationForId", [id]:
+                return _payload(reader.calibration_for_run(device, kind, _run_number(run)))
+            case "getDetectorCalibrationForId" | "getCalibrationForId", [id]:
                 return _payload(self._own(reader.calibration_for_id(_number("id", id))))
             case "setDetector", [device, kind, timestamp, _]:
                 self._store(device, kind, timestamp, given, peer)
                 return _text(_element("ok", "OK"))
+            case "getCurrentCalibration" | "getCalibrationForDate" | "getCalibrationForRun", [device, *_]:
+                raise self._not_a_detector(device)
+            case "setTracker" | "setControl" | "addControl" | "updateControl", _:
+                problem = "channels are not kept here one by one: store a file with set_detector, as device 'Trackers'"
+                raise InvalidArgument("device", f"{problem} or another")
         # Only if a WSDL had an operation that is not above, which a test would find.
         raise NotImplementedError(name)
+
+    def _not_a_detector(self, device: str) -> InvalidArgument:
+        """What to do where the client did not find a device in its list.
+
+        It sent no type, and reads a list of channels, so that no payload can be given, even where the device is clear.
+        """
+        known = self._spellings.get(device.strip().upper())
+        # A client before 1.1.3 does not know Trackers, however spelled.
+        if known not in (None, device):
+            problem = f"write {known!r}, as this client spells it, not {device[:80]!r}"
+        else:
+            names = ", ".join(name for name in self._spellings.values() if name != device)
+            by_id = f"get_{'cabling' if self._of_cabling else 'calibration'}_for_id"
+            problem = (
+                f"{device[:80]!r} is none of the devices that this client can ask for by name: "
+                f"{names}. What is stored for others it gets by id, with {by_id}; get_ids tells which there are"
+            )
+        return InvalidArgument("device", problem)
+
+    def _spelling(self, device_name: str) -> str:
+        """A device's name as the client knows it, so that it can ask for what is listed."""
+        return self._spellings.get(device_name, device_name)
 
     def _lists(self, calibration_type: str) -> bool:
         return (calibration_type == CABLING) == self._of_cabling
@@ -151,7 +203,11 @@ class Legacy:
         raise InvalidArgument("id", problem)
 
     def _devices(self, reader: Reader) -> str:
-        own = [device.device_name for device in reader.devices() if any(map(self._lists, device.calibration_type))]
+        own = [
+            self._spelling(device.device_name)
+            for device in reader.devices()
+            if any(map(self._lists, device.calibration_type))
+        ]
         tag = "cabling" if self._of_cabling else "calibration"
         listed = "".join(f'<device name="{name}"/>' for name in own)
         return f"<{tag}><deviceList>{listed}</deviceList></{tag}>"
@@ -164,7 +220,7 @@ class Legacy:
     def _id(self, of: Any) -> str:
         kind = "" if self._of_cabling else f' type="{of.calibration_type}"'
         times = f'validFrom="{_spelled(of.valid_from)}" created="{_spelled(of.created)}"'
-        return f'<id name="{of.id}" {times} device="{of.device_name}"{kind}/>'
+        return f'<id name="{of.id}" {times} device="{self._spelling(of.device_name)}"{kind}/>'
 
     def _store(self, device: str, kind: str, timestamp: str, given: list[str], peer: str) -> None:
         if self._writer is None:
@@ -174,7 +230,7 @@ class Legacy:
             raise _NotTaken(
                 NOT_ALLOWED,
                 f"setDetector is not allowed from {peer}: ask the operator to name your network in "
-                "CDB_LEGACY_WRITE_NETWORKS, or store with a token, at /cdb/v2/calibrationSuperMouse",
+                "CDB_LEGACY_WRITE_NETWORKS",
             )
         most = self._settings.max_payload
         # Taken out of the list: while it is decoded, the text of a large one would be there once more.
@@ -182,8 +238,8 @@ class Legacy:
         if not data:
             raise InvalidArgument(
                 "data",
-                "the payload is empty: if that is meant, store it at /cdb/v2/calibrationSuperMouse, where its sha256 "
-                "says so",
+                "the payload is empty: this service takes no empty file, which may be a mistake; ask the operator to "
+                "store it if it is meant",
             )
         valid_from = _instant("timestamp", timestamp)
         self._writer.add_calibration(
@@ -204,8 +260,10 @@ def _problem(error: Exception) -> tuple[str, str]:
     if isinstance(error, _NotTaken):
         return error.outcome, _element("error", str(error))
     fault = fault_of(error)
-    name = name_of(fault)
-    return name, _element("warning" if name == "Unavailable" else "error", fault.faultstring)
+    name, text = name_of(fault), fault.faultstring
+    for advice, here in _ADVICE:
+        text = text.replace(advice, here)
+    return name, _element("warning" if name == "Unavailable" else "error", text)
 
 
 def _element(tag: str, text: str) -> str:
@@ -246,6 +304,15 @@ def _number(argument: str, text: str) -> int:
         problem = f"{argument} {text[:40]!r} is not a whole number from 1 to {GREATEST_NUMBER}"
         raise InvalidArgument(argument, problem)
     return int(digits)
+
+
+def _run_number(text: str) -> int:
+    number = _number("runNumber", text)
+    if number == 0:
+        by_date = "for run 0 of a simulation: ask by date"
+        problem = f"runNumber must be a whole number from 1 to {GREATEST_NUMBER}; {by_date}"
+        raise InvalidArgument("runNumber", problem)
+    return number
 
 
 def _spelled(instant: str) -> str:

@@ -16,6 +16,7 @@ from suds.client import Client
 OPEN, CLOSED, MIRROR = os.environ["CDB_SERVER"], os.environ["INTEROP_CLOSED"], os.environ["INTEROP_MIRROR"]
 DEVICE, RUN, PAYLOADS = os.environ["INTEROP_DEVICE"], int(os.environ["INTEROP_RUN"]), os.environ["INTEROP_PAYLOADS"]
 FROM, BEFORE = "2016-03-01 08:00:00.000000", "2016-03-01 07:59:59.999999"
+OTHER = "TOF7"
 UPPER, ODD = DEVICE.upper(), b"TOF\xc3\xa9 <1>".decode("utf-8")
 
 
@@ -114,23 +115,35 @@ def same(file, ask, *question):
 
 def ids(ask, fields):
     """Those of the device, at a time that they are valid from and before that."""
-    found = [entry for entry in status(ask(FROM, FROM)).ids.values() if entry["device"] == UPPER]
+    found = [entry for entry in status(ask(FROM, FROM)).ids.values() if entry["device"] == DEVICE]
     expect(sorted(entry.get("type", "") for entry in found), fields)
     for entry in found:
         expect(time_of(entry["validFrom"]), time_of(FROM))
         expect(time_of(entry["created"]) > time_of(FROM), True)
     before = status(ask(BEFORE, BEFORE)).ids.values()
-    expect([entry for entry in before if entry["device"] == UPPER], [])
+    expect([entry for entry in before if entry["device"] == DEVICE], [])
 
 
 def by_id(file, kind, listing, ask):
     entries = status(listing(FROM, FROM)).ids.items()
-    [id] = [id for id, entry in entries if (entry["device"], entry.get("type", "cabling")) == (UPPER, kind)]
+    [id] = [id for id, entry in entries if (entry["device"], entry.get("type", "cabling")) == (DEVICE, kind)]
     same(file, ask, id)
 
 
 def device(ask):
-    expect(UPPER in status(ask()).devices, True)
+    expect(DEVICE in status(ask()).devices, True)
+
+
+def loop(listing, detectors, by_type, by_name):
+    """A loop over the devices listed, each asked for as that client does: those that it does not know, otherwise."""
+    asked = {}
+    for name in status(listing()).devices:
+        try:
+            asked[name] = payload(by_type(name)) if name in detectors else status(by_name(name)).devices
+        except Permanent as error:
+            asked[name] = error.args[0]
+    expect(asked[DEVICE] == files["binary"], True)
+    expect(OTHER in asked and "get_ids" in asked[OTHER], True)
 
 
 def permanent(text, read, ask, *question):
@@ -150,7 +163,13 @@ CALIBRATION = (
     "getDetectorCalibrationForRun",
     "getDetectorCalibrationForId",
     "getCalibrationIds",
+    "getCurrentCalibration",
+    "getCalibrationForDate",
+    "getCalibrationForRun",
+    "getCalibrationForId",
 )
+CHANNELS = ("setTracker", "setControl")
+CONTROLS = ("addControl", "updateControl")
 CABLING = tuple(name.replace("Calibration", "Cabling") for name in CALIBRATION)
 
 files = {}
@@ -159,9 +178,9 @@ for name in ("text", "binary", "empty"):
         files[name] = file.read()
 
 step("wsdl-calibration", wsdl, "calibration", *CALIBRATION)
-step("wsdl-calibration-writing", wsdl, "calibrationSuperMouse", "setDetector", *CALIBRATION)
+step("wsdl-calibration-writing", wsdl, "calibrationSuperMouse", "setDetector", *(CALIBRATION + CHANNELS))
 step("wsdl-cabling", wsdl, "cabling", *CABLING)
-step("wsdl-cabling-writing", wsdl, "cablingSuperMouse", "setDetector", *CABLING)
+step("wsdl-cabling-writing", wsdl, "cablingSuperMouse", "setDetector", *(CABLING + CHANNELS + CONTROLS))
 
 writer, reader = service(OPEN, "calibrationSuperMouse"), service(OPEN, "calibration")
 for name in ("text", "binary"):
@@ -174,6 +193,29 @@ for name in files:
     step("for-id-" + name, by_id, name, name, reader.getCalibrationIds, reader.getDetectorCalibrationForId)
 step("ids", ids, reader.getCalibrationIds, ["binary", "empty", "text"])
 step("devices", device, reader.listDevices)
+# That the earlier client knows as detectors, letter for letter.
+DETECTORS = (
+    "Ckov A",
+    "Ckov B",
+    "EMR",
+    "KL",
+    "Scalers",
+    "TOF0",
+    "TOF1",
+    "TOF2",
+    "Trigger",
+    "Trigger request",
+    "Trackers",
+)
+step("upload-other", upload, writer.setDetector, "binary", OTHER, "binary", FROM)
+step(
+    "loop-over-devices",
+    loop,
+    reader.listDevices,
+    DETECTORS,
+    lambda name: reader.getCurrentDetectorCalibration(name, "binary"),
+    reader.getCurrentCalibration,
+)
 
 wires, plan = service(OPEN, "cablingSuperMouse"), service(OPEN, "cabling")
 step("upload-cabling", upload, wires.setDetector, "binary", DEVICE, FROM)
@@ -184,12 +226,25 @@ step("for-run-cabling", same, "binary", plan.getDetectorCablingForRun, DEVICE, R
 step("for-id-cabling", by_id, "binary", "cabling", plan.getCablingIds, plan.getDetectorCablingForId)
 step("ids-cabling", ids, plan.getCablingIds, [""])
 step("devices-cabling", device, plan.listDevices)
+step("upload-cabling-other", upload, wires.setDetector, "binary", OTHER, FROM)
+step(
+    "loop-over-devices-cabling",
+    loop,
+    plan.listDevices,
+    set(DETECTORS) | {"DAQ"},
+    plan.getCurrentDetectorCabling,
+    plan.getCurrentCabling,
+)
 
 copy = service(MIRROR, "calibration")
 step("mirror-binary", same, "binary", copy.getCurrentDetectorCalibration, "TOF1", "binary")
 
 ask = reader.getCurrentDetectorCalibration
 step("error-device", permanent, "no calibration of NOWHERE t0 applies", payload, ask, "Nowhere", "t0")
+step("error-spelling", permanent, "write 'Ckov A'", status, reader.getCurrentCalibration, "CKOV A")
+step("error-controls", permanent, "ask for by name: Ckov A", status, plan.getCurrentCabling, "Controls")
+step("error-tracker", permanent, "with set_detector", status, writer.setTracker, "Tracker 1", "<calibrations/>")
+step("error-control", permanent, "with set_detector", status, wires.addControl, 1, 2, 3, "pump")
 step("error-name", permanent, "cannot name a device", payload, ask, ODD, "t0")
 step("error-no-type", permanent, "cannot name a calibration type", payload, ask, DEVICE, None)
 ask = reader.getDetectorCalibrationForDate
