@@ -342,6 +342,17 @@ def test_whatever_is_asked_is_answered_or_refused_in_a_line(path: str, status: i
     assert "Traceback" not in past.log.read_text()
 
 
+def test_an_offset_whose_plus_became_a_space_is_told_how_to_write_it(past: Master) -> None:
+    """`+` in a query is a space: the message says `%2B`, there and for no other wrong time."""
+    path = "calibration/BYTES/t0?{}=2016-03-01T00:00:00{}"
+    for argument in ("date", "as_of"):
+        for offset in ("+01:00", "%2001:00", ".5+01:00"):
+            assert "is written %2B" in refused(ask(past, f"/cdb/v2/{path.format(argument, offset)}"), 400)
+    assert ask(past, f"/cdb/v2/{path.format('date', '%2B01:00')}").status_code == 404
+    for offset in ("+1", "+99:00", "%20x", "Z+01:00"):
+        assert "%2B" not in refused(ask(past, f"/cdb/v2/{path.format('date', offset)}"), 400)
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [

@@ -6,6 +6,7 @@ again, and is answered with 304 where it is as before. An error is never kept.
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 
 from starlette.datastructures import QueryParams
@@ -134,7 +135,16 @@ def _instant(argument: str, text: str) -> datetime:
     try:
         return instants.parse(text)
     except ValueError as error:
-        raise errors.InvalidArgument(argument, f"{argument}: {error}") from None
+        hint = "; an offset's + is written %2B in an address, where + itself is a space" if _lost_its_plus(text) else ""
+        raise errors.InvalidArgument(argument, f"{argument}: {error}{hint}") from None
+
+
+def _lost_its_plus(text: str) -> bool:
+    time, _, offset = text.rpartition(" ")
+    with suppress(ValueError):
+        instants.parse(f"{time}+{offset}")
+        return True
+    return False
 
 
 def _number(argument: str, text: str) -> int:
