@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any, TypeVar
 
-from cdb._exceptions import Integrity, InvalidArgument, ServerUnreachable
+from cdb._exceptions import ForeignAnswer, Integrity, InvalidArgument, ServerUnreachable
 from cdb._instants import instant, spell
 from cdb._questions import Question
 from cdb.records import CalibrationRecord, Device, JournalEntry, Preview, Run, RunRange, Status
@@ -87,8 +88,8 @@ def record_of(kind: type[Record], answered: Any) -> Record:
             if value is None and not is_optional:
                 raise AttributeError(name)
             values[name] = _value(name, value)
-    except AttributeError:
-        raise ServerUnreachable("the answer is not one of a calibration database") from None
+    except (AttributeError, InvalidArgument, ValueError):
+        raise ForeignAnswer("the answer is not one of a calibration database") from None
     return kind(**values)
 
 
@@ -148,8 +149,14 @@ def _instant(name: str, value: str) -> datetime:
 
 
 def _value(name: str, value: Any) -> Any:
+    """A value as records have it. Raises InvalidArgument and ValueError for one that the contract does not admit."""
     if isinstance(value, datetime):
-        return value.astimezone(timezone.utc)
+        # One that lies outside the years 1 to 9999 once its offset is taken off is none.
+        return instant(name, value)
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{name} is no xs:long")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} is not finite")
     if name == "run_range":
         return tuple(record_of(RunRange, found) for found in value)
     if name == "takes_over_from" and value is not None:
@@ -160,7 +167,7 @@ def _value(name: str, value: Any) -> Any:
 def check_is_to(question: Question, answer: Any) -> None:
     """Raise ServerUnreachable for the answer to another question, as a confused cache or connection could give it."""
     if told := other_than(dict(question.arguments), answer):
-        raise ServerUnreachable(told)
+        raise ForeignAnswer(told)
 
 
 def other_than(asked: Mapping[str, Any], answered: object) -> str | None:

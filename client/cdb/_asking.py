@@ -33,6 +33,11 @@ PATIENCE = 2 / 3
 # Seconds, for what there may be nothing to share of.
 FIRST_PATIENCE = 2.0
 
+# Bytes of the answer to get_status, at most: it may tell why a mirror stopped.
+LONGEST_STATUS = 2**16
+# Bytes around what is answered.
+ENVELOPE = 2**14
+
 Answered = TypeVar("Answered")
 
 
@@ -85,13 +90,13 @@ class Asking:
         answer = call.noted(question)
         return answer if isinstance(answer, CalibrationText) else call.with_content(answer)
 
-    def payload(self, sha256: str) -> bytes:
-        """The bytes of a payload."""
-        return _Call(self).payload(sha256)
+    def payload(self, sha256: str, size: int | None = None) -> bytes:
+        """The bytes of a payload, of which no more are read than `size`, where that is known."""
+        return _Call(self).payload(sha256, size)
 
-    def served(self, operation: str, **arguments: Any) -> Any:
-        """What the servers answer to what is neither noted nor kept, as zeep reads it."""
-        return _Call(self).served(as_it_is, operation, **arguments)
+    def served(self, operation: str, longest: int, **arguments: Any) -> Any:
+        """What the servers answer in `longest` bytes to what is neither noted nor kept, as zeep reads it."""
+        return _Call(self).served(as_it_is, operation, longest=longest, **arguments)
 
 
 class _Call:
@@ -135,10 +140,10 @@ class _Call:
             )
         return CalibrationText(record, data)
 
-    def payload(self, sha256: str) -> bytes:
+    def payload(self, sha256: str, size: int | None = None) -> bytes:
         """The bytes of a payload: from the cache, or fetched once for all who wait for them."""
         if self._asking.direct:
-            return self._fetched(sha256)
+            return self._fetched(sha256, size)
         if (data := self._cache.payload(sha256)) is not None:
             return data
         if is_offline():
@@ -146,21 +151,27 @@ class _Call:
         with self._alone(sha256):
             if (data := self._cache.payload(sha256)) is not None:
                 return data
-            data = self._fetched(sha256)
+            data = self._fetched(sha256, size)
             self._cache.keep_payload(data)
         return data
 
     def served(
-        self, made: Callable[[Any], Answered], operation: str, held: Sequence[str] = (), **arguments: Any
+        self,
+        made: Callable[[Any], Answered],
+        operation: str,
+        held: Sequence[str] = (),
+        longest: int | None = None,
+        **arguments: Any,
     ) -> Answered:
-        """What is made of the servers' answer; payloads that are `held` need not be in it."""
+        """What is made of the servers' answer, of `longest` bytes; payloads that are `held` need not be in it."""
         if not self._asking.direct:
             check_online(operation)
         begun = time.monotonic()
         service = self._asking.service()
         # To import zeep takes a while, once, on a loaded machine a long one: it is not the servers' time.
         self._end += time.monotonic() - begun
-        return service.call(operation, made, held, self._left(), **arguments)
+        bound = () if longest is None else (longest,)
+        return service.call(operation, made, held, self._left(), *bound, **arguments)
 
     def _found_for(self, lock: LockFile, question: Question) -> Any:
         try:
@@ -184,7 +195,7 @@ class _Call:
         """The question with an instant for `now`."""
         if question.as_of != "now":
             return question
-        status = self.served(lambda answered: record_of(Status, answered), "get_status")
+        status = self.served(lambda answered: record_of(Status, answered), "get_status", longest=LONGEST_STATUS)
         return question.at(spell(status.complete_until))
 
     def _prefetched(self, question: Question) -> Any:
@@ -256,8 +267,10 @@ class _Call:
         )
         return record if data is None else CalibrationText(record, data)
 
-    def _fetched(self, sha256: str) -> bytes:
-        return self.served(lambda answered: payload_of(answered, sha256), "get_payload", sha256=sha256)
+    def _fetched(self, sha256: str, size: int | None) -> bytes:
+        # Base64 takes a third more, and may have line breaks.
+        longest = None if size is None else size * 3 // 2 + ENVELOPE
+        return self.served(lambda answered: payload_of(answered, sha256), "get_payload", longest=longest, sha256=sha256)
 
     @contextmanager
     def _alone(self, name: str, patience: float = float("inf")) -> Iterator[None]:

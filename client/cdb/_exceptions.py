@@ -112,6 +112,10 @@ class ServerUnreachable(CdbTemporaryError):
     """No server answered in time, or what answered is not a calibration database."""
 
 
+class ForeignAnswer(ServerUnreachable):
+    """What answered does not speak as a calibration database does. Callers know it as ServerUnreachable."""
+
+
 FAULTS: dict[str, type[CdbError]] = {
     fault.__name__: fault
     for fault in (

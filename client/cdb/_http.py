@@ -59,9 +59,20 @@ class Http:
         """Read what one server has at a path. Raises what `post` raises."""
         return self._asked("GET", server, path, {}, None, share)
 
-    def post(self, server: str, path: str, headers: Mapping[str, str], body: bytes, share: Share) -> Reply:
-        """Ask one server. Raises Failed, and the CdbPermanentError of an answer that is HTTP's own."""
-        return self._asked("POST", server, path, headers, body, share)
+    def post(
+        self,
+        server: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        share: Share,
+        longest: int = LONGEST_ANSWER,
+    ) -> Reply:
+        """Ask one server. Raises Failed, and the CdbPermanentError of an answer that is HTTP's own.
+
+        Of an answer, at most `longest` bytes and a part are read.
+        """
+        return self._asked("POST", server, path, headers, body, share, longest)
 
     def forget(self) -> None:
         """Close this thread's connections: what may still come on them belongs to no question."""
@@ -70,7 +81,14 @@ class Http:
             line.close()
 
     def _asked(
-        self, method: str, server: str, path: str, headers: Mapping[str, str], body: bytes | None, share: Share
+        self,
+        method: str,
+        server: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        share: Share,
+        longest: int = LONGEST_ANSWER,
     ) -> Reply:
         address = server.rstrip("/") + path
         line = self._line()
@@ -79,7 +97,7 @@ class Http:
         began = time.monotonic()
         try:
             with closing(line.ask(method, address, headers, body)) as response:
-                reply = _whole(response, server, clock)
+                reply = _whole(response, server, clock, longest)
         except Troubles as error:
             took = time.monotonic() - began
             told, again = reason_of(error, address, self._client_cert, begun=clock.begun, took=took)
@@ -136,13 +154,14 @@ class _Line:
             self._ways.popitem()[1].close()
 
 
-def _whole(response: Response, server: str, clock: Clock) -> Reply:
+def _whole(response: Response, server: str, clock: Clock, longest: int) -> Reply:
     content = bytearray()
     # As it comes: nothing is unpacked.
     while chunk := response.read1(CHUNK, decode_content=False):
         content += chunk
-        if len(content) > LONGEST_ANSWER:
-            raise Failed(errors.ServerUnreachable(f"{server}: its answer does not end"), Again.NEVER)
+        if len(content) > longest:
+            told = f"{server}: its answer has more than {longest} bytes, and is not one of a calibration database"
+            raise Failed(errors.ForeignAnswer(told), Again.NEVER)
         clock.left()
     damaged = Failed(errors.ServerUnreachable(f"{server}: its answer arrived damaged"), Again.AT_ONCE)
     serial = response.headers.get("CDB-Serial")

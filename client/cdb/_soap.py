@@ -20,7 +20,7 @@ from cdb import _exceptions as errors
 from cdb._answers import other_than
 from cdb._deadline import Share
 from cdb._failures import Again, Failed
-from cdb._http import Http, Reply
+from cdb._http import LONGEST_ANSWER, Http, Reply
 from cdb._instants import instant
 from cdb._secrets import exposed
 from cdb._serials import Floor
@@ -70,6 +70,7 @@ class Service:
         made: Callable[[Any], Answer],
         held: Sequence[str] = (),
         seconds: float | None = None,
+        longest: int = LONGEST_ANSWER,
         /,
         **arguments: Any,
     ) -> Answer:
@@ -77,14 +78,15 @@ class Service:
 
         `made` raises Integrity or ServerUnreachable for what cannot be the answer: then it is asked for again. A server
         is told the sha256s of payloads that are `held`, and need not send these. After so many `seconds`, or the
-        client's timeout, the call ends.
+        client's timeout, the call ends. An answer of more than `longest` bytes is none, and is not read to its end.
         """
         request = self._request(operation, arguments)
         headers = {"Content-Type": "text/xml; charset=utf-8", "SOAPAction": f'"{NAMESPACE}#{operation}"'}
         if held:
             headers["CDB-Have"] = ", ".join(held)
         return self._servers.ask(
-            lambda server, share: self._asked(server, share, operation, arguments, headers, request, made), seconds
+            lambda server, share: self._asked(server, share, operation, arguments, headers, request, made, longest),
+            seconds,
         )
 
     def _asked(
@@ -96,6 +98,7 @@ class Service:
         headers: Mapping[str, str],
         request: bytes,
         made: Callable[[Any], Answer],
+        longest: int,
     ) -> Answer:
         """The answer of one server. Raises Failed and CdbPermanentError."""
         if server in self._exposed:
@@ -105,7 +108,7 @@ class Service:
             )
             raise Failed(errors.NotAuthorised(told), Again.NEVER, sound=True)
         try:
-            reply = self._http.post(server, self._path, headers, request, share)
+            reply = self._http.post(server, self._path, headers, request, share, longest)
             try:
                 content = self._read(operation, arguments, reply, server)
                 answer = _sound(made, content, proven=reply.proven)
@@ -153,7 +156,7 @@ class Service:
         return request
 
     def _read(self, operation: str, arguments: Mapping[str, Any], reply: Reply, server: str) -> Any:
-        foreign = errors.ServerUnreachable(f"{server}: its answer is not one of a calibration database")
+        foreign = errors.ForeignAnswer(f"{server}: its answer is not one of a calibration database")
         try:
             envelope = etree.fromstring(reply.content, parser())
         except etree.XMLSyntaxError:
@@ -169,7 +172,7 @@ class Service:
         if content.tag == f"{{{SOAP}}}Fault":
             fault = _typed(content, server)
             if (other := other_than(arguments, fault)) is not None:
-                raise Failed(errors.ServerUnreachable(f"{server}: {other}"), Again.ONCE)
+                raise Failed(errors.ForeignAnswer(f"{server}: {other}"), Again.ONCE)
             raise fault
         if content.tag != f"{{{NAMESPACE}}}{operation}Response" or _has_doctype(envelope):
             raise Failed(foreign, Again.NEVER)
@@ -216,7 +219,7 @@ def _typed(fault: etree._Element, server: str) -> errors.CdbError:
             elif text is not None and field in _NUMBERS:
                 fields[field] = int(text)
     except ValueError:
-        return errors.ServerUnreachable(f"{server}: its fault is not one of a calibration database")
+        return errors.ForeignAnswer(f"{server}: its fault is not one of a calibration database")
     return errors.FAULTS[name](said.get("message", message), **fields)
 
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from cdb._answers import record_of
 from cdb._arguments import addresses, number, seconds, serial, text
-from cdb._asking import Asking
+from cdb._asking import ENVELOPE, LONGEST_STATUS, Asking
 from cdb._earlier import Earlier, base_of, in_our_order
 from cdb._instants import Instant, instant, spell
 from cdb._questions import Question
@@ -25,6 +25,8 @@ AsOf = Instant | Literal["now"] | None
 
 DEFAULT_SERVER = "http://localhost:8080"
 DEFAULT_TIMEOUT = 30.0
+# Bytes of an entry of the journal, at most: a comment has 4,096 characters, of which each may take five bytes in XML.
+LONGEST_ENTRY = 3 * 2**13
 
 
 class Calibration(Earlier):
@@ -172,21 +174,26 @@ class Calibration(Earlier):
 
         Fewer than limit: there are no more yet. Raises TooLarge for a limit greater than the server's.
         """
+        asked = number("limit", limit)
         answer = self._asking.served(
-            "get_journal", after_serial=number("after_serial", after_serial), limit=number("limit", limit)
+            "get_journal",
+            max(asked, 0) * LONGEST_ENTRY + ENVELOPE,
+            after_serial=number("after_serial", after_serial),
+            limit=asked,
         )
         return [record_of(JournalEntry, found) for found in answer or ()]
 
-    def get_payload(self, sha256: str) -> bytes:
+    def get_payload(self, sha256: str, size: int | None = None) -> bytes:
         """The bytes of a payload, by the sha256 that every calibration names.
 
-        Raises PayloadNotFound, and Integrity when other bytes came.
+        With the `size` that the calibration names, an answer that is longer is not read to its end. Raises
+        PayloadNotFound, and Integrity when other bytes came.
         """
-        return self._asking.payload(text("sha256", sha256).lower())
+        return self._asking.payload(text("sha256", sha256).lower(), size)
 
     def get_status(self) -> Status:
         """What the server says of itself; as text, `OK`."""
-        return record_of(Status, self._asking.served("get_status"))
+        return record_of(Status, self._asking.served("get_status", LONGEST_STATUS))
 
     def get_server_host_name(self) -> str:
         """The host of the first server that is named; empty where there is none."""

@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import ClassVar, Literal, NamedTuple
 
 from cdb_server import instants
@@ -22,6 +22,13 @@ _DEVICE_NAME, _CALIBRATION_TYPE, _SHA256 = map(
 )
 TEXT_LIMIT = 4096
 GREATEST_NUMBER = 2**63 - 1
+
+# Rule 7: complete_until lies "some seconds before now, longer than any write may take between its created and its
+# commit". Writer gives a write up well before that.
+COMPLETE_AFTER = timedelta(seconds=10)
+
+# Rule 10: "While the last one lies more than 60 s ahead of the clock, writes are refused as unavailable."
+GREATEST_LEAD = timedelta(seconds=60)
 
 # Characters that XML 1.0 cannot carry: text holding one could be stored and never be read back.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -307,6 +314,32 @@ class Entry:
     content: NewCalibration | Withdrawal | RunTimes
 
 
+def check_entry(entry: Entry) -> None:
+    """Raise InvalidArgument for an entry that no master may accept.
+
+    Every entry passes here before it enters a journal: those that a master accepts, and those that a mirror repeats.
+    The repository checks what depends on other entries, such as that a withdrawn calibration exists.
+    """
+    number("serial", entry.serial)
+    if not entry.author:
+        raise InvalidArgument("author", "the author is missing")
+    _text("author", entry.author)
+    match entry.content:
+        case NewCalibration() as content:
+            _check_kept("device_name", content.device_name, device_name(content.device_name))
+            _check_kept("calibration_type", content.calibration_type, calibration_type(content.calibration_type))
+            _check_kept("comment", content.comment, comment(content.comment))
+            _check_kept("sha256", content.sha256, sha256(content.sha256))
+            if not 0 <= content.size <= GREATEST_NUMBER:
+                raise InvalidArgument("size", f"size is {content.size}: it must be a number of bytes")
+        case Withdrawal() as content:
+            number("calibration_id", content.calibration_id)
+            reason(content.reason)
+        case RunTimes() as content:
+            number("run_number", content.run_number)
+            period(content.start_time, content.stop_time)
+
+
 def device_name(text: str) -> str:
     """A device's name as stored: upper case. Raises InvalidArgument for a name that rule 2 does not admit."""
     if not _DEVICE_NAME.fullmatch(text):
@@ -371,6 +404,11 @@ def sha256(text: str) -> str:
 def sha256_of(data: bytes) -> str:
     """The name of a payload: its SHA-256 in lower-case hexadecimal."""
     return hashlib.sha256(data).hexdigest()
+
+
+def _check_kept(argument: str, text: str | None, kept: str | None) -> None:
+    if text != kept:
+        raise InvalidArgument(argument, f"{argument} is {str(text)[:80]!r}, and is kept as {str(kept)[:80]!r}")
 
 
 def _text(argument: str, text: str) -> str:

@@ -8,8 +8,8 @@ from functools import partial
 import pytest
 
 from cdb_server.instants import UTC
+from cdb_server.model import COMPLETE_AFTER
 from cdb_server.repository import Database, Reader, Writer
-from cdb_server.repository.standing import COMPLETE_AFTER
 from tests import clusters, servers
 from tests.clusters import Standby
 from tests.interop.test_standby import MARCH, SLACK, cut, in_step, mend, pause

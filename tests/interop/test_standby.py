@@ -11,9 +11,10 @@ import cdb
 from cdb_server import instants
 from cdb_server.errors import DatabaseRefused
 from cdb_server.instants import UTC
+from cdb_server.model import COMPLETE_AFTER
 from cdb_server.repository import Database, Following, Reader, Tokens, Writer
 from cdb_server.repository.append import head
-from cdb_server.repository.standing import COMPLETE_AFTER, standing
+from cdb_server.repository.standing import standing
 from tests import clusters, servers
 from tests.clusters import Standby
 from tests.fuzz import wire

@@ -25,7 +25,7 @@ import cdb
 from cdb_server import instants, maintenance
 from cdb_server.errors import Unavailable
 from cdb_server.mirror import Follower
-from cdb_server.repository import Database, Following, Reader, Tokens
+from cdb_server.repository import Database, Following, Reader, Tokens, Upload, Writer
 from tests import histories, mirrors, servers, way
 from tests.mirrors import Mirror
 from tests.servers import Master, until
@@ -91,15 +91,17 @@ def test_a_mirror_answers_as_its_master(
         folder.mkdir()
     Database.create(urls[0])
     histories.write(urls[0], LENGTH)
-    with servers.serving(urls[0], folders[0], "") as master:
-        with mirrors.mirror(master.url, urls[1], folders[1]) as first:
+    with servers.serving(urls[0], folders[0], "") as master, way.way(master.url) as leading:
+        # What follows is written as if it were half a day ago: until then nothing may be promised.
+        leading.change = replaced("get_status", rb"complete_until>\d{4}", rb"complete_until>2016")
+        with mirrors.mirror(leading.url, urls[1], folders[1]) as first:
             until(lambda: head(first.url) == head(master.url))
             servers.kill(first.process)
+        histories.write(urls[0], LENGTH, seed=2, ago=histories.DAY / 2)
         with (
             mirrors.mirror(master.url, urls[1], folders[1]) as first,
             mirrors.mirror(first.url, urls[2], folders[2]) as second,
         ):
-            histories.write(urls[0], LENGTH, seed=2, ago=histories.DAY / 2)
             last = until(lambda: head(second.url) == head(master.url) and head(master.url))
             created = [entry.created for entry in cdb.Calibration(master.url).get_journal()]
             # Both are caught up, and say so: what is as of an hour ago they know to be complete.
@@ -385,6 +387,40 @@ def test_what_was_changed_on_its_way_is_not_applied(
         Follower(leading.url, following).catch_up(threading.Event())
         assert Reader(database).status().status == "OK"
     assert kept(url) == head(filled.url)
+
+
+def test_an_as_of_answer_never_changes_whatever_the_status_said(tmp_path: Path) -> None:
+    """Rule 7: no promise beyond ten seconds before now, none is lowered, and what would break one stops the mirror."""
+    of, url = f"sqlite:///{tmp_path}/master.sqlite", f"sqlite:///{tmp_path}/mirror.sqlite"
+    for made in (of, url):
+        Database.create(made)
+    histories.write(of, 10)
+    with Database.open(url) as database:
+        Following(database).begin("http://master")
+    with (
+        servers.serving(of, tmp_path, "") as master,
+        way.way(master.url) as leading,
+        Database.open(of) as accepting,
+        Database.open(url) as database,
+    ):
+        following, reader = Following(database), Reader(database)
+        leading.change = replaced("get_status", rb"complete_until>\d{4}", rb"complete_until>9999")
+        before = instants.now()
+        Follower(leading.url, following).catch_up(threading.Event())
+        promised = reader.status().complete_until
+        assert before - timedelta(seconds=10) <= promised <= instants.now() - timedelta(seconds=10)
+        answered = reader.devices(promised)
+        leading.change = replaced("get_status", rb"complete_until>\d{4}", rb"complete_until>2016")
+        Follower(leading.url, following).catch_up(threading.Event())
+        assert reader.status().complete_until == promised
+        leading.change = lambda operation, answer: answer
+        # By a clock that was set back.
+        upload = Upload.checked("LATE", "t0", histories.START, b"late", None, None, max_payload=10)
+        Writer(accepting, clock=lambda: promised).add_calibration(upload, "alice")
+        Follower(leading.url, following, interval=0.01).follow(threading.Event())
+        assert "answers with as_of would change" in reader.status().status
+        assert reader.devices(promised) == answered
+        assert reader.status().complete_until == promised
 
 
 def test_a_status_that_says_too_much_does_no_harm(behind: tuple[str, way.Way], filled: Master) -> None:

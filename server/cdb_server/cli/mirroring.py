@@ -10,7 +10,7 @@ from functools import partial
 import click
 
 from cdb_server.cli import shared
-from cdb_server.cli.serving import listening, serve_from
+from cdb_server.cli.serving import listening, max_payload, serve_from
 from cdb_server.errors import DatabaseRefused
 from cdb_server.http import LOGGING
 from cdb_server.mirror import Follower, compare, journal_of, kept_running, own_journal
@@ -27,9 +27,10 @@ from cdb_server.settings import Settings, public_address
     help="The base address of the server to follow: the master, or another mirror.",
 )
 @click.option("--resume", is_flag=True, help="Follow again, after the histories parted and you looked into it.")
+@max_payload
 @listening
 @shared.told
-def mirror_command(settings: Settings, master: str, resume: bool) -> None:
+def mirror_command(settings: Settings, master: str, resume: bool, max_payload: int) -> None:
     """Keep a copy of another server's journal in step, and serve it: questions from anywhere, no writes.
 
     The database is made when there is none. Each entry and payload is verified before it is stored. Where the two
@@ -48,15 +49,15 @@ def mirror_command(settings: Settings, master: str, resume: bool) -> None:
             "'cdb-server compare', then go on with --resume, or begin anew with an empty database",
             err=True,
         )
-    with nullcontext() if stopped else kept_running(partial(follow, settings.database, master)):
+    with nullcontext() if stopped else kept_running(partial(follow, settings.database, master, max_payload)):
         serve_from(replace(settings, read_only=True), f"mirror of {master}")
 
 
-def follow(database: str, master: str, ended: threading.Event) -> None:
+def follow(database: str, master: str, max_payload: int, ended: threading.Event) -> None:
     """Follow a master until `ended` is set or the histories part: what the following process does."""
     logging.config.dictConfig(LOGGING)
     with Database.open(database) as opened, shared.progress("catching up") as progress:
-        Follower(master, Following(opened), progress=progress).follow(ended)
+        Follower(master, Following(opened), progress=progress, max_payload=max_payload).follow(ended)
 
 
 @click.command("compare")

@@ -127,8 +127,7 @@ def init(database: str) -> None:
     click.echo(f"made {database}; next: cdb-server token add NAME, then cdb-server serve", err=True)
 
 
-@click.command("serve")
-@click.option(
+max_payload = click.option(
     "--max-payload",
     envvar="CDB_MAX_PAYLOAD",
     show_envvar=True,
@@ -138,6 +137,10 @@ def init(database: str) -> None:
     metavar="BYTES",
     help="The largest payload that is taken.",
 )
+
+
+@click.command("serve")
+@max_payload
 @click.option(
     "--write-networks",
     envvar="CDB_WRITE_NETWORKS",

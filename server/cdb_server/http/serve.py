@@ -31,7 +31,8 @@ LOGGING = {
     "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
     "root": {"level": "INFO", "handlers": ["stderr"]},
-    "loggers": {"uvicorn.error": {"level": "WARNING"}},
+    # zeep tells each value that it cannot read with a traceback; the error that is raised then says enough.
+    "loggers": {"uvicorn.error": {"level": "WARNING"}, "zeep": {"level": "CRITICAL"}},
 }
 
 

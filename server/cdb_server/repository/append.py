@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from sqlalchemy import bindparam, exists, select
 
-from cdb_server import journal
+from cdb_server import journal, model
+from cdb_server.errors import InvalidArgument
 from cdb_server.model import Entry, NewCalibration, RunTimes, Withdrawal
 from cdb_server.repository.prepared import Connected, Prepared
 from cdb_server.schema import calibration, payload, run, withdrawal
@@ -18,6 +19,8 @@ _LAST = Prepared(
     .limit(1)
 )
 _HAS_PAYLOAD = Prepared(select(exists().where(payload.c.sha256 == bindparam("sha256"))))
+_IS_CALIBRATION = Prepared(select(exists().where(calibration.c.id == bindparam("id"))))
+_IS_WITHDRAWN = Prepared(select(exists().where(withdrawal.c.calibration_id == bindparam("id"))))
 _ADD_PAYLOAD = Prepared(payload.insert())
 _ADD_ENTRY = Prepared(journal_table.insert())
 
@@ -51,9 +54,13 @@ def has_payload(connection: Connected, sha256: str) -> bool:
 def append(connection: Connected, entry: Entry, digest: str, data: bytes | None) -> None:
     """Add an entry, whose serial follows the last one's, and its payload where that is new.
 
-    The caller holds the write lock, and knows that the digest is right and that `data` has the entry's sha256.
+    Raises InvalidArgument, having added nothing, for an entry that no master may accept. The caller holds the write
+    lock, and knows that the digest is right and that `data` has the entry's sha256.
     """
     content = entry.content
+    model.check_entry(entry)
+    if isinstance(content, Withdrawal):
+        _check_withdrawal(connection, content.calibration_id)
     if isinstance(content, NewCalibration) and not has_payload(connection, content.sha256):
         _ADD_PAYLOAD.execute(connection, sha256=content.sha256, data=data)
     _ADD_ENTRY.execute(
@@ -67,3 +74,11 @@ def append(connection: Connected, entry: Entry, digest: str, data: bytes | None)
     statement, serial = _ROWS[type(content)]
     values = {field.name: getattr(content, field.name) for field in fields(content)}
     statement.execute(connection, **{serial: entry.serial, **values})
+
+
+def _check_withdrawal(connection: Connected, id: int) -> None:
+    """Rule 8: only a calibration can be withdrawn, and only once."""
+    if not _IS_CALIBRATION.value(connection, id=id):
+        raise InvalidArgument("calibration_id", f"there is no calibration {id} to withdraw")
+    if _IS_WITHDRAWN.value(connection, id=id):
+        raise InvalidArgument("calibration_id", f"calibration {id} is withdrawn already")

@@ -1,7 +1,8 @@
 """What a mirror writes: entries repeated from its master, each verified, and what it knows of its master.
 
 Rule 12 is what a mirror rests on: an entry is added only if its digest is that of its content and of the entry before
-it, and a payload only if its bytes have the sha256 that the entry names.
+it, and a payload only if its bytes have the sha256 that the entry names. Rule 7 is what it promises: an entry that was
+created at or before `complete_until` would change answers that were given.
 """
 
 from collections.abc import Collection, Sequence
@@ -11,10 +12,11 @@ from typing import Any
 from sqlalchemy import select
 
 from cdb_server import instants, journal, model
-from cdb_server.errors import DatabaseRefused, Diverged
+from cdb_server.errors import DatabaseRefused, Diverged, InvalidArgument, Unavailable
 from cdb_server.instants import spell
-from cdb_server.model import Clock, Entry, Followed, NewCalibration
-from cdb_server.repository.append import Head, append, has_payload, head
+from cdb_server.model import GREATEST_LEAD, Clock, Entry, Followed, NewCalibration
+from cdb_server.repository import statements
+from cdb_server.repository.append import Head, append, head
 from cdb_server.repository.database import Database
 from cdb_server.repository.prepared import Connected, Prepared
 from cdb_server.schema import following, payload
@@ -60,21 +62,28 @@ class Following:
     def repeat(self, coming: Sequence[tuple[Entry, str, bytes | None]]) -> bool:
         """Add the next entries in one transaction, each with its digest, and its payload's bytes unless they are here.
 
-        Raises Diverged at the first that is not right, when those before it are added. False when another entry has
-        become the last meanwhile: nothing is added then.
+        Raises Diverged at the first that is not right, and Unavailable at one that was created too far ahead of this
+        machine's clock, when those before it are added. False when another entry has become the last meanwhile: nothing
+        is added then.
         """
-        wrong = None
+        wrong: Diverged | Unavailable | None = None
         with self._database.write() as connection:
             last = head(connection)
             if coming[0][0].serial != last.serial + 1:
                 return False
+            known = followed(connection)
+            promised = known.complete_until if known else None
             for entry, digest, data in coming:
                 try:
-                    _check(connection, last, entry, digest, data)
-                except Diverged as error:
+                    self._check(connection, last, entry, digest, promised)
+                    _check_payload(connection, entry, data)
+                    append(connection, entry, digest, data)
+                except InvalidArgument as error:
+                    wrong = Diverged(f"entry {entry.serial} is one that no master may accept: {error.message}")
+                    break
+                except (Diverged, Unavailable) as error:
                     wrong = error
                     break
-                append(connection, entry, digest, data)
                 last = Head(entry.serial, digest, entry.created)
         if wrong is not None:
             raise wrong
@@ -82,17 +91,46 @@ class Following:
 
     def heard(self, known_serial: int, complete_until: datetime | None, at: datetime) -> None:
         """Note what the master said at an instant: its serial and, once all up to that is here, what it is complete
-        until."""
-        known: dict[str, Any] = {"heard": at, "known_serial": known_serial}
-        if complete_until is not None:
-            known["complete_until"] = complete_until
+        until. That is a promise, and is never lowered."""
+        said: dict[str, Any] = {"heard": at, "known_serial": known_serial}
         with self._database.write() as connection:
-            connection.execute(following.update().values(**known))
+            known = followed(connection)
+            promised = known.complete_until if known else None
+            if complete_until is not None and (promised is None or complete_until > promised):
+                said["complete_until"] = complete_until
+            connection.execute(following.update().values(**said))
+
+    def note(self, problem: str | None) -> None:
+        """Note why the master cannot be relied on at present, for the status to tell; None when it can."""
+        with self._database.write() as connection:
+            connection.execute(following.update().values(reason=problem))
 
     def stop(self, reason: str) -> None:
         """Follow no longer, until a person says so."""
         with self._database.write() as connection:
             connection.execute(following.update().values(stopped=self._clock(), reason=reason))
+
+    def _check(self, connection: Connected, last: Head, entry: Entry, digest: str, promised: datetime | None) -> None:
+        if entry.serial != last.serial + 1:
+            raise Diverged(f"entry {entry.serial} came where {last.serial + 1} comes next")
+        if journal.digest(last.digest, entry) != digest:
+            raise Diverged(
+                f"entry {entry.serial} does not have the digest of its content and of entry {last.serial}: either it "
+                "was changed on its way, or the two servers have different histories"
+            )
+        if last.created is not None and entry.created <= last.created:
+            raise Diverged(f"entry {entry.serial} was created no later than the one before it")
+        if promised is not None and entry.created <= promised:
+            raise Diverged(
+                f"entry {entry.serial} was created at {spell(entry.created)}, and this mirror was told, and has told, "
+                f"that there is nothing new until {spell(promised)}: with it, answers with as_of would change"
+            )
+        if entry.created > self._clock() + GREATEST_LEAD:
+            # No divergence: it may be this machine's clock that is wrong.
+            raise Unavailable(
+                f"entry {entry.serial} was created at {spell(entry.created)}, which this machine's clock does not "
+                "reach for more than a minute: one of the two clocks is wrong"
+            )
 
 
 _FOLLOWED = Prepared(select(following))
@@ -104,20 +142,12 @@ def followed(connection: Connected) -> Followed | None:
     return None if row is None else Followed(*row)
 
 
-def _check(connection: Connected, last: Head, entry: Entry, digest: str, data: bytes | None) -> None:
-    if entry.serial != last.serial + 1:
-        raise Diverged(f"entry {entry.serial} came where {last.serial + 1} comes next")
-    if journal.digest(last.digest, entry) != digest:
-        raise Diverged(
-            f"entry {entry.serial} does not have the digest of its content and of entry {last.serial}: either it was "
-            "changed on its way, or the two servers have different histories"
-        )
-    if last.created is not None and entry.created <= last.created:
-        raise Diverged(f"entry {entry.serial} was created no later than the one before it")
+def _check_payload(connection: Connected, entry: Entry, data: bytes | None) -> None:
     content = entry.content
     if not isinstance(content, NewCalibration):
         return
-    if data is None and not has_payload(connection, content.sha256):
+    size = statements.SIZE.value(connection, sha256=content.sha256) if data is None else len(data)
+    if size is None:
         raise Diverged(f"entry {entry.serial} came without its payload {content.sha256}")
-    if data is not None and (len(data), model.sha256_of(data)) != (content.size, content.sha256):
+    if size != content.size or (data is not None and model.sha256_of(data) != content.sha256):
         raise Diverged(f"the payload of entry {entry.serial} does not have its size and its sha256 {content.sha256}")

@@ -4,23 +4,19 @@ A copy is a mirror, which repeats its master's entries, or a hot standby, to whi
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import Connection, bindparam
 
 from cdb_server import instants, validity
 from cdb_server.errors import AsOfNotReached
-from cdb_server.model import Clock, Role
+from cdb_server.model import COMPLETE_AFTER, Clock, Followed, Role
 from cdb_server.repository.append import head
 from cdb_server.repository.database import Kind
 from cdb_server.repository.following import followed
 from cdb_server.repository.prepared import Connected, Prepared
 from cdb_server.repository.replication import replicated
 from cdb_server.schema import Instant
-
-# Rule 7: complete_until lies "some seconds before now, longer than any write may take between its created and its
-# commit". Writer gives a write up well before that.
-COMPLETE_AFTER = timedelta(seconds=10)
 
 _SERIAL_AS_OF = Prepared(validity.serial_as_of(bindparam("instant", type_=Instant)))
 
@@ -69,10 +65,15 @@ def _of_mirror(connection: Connected) -> Standing:
     known = followed(connection)
     if known is None:
         raise LookupError("a mirror's database follows nobody")
-    status = "OK" if known.stopped is None else f"stopped following at {instants.spell(known.stopped)}: {known.reason}"
     return Standing(
-        "mirror", known.complete_until or instants.EPOCH, status, known.master, known.heard, known.known_serial
+        "mirror", known.complete_until or instants.EPOCH, _status(known), known.master, known.heard, known.known_serial
     )
+
+
+def _status(known: Followed) -> str:
+    if known.stopped is not None:
+        return f"stopped following at {instants.spell(known.stopped)}: {known.reason}"
+    return "OK" if known.reason is None else f"cannot rely on its master: {known.reason}"
 
 
 def _of_standby(connection: Connection) -> Standing:

@@ -31,11 +31,8 @@ from cdb_server.repository.preview import equal_to, preview, preview_withdrawal
 from cdb_server.repository.together import Result, Together
 from cdb_server.repository.tokens import Credentials
 
-# Rule 10: "While the last one lies more than 60 s ahead of the clock, writes are refused as unavailable."
-GREATEST_LEAD = timedelta(seconds=60)
-
 # The longest that a write may take from its `created` to its commit; the commit itself waits at most `database.BUSY`
-# for readers. Both together stay below standing.COMPLETE_AFTER, on which rule 7 rests.
+# for readers. Both together stay below model.COMPLETE_AFTER, on which rule 7 rests.
 LONGEST_WRITE = timedelta(seconds=4)
 
 
@@ -215,7 +212,7 @@ class _Appending:
         now = created = self._clock()
         last = self.last
         if last.created is not None:
-            if last.created > now + GREATEST_LEAD:
+            if last.created > now + model.GREATEST_LEAD:
                 raise Unavailable(
                     "the master's clock stands behind its last entry: nothing is accepted until its operator has set it"
                 )
