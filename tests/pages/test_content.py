@@ -160,3 +160,22 @@ def test_what_is_endless_is_cut_in_names() -> None:
     assert looked.table is not None
     assert [len(label) for label in looked.table.labels()] == [content.LONGEST_LABEL + 1, 1]
     assert content.look(json.dumps([{"a" * 100_000: 1.5}, {"a" * 100_000: 2.5}]).encode()).table is None
+
+
+def test_what_json_spells_and_no_page_can_hold_stays_spelled() -> None:
+    """Halves of characters, and control characters: in names as in values."""
+    table = content.look(rb'[{"\ud800": "\u001b[2J", "b": 1.5}, {"\ud800": "\udfff", "b": 2.5}]').table
+    assert table is not None
+    assert [(column.name, column.values) for column in table.keys] == [(r"\ud800", [r"\u001b[2J", r"\udfff"])]
+
+
+@pytest.mark.parametrize(
+    "data", [b"[" + b"[]," * 500_000 + b"[]]", b"[" + b"\n" * 2_000_000 + b"]", b"1 " * 39 + b"1\n", b"a,\n"]
+)
+def test_many_small_parts_take_no_longer(data: bytes) -> None:
+    """Lists, lines and cells are bounded, as bytes are."""
+    whole = data if len(data) > 1000 else data * (2**20 // len(data))
+    began = time.thread_time()
+    content.look(whole)
+    # Without bounds, it takes two to four times as long.
+    assert time.thread_time() - began < 0.5

@@ -3,6 +3,8 @@
 import math
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from cdb_server.pages import plot
 from cdb_server.pages.plot import Plot, Series
@@ -76,8 +78,19 @@ def test_what_is_shown_is_said_in_words() -> None:
     assert found.series[1].marks[1].text == "b: 1e+06 (7)"
 
 
-@pytest.mark.parametrize("values", [(1e308, -1e308), (5e-324, 0.0), (math.nextafter(1, 2), 1.0), (1e300, 1e300)])
-def test_no_numbers_break_it(values: tuple[float, ...]) -> None:
-    """At the ends of what a float can hold, a plot or none."""
-    found = plot.by_channel("gain", "channel", ["1", "2"], [Series("", values)])
-    assert found is None or len(found.series[0].marks) == 2
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.none(), min_size=1, max_size=600), st.booleans())
+@example([0.0, 5e-323], False)
+@example([5e-324, 5e-324], True)
+@example([1e308, -1e308], False)
+@example([1e308, 2e306] * 200, False)
+@example([math.nextafter(1, 2), 1.0], False)
+def test_no_numbers_break_it(values: list[float | None], signed: bool) -> None:
+    """At the ends of what a float can hold, a plot or none; and what it draws lies within it."""
+    labels = [str(number) for number in range(len(values))]
+    found = plot.by_channel("gain", "channel", labels, [Series("", values)], signed=signed)
+    if found is not None:
+        marks = found.series[0].marks
+        places = [place for mark in marks for place in (mark.x, mark.y, mark.top, mark.bottom)]
+        assert all(0 <= place <= 100 for place in places)
+        assert all(0 <= tick.at <= 100 for tick in [*found.x_ticks, *found.y_ticks])
+        assert 2 <= len(found.y_ticks) <= 9

@@ -13,4 +13,12 @@ class Threads(ThreadPoolExecutor):
 
     async def do(self, work: Callable[[], Result]) -> Result:
         """What the work gives, or raises, once one of the threads has done it."""
-        return await asyncio.get_running_loop().run_in_executor(self, work)
+
+        def done() -> Result:
+            try:
+                return work()
+            except StopIteration as error:
+                # No future takes one: before Python 3.12 whoever waits for it would wait for ever.
+                raise RuntimeError("a StopIteration came out of it") from error
+
+        return await asyncio.get_running_loop().run_in_executor(self, done)

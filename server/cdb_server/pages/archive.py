@@ -18,6 +18,9 @@ from cdb_server.pages.asking import Question
 from cdb_server.pages.rendering import PAGE_HEADERS
 from cdb_server.pages.site import Do
 
+# Bytes of a file.
+MOST_PACKED = 2**20
+
 
 class File(NamedTuple):
     """A file of the archive: its name, when it was made, and how to get its bytes."""
@@ -95,12 +98,14 @@ def _written(files: list[File]) -> Iterator[bytes]:
     sink = _Sink()
     with zipfile.ZipFile(cast(BinaryIO, sink), "w", zipfile.ZIP_DEFLATED) as archive:
         for file in files:
-            # What zip files can say begins in 1980, and knows no zone.
-            made = max(file.made.timetuple()[:6], (1980, 1, 1, 0, 0, 0))
+            # What zip files can say begins in 1980, ends in 2107, and knows no zone.
+            made = min(max(file.made.timetuple()[:6], (1980, 1, 1, 0, 0, 0)), (2107, 12, 31, 23, 59, 58))
             info = zipfile.ZipInfo(file.name, made)
-            info.compress_type = zipfile.ZIP_DEFLATED
             info.external_attr = 0o644 << 16
-            archive.writestr(info, file.data())
+            data = file.data()
+            # What is large is not packed: that takes a second for the largest.
+            info.compress_type = zipfile.ZIP_DEFLATED if len(data) <= MOST_PACKED else zipfile.ZIP_STORED
+            archive.writestr(info, data)
             yield sink.taken()
     yield sink.taken()
 

@@ -6,20 +6,27 @@ beside line n: a page comes at once, whatever is compared.
 
 import difflib
 import heapq
+import math
 import re
+import sys
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, zip_longest
 from typing import Literal
 
+from cdb_server.pages import plot
 from cdb_server.pages.content import Column, Content, Table
 
 MOST_LINES, MOST_PAIRS = 10_000, 300_000
 MOST_SHOWN = 400
 MOST_LARGEST = 20
+# Words of a line: where more differ, the line is another.
+MOST_MARKED = 20
 CONTEXT = 3
 LONGEST_LINE, LONGEST_NUMBER = 400, 40
+# Of what was almost nought, any change is a large multiple: beyond this it tells nothing, and is none in percent.
+GREATEST_RELATIVE = 1e300
 
 Kind = Literal["equal", "changed", "removed", "added", "gap"]
 # Characters of a line, and whether they are what changed.
@@ -66,6 +73,7 @@ class Change:
     old: str
     new: str
     by: float
+    # None where it tells nothing.
     relative: float | None
 
 
@@ -83,8 +91,7 @@ class ColumnChange:
     @property
     def mean(self) -> float:
         """The mean of all differences, zero ones too."""
-        known = [by for by in self.by if by is not None]
-        return sum(known) / len(known) if known else 0.0
+        return plot.mean([by for by in self.by if by is not None])
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,19 +163,28 @@ def _column(left: Column, right: Column, both: Sequence[tuple[int, int]], labels
         return None
     olds = [left.numbers[row] for row, _ in both]
     news = [right.numbers[row] for _, row in both]
-    by = [None if old is None or new is None else new - old for old, new in zip(olds, news, strict=True)]
+    by = [None if old is None or new is None else _difference(old, new) for old, new in zip(olds, news, strict=True)]
     changed = [place for place, difference in enumerate(by) if difference]
     largest = []
     for place in heapq.nlargest(MOST_LARGEST, changed, key=lambda place: abs(by[place] or 0.0)):
         was, now = both[place]
         old, difference = olds[place], by[place] or 0.0
-        relative = difference / abs(old) if old else None
+        relative = difference / abs(old) if old else math.inf
         largest.append(
             Change(
-                labels[now], left.values[was][:LONGEST_NUMBER], right.values[now][:LONGEST_NUMBER], difference, relative
+                labels[now],
+                left.values[was][:LONGEST_NUMBER],
+                right.values[now][:LONGEST_NUMBER],
+                difference,
+                relative if abs(relative) < GREATEST_RELATIVE else None,
             )
         )
     return ColumnChange(right.name, olds, news, by, len(changed), largest)
+
+
+def _difference(old: float, new: float) -> float:
+    """One less the other; the greatest float where it is more than that."""
+    return max(-sys.float_info.max, min(new - old, sys.float_info.max))
 
 
 class _TooMuch(Exception):
@@ -244,12 +260,14 @@ def _row(kind: Kind, one: int | None, old: Sequence[str], other: int | None, new
 
 
 def _marked(left: str, right: str) -> tuple[list[Piece], list[Piece]]:
-    """Two lines, with the words marked that differ where they have as many."""
+    """Two lines, with the words marked that differ where they have as many, and not too many differ."""
     one, other = _WORDS.findall(left), _WORDS.findall(right)
     ones, others = [word for word in one if not word.isspace()], [word for word in other if not word.isspace()]
     if len(ones) != len(others):
         return [(left, False)], [(right, False)]
     differ = [a != b for a, b in zip(ones, others, strict=True)]
+    if sum(differ) > MOST_MARKED:
+        return [(left, False)], [(right, False)]
     return _pieces(one, differ), _pieces(other, differ)
 
 

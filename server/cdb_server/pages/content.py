@@ -1,7 +1,7 @@
 """What a payload is, for people: text, a table of channels, JSON, or bytes of which only their writer knows.
 
-Only the first LOOKED_AT bytes are looked at, and so many rows: a page about a large file comes as fast as any other.
-JSON is whole or none, so a little more of it is. What was left out is for the page to say.
+Only the first LOOKED_AT bytes are looked at, and so many lines, rows and cells: a page about a large file comes as fast
+as any other. JSON is whole or none, so a little more of it is. What was left out is for the page to say.
 """
 
 import json
@@ -11,9 +11,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from cdb_server.pages import words
+
 LOOKED_AT, MOST_JSON = 2**20, 2 * 2**20
-MOST_ROWS = 10_000
-MOST_COLUMNS = 40
+# Lists and objects in JSON: it takes longer to make one than to read a thousand bytes.
+MOST_CONTAINERS = 100_000
+MOST_LINES = 50_000
+MOST_ROWS, MOST_COLUMNS, MOST_CELLS = 10_000, 40, 100_000
 # Of characters: longer names of columns are none, and longer ones of channels are cut.
 LONGEST_NAME, LONGEST_LABEL = 64, 60
 HEX_HEAD = 512
@@ -87,10 +91,11 @@ def look(data: bytes) -> Content:
         return Content(len(data), "binary", len(data) > HEX_HEAD, head=head)
     value = _json(data) if len(data) <= MOST_JSON else None
     if value is not None:
-        pieces = _pieces(data.decode("utf-8").removesuffix("\n").split("\n"))
-        return Content(len(data), "json", False, pieces, _table_of_objects(value), value, head)
-    whole = len(data) <= LOOKED_AT
-    lines = text.replace("\r\n", "\n").split("\n")
+        table = _table_of_objects(value)
+        cut = table is not None and table.rows < len(value)
+        return Content(len(data), "json", cut, _pieces(data.decode("utf-8").removesuffix("\n")), table, value, head)
+    lines = text.replace("\r\n", "\n").split("\n", MOST_LINES)
+    whole = len(data) <= LOOKED_AT and (len(lines) <= MOST_LINES or not lines[-1])
     if not lines[-1] or (not whole and len(lines) > 1):
         # What follows the last line break, or what the cut left of a line.
         lines.pop()
@@ -120,8 +125,8 @@ def _utf8(cut: bytes) -> str:
 
 
 def _json(data: bytes) -> Any:
-    """A list or an object in JSON; None of anything else."""
-    if data.lstrip()[:1] not in (b"[", b"{"):
+    """A list or an object in JSON; None of anything else, and where there is too much in it."""
+    if data.lstrip()[:1] not in (b"[", b"{") or data.count(b"[") + data.count(b"{") > MOST_CONTAINERS:
         return None
     try:
         return json.loads(data.decode("utf-8"))
@@ -129,9 +134,15 @@ def _json(data: bytes) -> Any:
         return None
 
 
-def _pieces(lines: Sequence[str]) -> list[str]:
+def _pieces(text: str) -> list[str]:
     """The lines of JSON to be read and compared: one that holds all is taken apart after each of its parts."""
-    return [piece for line in lines for piece in (re.split(r"(?<=[}\]],)\s*", line) if len(line) > 200 else [line])]
+    pieces: list[str] = []
+    for line in text.split("\n", MOST_LINES):
+        if len(pieces) >= MOST_LINES:
+            break
+        pieces += re.split(r"(?<=[}\]],)\s*", line, maxsplit=MOST_LINES) if len(line) > 200 else [line]
+    # What comes after so many was not taken apart.
+    return pieces[:MOST_LINES]
 
 
 def _table_of_objects(value: Any) -> Table | None:
@@ -139,19 +150,22 @@ def _table_of_objects(value: Any) -> Table | None:
     if not isinstance(value, list) or not value or not all(isinstance(row, dict) for row in value):
         return None
     names = list(value[0])
-    rows = value[:MOST_ROWS]
     if not 0 < len(names) <= MOST_COLUMNS or max(map(len, names)) > LONGEST_NAME:
         return None
+    spelled = list(map(words.printable, names))
+    if len(set(spelled)) < len(names):
+        return None
+    rows = value[: _most_rows(len(names))]
     if any(row.keys() != value[0].keys() for row in rows):
         return None
     columns = []
     keys = []
-    for name in names:
+    for name, heading in zip(names, spelled, strict=True):
         cells = [row[name] for row in rows]
         kinds = set(map(type, cells))
         if not kinds <= {str, int, float, bool}:
             return None
-        columns.append(_column(name, list(map(_spelled, cells))))
+        columns.append(_column(heading, list(map(_spelled, cells))))
         keys.append(float not in kinds and len(set(cells)) > 1)
     chosen = [column for column, is_key in zip(columns, keys, strict=True) if is_key]
     if not _tell_apart(chosen, len(rows)):
@@ -163,7 +177,12 @@ def _spelled(cell: str | float) -> str:
     """A value of JSON in a cell."""
     if isinstance(cell, bool):
         return "true" if cell else "false"
-    return cell if isinstance(cell, str) else repr(cell)
+    return words.printable(cell) if isinstance(cell, str) else repr(cell)
+
+
+def _most_rows(columns: int) -> int:
+    """Rows of a table with so many columns that are looked at."""
+    return min(MOST_ROWS, MOST_CELLS // columns)
 
 
 def _table_of_lines(lines: Sequence[str]) -> Table | None:
@@ -179,13 +198,13 @@ def _table_of_lines(lines: Sequence[str]) -> Table | None:
         if not _is_row(line):
             heading = heading or line.lstrip("# \t").split()
             continue
-        fields = [field.strip() for field in line.split(separator)]
+        fields = [field.strip() for field in line.split(separator, MOST_COLUMNS)]
         if (rows and len(fields) != len(rows[0])) or len(fields) > MOST_COLUMNS:
             return None
         rows.append(fields)
-        if len(rows) > MOST_ROWS:
+        if len(rows) > _most_rows(len(fields)):
+            rows.pop()
             break
-    del rows[MOST_ROWS:]
     if len(rows) > 2 and not any(map(_is_number, rows[0])) and any(map(_is_number, rows[1])):
         heading = rows.pop(0)
     if len(rows) < 2:
@@ -205,14 +224,15 @@ def _first_value(columns: Sequence[Column], rows: int) -> int:
     texts = [at for at, column in enumerate(columns) if column.numbers is None]
     if texts:
         return texts[-1] + 1
-    for end, column in enumerate(columns):
-        if _tell_apart(columns[:end], rows):
-            return end
+    # Rows that are the same in all columns so far have the same number.
+    numbers = [0] * rows
+    for end, column in enumerate(columns, 1):
         if not all(map(_DIGITS.fullmatch, column.values)):
             break
-    else:
-        if _tell_apart(columns, rows):
-            return len(columns)
+        known: dict[tuple[int, str], int] = {}
+        numbers = [known.setdefault(each, len(known)) for each in zip(numbers, column.values, strict=True)]
+        if len(known) == rows:
+            return end
     return 0
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from cdb_server.pages import words
+
 MOST_FOLDS = 1_500
 # Of one list or object: the first tell of what form the others are.
 MOST_OF_ONE = 100
@@ -45,7 +47,7 @@ def folded(value: Any) -> Fold:
 
 def _parts(value: Any) -> Iterable[tuple[str, Any]]:
     if isinstance(value, dict):
-        return ((name[:LONGEST_TEXT], part) for name, part in value.items())
+        return ((words.printable(name[:LONGEST_TEXT]), part) for name, part in value.items())
     if isinstance(value, list):
         return ((str(place), part) for place, part in enumerate(value))
     return ()
@@ -57,4 +59,4 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return f"{len(value):,} {'entry' if len(value) == 1 else 'entries'}"
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"
+    return words.printable(text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…")

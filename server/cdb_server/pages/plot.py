@@ -5,6 +5,7 @@ as any other.
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -87,7 +88,8 @@ def by_channel(
     gathered = max(1, math.ceil(count / MOST_MARKS))
 
     def y(value: float) -> float:
-        return round(100 * (high - value) / (high - low), 2)
+        # In this order: a hundred times the greatest numbers is infinite.
+        return round(100 * ((high - value) / (high - low)), 2)
 
     def x(channel: float) -> float:
         return round(100 * (channel + 0.5) / count, 2)
@@ -98,7 +100,7 @@ def by_channel(
             [
                 Mark(
                     x((start + stop - 1) / 2),
-                    y(sum(some) / len(some)),
+                    y(mean(some)),
                     y(max(some)),
                     y(min(some)),
                     _words(one.name, labels, start, stop, some),
@@ -123,6 +125,11 @@ def by_channel(
     )
 
 
+def mean(values: Sequence[float]) -> float:
+    """The mean of some numbers. Their sum may be more than a float holds."""
+    return sum(value / len(values) for value in values)
+
+
 def number(value: float) -> str:
     """A number to be read, with six digits."""
     return f"{value:.6g}".replace("-", MINUS)
@@ -145,10 +152,11 @@ def _ticks(low: float, high: float) -> list[float]:
         wide = abs(low) / 2 or 1.0
         low, high = low - wide, high + wide
     rough = (high - low) / Y_TICKS
-    if not math.isfinite(rough) or rough == 0.0:
+    # Below the least normal number there are too few digits for round ones.
+    if not math.isfinite(rough) or rough < sys.float_info.min:
         return [low, high]
     power = 10.0 ** math.floor(math.log10(rough))
-    step = power * next(one for one in (1, 2, 5, 10) if one * power >= rough * 0.999)
+    step = power * next((one for one in (1, 2, 5) if one * power >= rough * 0.999), 10)
     return [step * at for at in range(math.floor(low / step), math.ceil(high / step) + 1)]
 
 

@@ -75,7 +75,7 @@ class Differences:
 def alone(content: Content, first: int, before: Content | None, names: tuple[str, str]) -> Shown:
     """A payload, its rows or lines from `first`; its numbers drawn beside those of `before`. Names are of it, and of
     that."""
-    plots, constant = _plots(content, before, names)
+    plots, plots_left_out, constant = _plots(content, before, names)
     table = content.table
     rows = None
     if table is not None:
@@ -88,8 +88,8 @@ def alone(content: Content, first: int, before: Content | None, names: tuple[str
         lines = Part(start, told, len(content.lines))
     return Shown(
         content,
-        plots[:MOST_PLOTS],
-        max(0, len(plots) - MOST_PLOTS),
+        plots,
+        plots_left_out,
         constant,
         rows,
         lines,
@@ -126,15 +126,18 @@ def differences(left: Content, right: Content, same: bool, names: tuple[str, str
 
 def _plots(
     content: Content, before: Content | None, names: tuple[str, str]
-) -> tuple[list[tuple[str, Plot]], list[tuple[str, str]]]:
+) -> tuple[list[tuple[str, Plot]], int, list[tuple[str, str]]]:
+    """The first columns drawn, each under its name; how many are not; and those that are the same in every row."""
     table = content.table
     if table is None:
-        return [], []
+        return [], 0, []
     beside = None
     if before is not None and before.table is not None:
         beside = comparison.tables(before.table, table)
     drawn: list[tuple[str, Plot]] = []
+    left_out = 0
     constant = []
+    labels = table.labels()
     for column in table.values:
         if column.numbers is None:
             continue
@@ -144,13 +147,16 @@ def _plots(
         if len(set(column.values)) == 1 and not (both and earlier is not None and earlier.changed):
             constant.append((column.name, column.values[0][:LONGEST_CELL]))
             continue
+        if len(drawn) == MOST_PLOTS:
+            left_out += 1
+            continue
         series = [Series(names[0], column.numbers)]
         if both and earlier is not None:
             series.insert(0, Series(names[1], earlier.left))
-        made = plot.by_channel(column.name, "channel", table.labels(), series)
+        made = plot.by_channel(column.name, "channel", labels, series)
         if made is not None:
             drawn.append((column.name, made))
-    return drawn, constant
+    return drawn, left_out, constant
 
 
 def _hex(head: bytes) -> list[str]:

@@ -102,7 +102,9 @@ class Site:
             version=__version__,
             **values,
         )
-        return HTMLResponse(text, status, {**PAGE_HEADERS, **(headers or {})})
+        # Whatever it holds, there is a page: what no encoding has is spelled in ASCII.
+        body = text.encode("utf-8", "backslashreplace")
+        return HTMLResponse(body, status, {**PAGE_HEADERS, **(headers or {})})
 
     def error(self, request: Request, status: int, text: str, headers: dict[str, str] | None = None) -> Response:
         """The page of an error: what was asked, what is wrong, what to do (rule 14). Blocks."""

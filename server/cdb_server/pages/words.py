@@ -1,5 +1,7 @@
 """How pages spell things: instants, ages, sizes, numbers. Plain functions, the filters of the templates."""
 
+import json
+import re
 from datetime import datetime, timedelta
 from urllib.parse import quote
 
@@ -13,6 +15,8 @@ _UNITS = (
     ("minute", timedelta(minutes=1)),
     ("second", timedelta(seconds=1)),
 )
+
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]")
 
 
 def instant(at: datetime) -> str:
@@ -68,3 +72,8 @@ def count(number: int, of: str = "") -> str:
 def segment(text: str) -> str:
     """A name as one segment of an address."""
     return quote(text, safe="")
+
+
+def printable(text: str) -> str:
+    """A text out of JSON as it may stand on a page: control characters and halves of characters spelled as in JSON."""
+    return _UNPRINTABLE.sub(lambda found: json.dumps(found[0])[1:-1], text)

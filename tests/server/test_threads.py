@@ -1,0 +1,23 @@
+"""What is done in a worker's threads comes back to who waits for it, whatever comes of it."""
+
+import asyncio
+
+import pytest
+
+from cdb_server.http.threads import Threads
+
+
+@pytest.mark.parametrize("raised", [StopIteration(1), KeyError("a"), StopAsyncIteration()])
+def test_whoever_waits_for_a_thread_is_told_what_it_raised(raised: Exception) -> None:
+    """A StopIteration too, which no future takes: whoever waits for it would wait for ever."""
+
+    def work() -> None:
+        raise raised
+
+    async def waiting() -> BaseException | None:
+        with pytest.raises((type(raised), RuntimeError)) as found:
+            await asyncio.wait_for(threads.do(work), 10)
+        return found.value if type(found.value) is type(raised) else found.value.__cause__
+
+    with Threads(1) as threads:
+        assert asyncio.run(waiting()) is raised
