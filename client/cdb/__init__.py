@@ -82,9 +82,9 @@ A mirror may be some seconds behind. With `min_serial`, answers of servers that 
 
 What writes raises its own `min_serial` with each write, and so reads what it wrote, where it asks without as_of.
 
-A token travels in clear only where the user says so, by naming servers with http:// alone. Of a list that names one with
-https:// too, only those are asked to write, and those on this machine. No message shows a token, also where a server
-repeats it.
+A token travels in clear only where the user says so, by naming servers with http:// alone. Of a list that names one
+with https:// too, only those are asked to write, and those on this machine. No message shows a token, also where a
+server repeats it.
 
 Over TLS
 --------
