@@ -20,8 +20,6 @@ from sqlalchemy import (
     String,
     Table,
     event,
-    inspect,
-    text,
 )
 from sqlalchemy.types import TypeDecorator
 
@@ -149,8 +147,9 @@ _UNIQUE = {
 
 _REFUSAL = "the journal is append-only: withdraw, or store again"
 
-_REFUSE = f" BEGIN RAISE EXCEPTION '{_REFUSAL}'; END "
-_FUNCTION = f"CREATE FUNCTION cdb_refuse() RETURNS trigger LANGUAGE plpgsql AS $${_REFUSE}$$"
+# In PostgreSQL's own words and order, as are the triggers.
+REFUSE = f" BEGIN RAISE EXCEPTION '{_REFUSAL}'; END "
+_FUNCTION = f"CREATE FUNCTION cdb_refuse() RETURNS trigger LANGUAGE plpgsql AS $${REFUSE}$$"
 
 
 def _triggers(table: Table, unique: tuple[str, ...]) -> dict[str, dict[str, str]]:
@@ -166,7 +165,7 @@ def _triggers(table: Table, unique: tuple[str, ...]) -> dict[str, dict[str, str]
             f"WHEN EXISTS (SELECT 1 FROM {table} WHERE {found}) {abort}",
         },
         "postgresql": {
-            f"{table}_no_change": f"CREATE TRIGGER {table}_no_change BEFORE UPDATE OR DELETE ON {table} "
+            f"{table}_no_change": f"CREATE TRIGGER {table}_no_change BEFORE DELETE OR UPDATE ON {table} "
             "FOR EACH ROW EXECUTE FUNCTION cdb_refuse()",
             f"{table}_no_truncate": f"CREATE TRIGGER {table}_no_truncate BEFORE TRUNCATE ON {table} "
             "FOR EACH STATEMENT EXECUTE FUNCTION cdb_refuse()",
@@ -174,11 +173,14 @@ def _triggers(table: Table, unique: tuple[str, ...]) -> dict[str, dict[str, str]
     }
 
 
-_TRIGGERS: dict[str, dict[str, str]] = {"sqlite": {}, "postgresql": {}}
+# By kind of database and by table, the guards of rule 8.
+TRIGGERS = {
+    dialect: {table: _triggers(table, unique)[dialect] for table, unique in _UNIQUE.items()}
+    for dialect in ("sqlite", "postgresql")
+}
 event.listen(metadata, "after_create", DDL(_FUNCTION).execute_if(dialect="postgresql"))
-for _table, _columns in _UNIQUE.items():
-    for _dialect, _made in _triggers(_table, _columns).items():
-        _TRIGGERS[_dialect] |= _made
+for _dialect, _guarded in TRIGGERS.items():
+    for _made in _guarded.values():
         for _statement in _made.values():
             event.listen(metadata, "after_create", DDL(_statement).execute_if(dialect=_dialect))
 
@@ -189,29 +191,3 @@ def upgrade(connection: Connection, version: int) -> None:
         for brought in _BROUGHT[later]:
             brought.create(connection)
     connection.execute(cdb_schema.update().values(version=VERSION))
-
-
-def differences(connection: Connection) -> list[str]:
-    """Where the guards of rule 8 and the indexes are not as they are made: who took one away could change the rest."""
-    triggers = _TRIGGERS[connection.dialect.name]
-    if connection.dialect.name == "sqlite":
-        guards = {row.name: row.sql == triggers.get(row.name) for row in connection.execute(_SQLITE_TRIGGERS)}
-    else:
-        guards = {row.name: row.guards for row in connection.execute(_POSTGRESQL_TRIGGERS, {"source": _REFUSE})}
-    found = [
-        f"the trigger {name} is {'changed' if name in guards else 'missing'}"
-        for name in triggers
-        if not guards.get(name)
-    ]
-    inspector = inspect(connection)
-    for table in metadata.sorted_tables:
-        kept = {index["name"] for index in inspector.get_indexes(table.name)}
-        found += [f"the index {index.name} is missing" for index in table.indexes if index.name not in kept]
-    return found
-
-
-_SQLITE_TRIGGERS = text("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
-_POSTGRESQL_TRIGGERS = text(
-    "SELECT tgname AS name, tgenabled IN ('O', 'A') AND prosrc = :source AS guards "
-    "FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid WHERE NOT tgisinternal"
-)

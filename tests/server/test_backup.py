@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -126,6 +127,24 @@ def test_what_is_replaced_is_kept(filled_url: str, backend: str, tmp_path: Path)
         assert head(filled_url.replace(f"/{own}?", f"/{name}?")) == later
 
 
+@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize(("before", "after"), [(None, 0o600), (0o644, 0o640), (0o660, 0o660)])
+def test_a_restored_file_is_not_for_others(filled_url: str, before: int | None, after: int, tmp_path: Path) -> None:
+    """Whatever the umask: nobody beside the owner reads it, but a group that could before."""
+    file, place = tmp_path / "backup", tmp_path / "restored"
+    umask = os.umask(0)
+    try:
+        maintenance.back_up(filled_url, file)
+        assert file.stat().st_mode & 0o777 == 0o600
+        if before is not None:
+            Database.create(f"sqlite:///{place}")
+            place.chmod(before)
+        maintenance.restore(f"sqlite:///{place}", file)
+    finally:
+        os.umask(umask)
+    assert place.stat().st_mode & 0o777 == after
+
+
 def test_a_backup_while_serving_holds_up_nobody(
     database_url: str, backend: str, new_database_url: Callable[[str], str], tmp_path: Path
 ) -> None:
@@ -226,6 +245,26 @@ def test_a_backup_of_a_damaged_database_replaces_nothing(filled_url: str, tmp_pa
     maintenance.back_up(filled_url, file)
     beside = names(filled_url)
     assert "calibration 2: its payload" in refusal(filled_url, file)
+    assert names(filled_url) == beside
+
+
+PLANTED = {
+    "sqlite": "CREATE TRIGGER planted AFTER UPDATE ON token BEGIN UPDATE token SET revoked = NULL; END",
+    "postgresql": "CREATE TRIGGER planted BEFORE UPDATE ON token FOR EACH ROW EXECUTE FUNCTION cdb_refuse()",
+}
+
+
+def test_a_backup_with_a_foreign_trigger_replaces_nothing(filled_url: str, backend: str, tmp_path: Path) -> None:
+    """It would act in the database that is restored: revoke nothing, or add a token."""
+    with closing(
+        sqlite3.connect(filled_url.removeprefix("sqlite:///")) if backend == "sqlite" else psycopg.connect(filled_url)
+    ) as connection:
+        connection.execute(PLANTED[backend])
+        connection.commit()
+    file = tmp_path / "backup"
+    maintenance.back_up(filled_url, file)
+    beside = names(filled_url)
+    assert "nothing was replaced: the trigger planted is foreign" in refusal(filled_url, file)
     assert names(filled_url) == beside
 
 

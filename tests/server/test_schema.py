@@ -2,6 +2,7 @@
 
 import itertools
 import multiprocessing
+import os
 import sqlite3
 import threading
 from contextlib import closing
@@ -153,6 +154,20 @@ class TestMaking:
         with pytest.raises(DatabaseRefused, match=f"{path} already exists: name a new file, or serve this one"):
             Database.create(filled_url)
         assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == before
+
+    @pytest.mark.parametrize("backend", ["sqlite"])
+    def test_a_new_file_is_its_owners_alone(self, database_url: str, tmp_path: Path) -> None:
+        """Whatever the umask, and so is the journal that SQLite keeps beside it: tokens' hashes are in both."""
+        before = os.umask(0)
+        try:
+            Database.create(database_url)
+            with Database.open(database_url) as database:
+                Writer(database).add_run(1, MARCH, None, "daq")
+        finally:
+            os.umask(before)
+        modes = {entry.name: entry.stat().st_mode & 0o777 for entry in tmp_path.iterdir()}
+        name = database_url.rpartition("/")[2]
+        assert modes == {name: 0o600, f"{name}-journal": 0o600}
 
     @pytest.mark.parametrize("backend", ["postgresql"])
     def test_an_existing_database_is_left_as_it_is(self, filled_url: str) -> None:

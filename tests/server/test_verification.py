@@ -172,6 +172,123 @@ def test_a_guard_that_was_taken_away_is_told(database_url: str, backend: str) ->
         assert problems(database_url) == ("the trigger payload_no_change is changed",)
 
 
+FOREIGN = {
+    "sqlite": {
+        "trigger planted1": (
+            "CREATE TRIGGER planted1 AFTER UPDATE OF revoked ON token "
+            "BEGIN UPDATE token SET revoked = NULL WHERE sha256 = OLD.sha256; END"
+        ),
+        "view planted2": "CREATE VIEW planted2 AS SELECT * FROM token",
+        "table planted3": "CREATE TABLE planted3 (name TEXT)",
+        "index planted4": "CREATE UNIQUE INDEX planted4 ON run (serial)",
+        "column token.planted5": "ALTER TABLE token ADD COLUMN planted5 TEXT DEFAULT 'x'",
+    },
+    "postgresql": {
+        "trigger planted6": "CREATE TRIGGER planted6 BEFORE UPDATE ON token FOR EACH ROW EXECUTE FUNCTION cdb_refuse()",
+        "view planted7": "CREATE VIEW planted7 AS SELECT * FROM token",
+        "materialized view planted8": "CREATE MATERIALIZED VIEW planted8 AS SELECT * FROM token",
+        "table planted9": "CREATE TABLE planted9 (name text)",
+        "index planted10": "CREATE UNIQUE INDEX planted10 ON run (serial)",
+        "column token.planted11": "ALTER TABLE token ADD COLUMN planted11 text DEFAULT 'x'",
+        "function planted12()": "CREATE FUNCTION planted12() RETURNS integer LANGUAGE sql AS 'SELECT 1'",
+        "rule planted13 on token": "CREATE RULE planted13 AS ON UPDATE TO token DO INSTEAD NOTHING",
+        "policy planted14 on token": "CREATE POLICY planted14 ON token USING (false)",
+        "sequence planted15": "CREATE SEQUENCE planted15",
+        "type planted16": "CREATE DOMAIN planted16 AS text",
+        "schema planted17": "CREATE SCHEMA planted17",
+        "table constraint planted18 on token": "ALTER TABLE token ADD CONSTRAINT planted18 CHECK (name <> 'bob')",
+        "event trigger planted19": (
+            "CREATE FUNCTION act() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'; "
+            "CREATE EVENT TRIGGER planted19 ON ddl_command_end EXECUTE FUNCTION act()"
+        ),
+        "cast (pg_catalog.text AS integer)": "CREATE CAST (text AS integer) WITH INOUT AS IMPLICIT",
+    },
+}
+CHANGED = {
+    "sqlite": {
+        "table token": (
+            "DROP TABLE token",
+            "CREATE TABLE token (sha256 VARCHAR NOT NULL, name VARCHAR NOT NULL, created BIGINT NOT NULL, "
+            "revoked BIGINT, PRIMARY KEY (sha256) ON CONFLICT IGNORE)",
+            "CREATE INDEX ix_token_name ON token (name)",
+        ),
+        "index run_by_start": ("DROP INDEX run_by_start", "CREATE INDEX run_by_start ON run (stop_time)"),
+        "trigger run_no_delete": (
+            "DROP TRIGGER run_no_delete",
+            "CREATE TRIGGER run_no_delete BEFORE DELETE ON run WHEN false BEGIN SELECT 1; END",
+        ),
+    },
+    "postgresql": {
+        "table run": ("ALTER TABLE run ENABLE ROW LEVEL SECURITY",),
+        "table journal": ("CREATE TABLE planted () INHERITS (journal)",),
+        "column token.name": ("ALTER TABLE token ALTER name TYPE text",),
+        "column token.revoked": ("ALTER TABLE token ALTER revoked SET DEFAULT 0",),
+        "column token.created": ("ALTER TABLE token ALTER created DROP NOT NULL",),
+        "index run_by_start": ("DROP INDEX run_by_start", "CREATE INDEX run_by_start ON run (stop_time)"),
+        "trigger run_no_change": (
+            "DROP TRIGGER run_no_change ON run",
+            "CREATE TRIGGER run_no_change BEFORE DELETE OR UPDATE ON run FOR EACH ROW WHEN (false) "
+            "EXECUTE FUNCTION cdb_refuse()",
+        ),
+        "function cdb_refuse()": (
+            "CREATE OR REPLACE FUNCTION cdb_refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+        ),
+        "table constraint run_serial_fkey on run": ("ALTER TABLE run DISABLE TRIGGER ALL",),
+    },
+}
+
+
+def say(url: str, *statements: str) -> None:
+    """Run statements as the owner of a database."""
+    with contextlib.closing(
+        sqlite3.connect(url.removeprefix("sqlite:///")) if url.startswith("sqlite") else psycopg.connect(url)
+    ) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+
+
+def test_what_is_foreign_is_named(database_url: str, backend: str) -> None:
+    """Anything in the database may act: a trigger, a view, a table or a column that is not of its making is told."""
+    filled(database_url)
+    say(database_url, *FOREIGN[backend].values())
+    found = problems(database_url)
+    for planted in FOREIGN[backend]:
+        assert f"the {planted} is foreign: no calibration database has it" in found
+
+
+def test_what_is_not_as_it_was_made_is_named(database_url: str, backend: str) -> None:
+    """The name alone is no proof: a trigger that never fires, an index of another column, a constraint switched off."""
+    filled(database_url)
+    say(database_url, *(statement for statements in CHANGED[backend].values() for statement in statements))
+    found = problems(database_url)
+    for changed in CHANGED[backend]:
+        assert f"the {changed} is changed" in found
+
+
+def test_what_the_database_makes_by_itself_is_not_foreign(database_url: str, backend: str) -> None:
+    """Statistics, and what lives as long as a session."""
+    filled(database_url)
+    say(database_url, "ANALYZE")
+    with contextlib.closing(
+        sqlite3.connect(database_url.removeprefix("sqlite:///"))
+        if backend == "sqlite"
+        else psycopg.connect(database_url)
+    ) as connection:
+        connection.execute("CREATE TEMPORARY TABLE notes (name text)")
+        connection.commit()
+        assert problems(database_url) == ()
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+def test_a_schema_of_its_own_is_not_foreign(database_url: str) -> None:
+    """Where tables go to is the search path's to say."""
+    say(database_url, 'CREATE SCHEMA "Our own"')
+    url = f"{database_url}&options=-csearch_path%3D%22Our%5C%20own%22"
+    filled(url)
+    assert problems(url) == ()
+
+
 def everything(file: Path) -> list[object]:
     """All that the journal says, read without our software; raises when it cannot be read."""
     tables = ("journal", "calibration", "withdrawal", "run", "payload")

@@ -42,7 +42,7 @@ def back_up(url: str, file: Path, progress: Progress = lambda done, of: None) ->
     # Whatever is served under this name is one of ours, or there is no backup of it.
     Database.open(url, threads=1).close()
     try:
-        with new_file(file, 0o600) as unfinished:
+        with new_file(file) as unfinished:
             _kind(url).back_up(unfinished, progress)
     except FileExistsError:
         raise DatabaseRefused(f"{file} already exists: name a new file") from None

@@ -67,10 +67,10 @@ class File:
             except sqlite3.DatabaseError:
                 # So damaged that it cannot be locked: it is what shall be replaced.
                 pass
-            # As before, whoever restores: the server must be able to write it.
+            # As before, whoever restores: the server must be able to write it. Others need not read it.
             before = self._path.stat()
             os.chown(self._unfinished, before.st_uid, before.st_gid)
-            os.chmod(self._unfinished, before.st_mode & 0o777)
+            os.chmod(self._unfinished, before.st_mode & 0o770)
             now = datetime.now(UTC)
             kept = self._keep_away(self._path, now)
             self._keep_away(self._journal(self._path), now)

@@ -14,6 +14,7 @@ from cdb_server import schema
 from cdb_server.model import Entry
 from cdb_server.repository import entries
 from cdb_server.repository.database import Database
+from cdb_server.repository.drift import drift
 from cdb_server.schema import calibration, following, journal, payload, restoration, run, withdrawal
 
 _OF_KIND = {"calibration": calibration.c.id, "withdrawal": withdrawal.c.serial, "run": run.c.serial}
@@ -84,9 +85,9 @@ class Inspection:
             return "without the extension amcheck PostgreSQL's indexes are not checked: CREATE EXTENSION amcheck"
 
     def guards(self) -> list[str]:
-        """Where tables, indexes and the triggers of rule 8 are not as they were made. Raises Unreadable."""
+        """Where tables, triggers and all else that the database holds are not as it was made. Raises Unreadable."""
         with self._reading() as connection:
-            return schema.differences(connection)
+            return drift(connection)
 
     def mark_restored(self, at: datetime) -> None:
         """Note that this database was put in place from a backup. That of a mirror becomes a master's by it."""
