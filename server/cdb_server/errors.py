@@ -142,6 +142,10 @@ class LargePayload(Exception):
         self.size = size
 
 
+class LongList(Exception):
+    """A list that may be long is wanted where none is made."""
+
+
 class NotAdmitted(Exception):
     """User and token do not belong together, or no longer: who asks may not write."""
 

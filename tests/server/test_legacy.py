@@ -7,7 +7,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from cdb_server.http.attempts import Attempts
 from cdb_server.http.legacy import LegacyCalls
 from cdb_server.http.refusals import Refused
 from cdb_server.http.room import LARGE, Room
-from cdb_server.http.threads import Threads
+from cdb_server.http.threads import Pools
 from cdb_server.repository import Database, Following, Reader, Upload, Writer
 from cdb_server.settings import Settings
 from cdb_server.soap import LEGACY, Legacy
@@ -535,7 +535,7 @@ def test_without_room_for_a_large_payload_http_says_so(tmp_path: Path, monkeypat
     monkeypatch.setattr("cdb_server.http.room.PATIENCE", 0.01)
     url = f"sqlite:///{tmp_path}/cdb.sqlite"
     Database.create(url)
-    with Database.open(url) as database, Threads(1) as threads:
+    with Database.open(url) as database, closing(Pools.of(1)) as pools:
         for kind, size in (("large", LARGE + 1), ("small", 3)):
             upload = Upload.checked("TOF1", kind, CREATED, b"x" * size, None, None, max_payload=2 * LARGE)
             Writer(database).add_calibration(upload, "alice")
@@ -545,7 +545,7 @@ def test_without_room_for_a_large_payload_http_says_so(tmp_path: Path, monkeypat
         async def ask(kind: str) -> int:
             room = Room(1)
             await room.take(1)
-            calls = LegacyCalls(legacy, Attempts(), threads, Settings(url), room)
+            calls = LegacyCalls(legacy, Attempts(), pools, Settings(url), room)
             body = called("getCurrentDetectorCalibration", "TOF1", kind)
             ready, known = await calls.answer(Request({"type": "http"}), body, "127.0.0.1")
             assert known is None

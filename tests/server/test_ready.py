@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -25,7 +26,7 @@ from cdb_server.http.questions import Questions
 from cdb_server.http.ready import REMEMBERED, Question, Ready, ReadyAnswers
 from cdb_server.http.room import Room
 from cdb_server.http.shelf import LEAST
-from cdb_server.http.threads import Threads
+from cdb_server.http.threads import Pools
 from cdb_server.instants import MICROSECOND
 from cdb_server.model import Knowledge
 from cdb_server.repository import Database, Glance, Reader, Upload, Writer
@@ -184,7 +185,7 @@ class Asked:
 def asked(request: pytest.FixtureRequest, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
     """Both ways to an answer, on both databases; on PostgreSQL there is the one of threads only."""
     Database.create(database_url)
-    with Database.open(database_url) as database, Threads(8) as threads:
+    with Database.open(database_url) as database, closing(Pools.of(8)) as pools:
         glance = Glance(database) if request.param == "at once" and database.answers_at_once else None
         glancing = Reader(glance, max_rows=200, max_data=1_000) if glance else None
         reader = Reader(database)
@@ -194,7 +195,7 @@ def asked(request: pytest.FixtureRequest, database_url: str, monkeypatch: pytest
             monkeypatch.setattr(endpoint, name, _told(resolved, getattr(endpoint, name)))
         known = Glancing(glance, glancing) if glance and glancing else None
         yield Asked(
-            Questions(endpoint, Watch(reader, known, threads), threads, ReadyAnswers(10**6), Room(10**9)),
+            Questions(endpoint, Watch(reader, known, pools.questions), pools, ReadyAnswers(10**6), Room(10**9)),
             Writer(database),
             endpoint,
             resolved,

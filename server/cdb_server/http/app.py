@@ -11,6 +11,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from cdb_server.errors import Unavailable
+from cdb_server.http.abandoned import Abandonable
 from cdb_server.http.attempts import Attempts
 from cdb_server.http.body import Bodiless
 from cdb_server.http.counts import Counts
@@ -28,7 +30,7 @@ from cdb_server.http.room import LARGE, Room
 from cdb_server.http.service import Service
 from cdb_server.http.shelf import Shelf
 from cdb_server.http.tally import TALLY, Counted, Tally
-from cdb_server.http.threads import Threads
+from cdb_server.http.threads import Pools
 from cdb_server.http.writes import Writes
 from cdb_server.pages import Desk, Site
 from cdb_server.repository import Admission, Busy, Database, Fuse, Glance, Reader, Writer
@@ -48,8 +50,8 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
     The `fuse` and the `counts` are one for all workers.
     """
     keep_buffers()
-    database = Database.open(settings.database, settings.threads, fuse, read_only=settings.read_only)
-    threads = Threads(settings.threads, thread_name_prefix="cdb")
+    pools = Pools.of(settings.threads)
+    database = Database.open(settings.database, pools.count, fuse, read_only=settings.read_only)
     attempts = Attempts()
     tally = Tally(counts)
 
@@ -62,7 +64,7 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
             # Who writes in a thread would wait for it.
             with suppress(Busy):
                 glance.end()
-        threads.shutdown()
+        pools.close()
         if glance is not None:
             glance.close()
         database.close()
@@ -77,26 +79,26 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
         glancing = Glancing(glance, at_once)
     sparing = Reader(database, max_rows=settings.max_rows, max_entries=settings.max_entries, max_data=LARGE)
     reading = reading_endpoint(reader, at_once, sparing)
-    watch = Watch(reader, glancing, threads)
+    watch = Watch(reader, glancing, pools.questions)
     room, room_of_questions = Room(settings.room), Room(settings.room_of_questions)
     writer = None if settings.read_only else Writer(database)
     # With TLS, what is sent is not what the kernel would have. Each answer on the shelf is an open file.
     shelf = None if settings.tls else Shelf(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
     ready = ReadyAnswers(settings.ready_bytes, shelf=shelf)
-    questions = Questions(reading, watch, threads, ready, room)
+    questions = Questions(reading, watch, pools, ready, room)
     routes = [
         Route(READING_PATH, Service(reading.contract, questions, settings, lambda _: room_of_questions)),
-        *plain_routes(reader, threads),
-        *legacy_routes(reader, sparing, writer, attempts, threads, settings, room, room_of_questions),
-        metrics_route(counts, reader, None if settings.read_only else fuse, threads),
+        *plain_routes(reader, pools.questions),
+        *legacy_routes(reader, sparing, writer, attempts, pools, settings, room, room_of_questions),
+        metrics_route(counts, reader, None if settings.read_only else fuse, pools.health),
     ]
     if writer is None:
         routes.append(Route(WRITING_PATH, NoWriting(reader)))
     else:
         writing = writing_endpoint(writer, settings.max_payload)
-        writes = Writes(writing, Admission(database), watch, attempts, threads, settings)
+        writes = Writes(writing, Admission(database), watch, attempts, pools.writes, settings)
         routes.append(Route(WRITING_PATH, Service(writing.contract, writes, settings, lambda _: room)))
-    site = Site(reader, database, threads.do, writes=writer is not None, public_url=settings.public_url)
+    site = Site(reader, database, pools.pages.do, writes=writer is not None, public_url=settings.public_url)
     desk = None
     if writer is not None:
         desk = Desk(site, writer, Admission(database), settings, Visitors(attempts, settings, room))
@@ -108,7 +110,10 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
             return _plain(error)
         status, headers = error.status_code, dict(error.headers or {})
         text = NOTHING_HERE if status == 404 else error.detail
-        return await threads.do(lambda: site.error(request, status, text, headers))
+        try:
+            return await pools.questions.do(lambda: site.error(request, status, text, headers))
+        except Unavailable:
+            return _plain(error)
 
     app = Starlette(
         routes=routes,
@@ -117,6 +122,7 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
     )
     services = (READING_PATH,) if writer is None else (READING_PATH, WRITING_PATH)
     app.add_middleware(Bodiless, paths=(*services, *LEGACY), seconds=settings.stall_deadline)
+    app.add_middleware(Abandonable)
     app.add_middleware(Counted, tally=tally)
     # An address with a slash too much is not redirected: the way there would be taken from the Host header.
     app.router.redirect_slashes = False

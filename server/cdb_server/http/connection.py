@@ -6,6 +6,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from cdb_server.http.abandoned import PRESENCE, Presence
 from cdb_server.http.questions import RECEIVED
 from cdb_server.http.tally import TALLY, Tally
 from cdb_server.settings import Settings
@@ -37,6 +38,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._unsent = 0
         self._last_received = 0.0
         self._tally: Tally = self.app_state[TALLY]
+        self._presence = Presence(self._abandon)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
@@ -46,6 +48,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._cancel_header_timer()
         self._cancel_write_timer()
         super().connection_lost(exc)
+        self._presence.lost()
 
     def data_received(self, data: bytes) -> None:
         # What comes may be the beginning of a head, which uvicorn is not shown before it is whole.
@@ -123,6 +126,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._in_headers = False
         self._fed = self._delivered = 0
         self._cancel_header_timer()
+        self.scope[PRESENCE] = self._presence  # type: ignore[literal-required]  # ours
         super().on_headers_complete()
 
     def on_message_begin(self) -> None:
@@ -150,6 +154,11 @@ class BoundedConnection(HttpToolsProtocol):
     def resume_writing(self) -> None:
         self._cancel_write_timer()
         super().resume_writing()
+
+    def _abandon(self) -> None:
+        """Close at once, in the middle of an answer."""
+        self.cycle.disconnected = True
+        self.transport.abort()
 
     def _expect_headers(self) -> None:
         self._header_timer = self.loop.call_later(self._settings.header_deadline, self.transport.close)

@@ -82,7 +82,10 @@ class Watch:
         return self.at_once() or await self._looks.seen()
 
     async def _look(self) -> Knowledge | None:
-        return await self._threads.do(lambda: known(self._reader))
+        try:
+            return await self._threads.do(lambda: known(self._reader))
+        except Unavailable:
+            return None
 
 
 def headers(knowledge: Knowledge | None) -> list[tuple[bytes, bytes]]:

@@ -3,14 +3,14 @@
 from starlette.requests import Request
 from starlette.routing import Route
 
-from cdb_server.errors import LargePayload, MalformedRequest, Unavailable
+from cdb_server.errors import LargePayload, LongList, MalformedRequest, Unavailable
 from cdb_server.http.attempts import Attempts
 from cdb_server.http.peer import peer_of
 from cdb_server.http.ready import Ready
 from cdb_server.http.refusals import Refused
 from cdb_server.http.room import OF_ANSWER, Room
 from cdb_server.http.service import Service
-from cdb_server.http.threads import Threads
+from cdb_server.http.threads import RETRY_SECONDS, Pools
 from cdb_server.model import Knowledge
 from cdb_server.repository import Reader, Writer
 from cdb_server.settings import Settings
@@ -22,7 +22,7 @@ def legacy_routes(
     sparing: Reader,
     writer: Writer | None,
     attempts: Attempts,
-    threads: Threads,
+    pools: Pools,
     settings: Settings,
     room: Room,
     room_of_questions: Room,
@@ -36,7 +36,7 @@ def legacy_routes(
         def room_of(peer: str, legacy: Legacy = legacy) -> Room:
             return room if legacy.takes_uploads_from(peer) else room_of_questions
 
-        calls = LegacyCalls(legacy, attempts, threads, settings, room)
+        calls = LegacyCalls(legacy, attempts, pools, settings, room)
         routes.append(Route(path, Service(legacy.contract, calls, settings, room_of, fault_status=200)))
     return routes
 
@@ -44,10 +44,10 @@ def legacy_routes(
 class LegacyCalls:
     """The calls of one service. Who may not upload is told of to `attempts`; `room` is for large answers."""
 
-    def __init__(self, legacy: Legacy, attempts: Attempts, threads: Threads, settings: Settings, room: Room) -> None:
+    def __init__(self, legacy: Legacy, attempts: Attempts, pools: Pools, settings: Settings, room: Room) -> None:
         self._legacy = legacy
         self._attempts = attempts
-        self._threads = threads
+        self._pools = pools
         self._settings = settings
         self._room = room
 
@@ -57,15 +57,19 @@ class LegacyCalls:
 
     async def answer(self, request: Request, body: bytes, author: str) -> tuple[Ready, Knowledge | None]:
         """The answer to a call. Raises Refused for what is none."""
+        stores = self._legacy.takes_uploads_from(author)
+        threads = self._pools.writes if stores else self._pools.questions
         try:
-            ready = await self._threads.do(lambda: self._ready(body, author, sparing=True))
-        except LargePayload as large:
             try:
+                ready = await threads.do(lambda: self._ready(body, author, sparing=True))
+            except LongList:
+                ready = await self._pools.lists.do(lambda: self._ready(body, author))
+            except LargePayload as large:
                 ready = await self._room.holding(
-                    large.size * OF_ANSWER, lambda: self._threads.do(lambda: self._ready(body, author))
+                    large.size * OF_ANSWER, lambda: self._pools.large.do(lambda: self._ready(body, author))
                 )
-            except Unavailable as error:
-                return self.unavailable(error), None
+        except Unavailable as error:
+            return self.unavailable(error), None
         except MalformedRequest as error:
             raise Refused(400, " ".join(error.message.split())) from None
         if ready.fault == NOT_ALLOWED:
@@ -74,7 +78,7 @@ class LegacyCalls:
 
     def unavailable(self, error: Unavailable) -> Ready:
         """No answer, for it is not known what was called. Raises Refused."""
-        raise Refused(503, error.message)
+        raise Refused(503, error.message, {"Retry-After": RETRY_SECONDS})
 
     def _ready(self, body: bytes, peer: str, *, sparing: bool = False) -> Ready:
         return Ready.of(self._legacy.answer(body, peer, sparing=sparing), None)

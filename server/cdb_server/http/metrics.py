@@ -15,7 +15,8 @@ from cdb_server import __version__
 from cdb_server.errors import Unavailable
 from cdb_server.http import tally
 from cdb_server.http.counts import BOUNDS, BUCKETS, FAILED, FOUND, MISSES, OUTCOMES, READY, SUM, Counts
-from cdb_server.http.threads import Threads
+from cdb_server.http.refusals import Refused
+from cdb_server.http.threads import RETRY_SECONDS, Threads
 from cdb_server.repository import Fuse, Reader
 
 METRICS_PATH = "/metrics"
@@ -31,7 +32,10 @@ def metrics_route(counts: Counts, reader: Reader, fuse: Fuse | None, threads: Th
 
     async def endpoint(request: Request) -> Response:
         request.scope[tally.OPERATION] = tally.METRICS
-        text = await threads.do(lambda: generate_latest(registry))
+        try:
+            text = await threads.do(lambda: generate_latest(registry))
+        except Unavailable as error:
+            return Refused(503, error.message, {"Retry-After": RETRY_SECONDS}).response()
         return Response(text, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4, "Cache-Control": "no-store"})
 
     return Route(METRICS_PATH, endpoint, methods=["GET"])

@@ -14,6 +14,7 @@ from cdb_server.http.body import Disconnected, receive_body
 from cdb_server.http.peer import peer_of
 from cdb_server.http.refusals import Refused
 from cdb_server.http.room import LARGE, OF_ANSWER, Room, Share
+from cdb_server.http.threads import RETRY_SECONDS
 from cdb_server.pages import Archive, Desk, Page, Site, pages
 from cdb_server.settings import Settings
 
@@ -63,6 +64,9 @@ def _route(page: Page, room: Room, site: Site) -> Route:
         except (Disconnected, ClientDisconnect):
             # Whoever is gone reads no answer; whoever is too slow is cut off with this one.
             return Response(status_code=408)
+        except Unavailable as error:
+            # Too many wait: even the page that says so would have to wait.
+            return Refused(503, error.message, {"Retry-After": RETRY_SECONDS}).response()
         if not isinstance(response, Archive) or response.largest <= LARGE:
             return response
 

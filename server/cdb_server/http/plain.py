@@ -17,7 +17,7 @@ from starlette.routing import Route
 from cdb_server import errors, instants
 from cdb_server.http import knowledge, ranges, tally
 from cdb_server.http.refusals import Refused
-from cdb_server.http.threads import Threads
+from cdb_server.http.threads import RETRY_SECONDS, Threads
 from cdb_server.model import GREATEST_NUMBER, CalibrationRecord
 from cdb_server.repository import Reader
 
@@ -37,7 +37,6 @@ _STATUS: dict[type[errors.CdbError], int] = {
     errors.Unavailable: 503,
     errors.DamagedPayload: 500,
 }
-RETRY_SECONDS = "10"
 
 
 def plain_routes(reader: Reader, threads: Threads) -> list[Route]:
@@ -46,7 +45,10 @@ def plain_routes(reader: Reader, threads: Threads) -> list[Route]:
     def route(path: str, operation: str, answered: Callable[[Reader, Request], Response]) -> Route:
         async def endpoint(request: Request) -> Response:
             request.scope[tally.OPERATION] = operation
-            return await threads.do(lambda: _answer(reader, request, answered))
+            try:
+                return await threads.do(lambda: _answer(reader, request, answered))
+            except errors.Unavailable as error:
+                return Refused(503, error.message, {"Retry-After": RETRY_SECONDS}).response()
 
         return Route(path, endpoint, methods=["GET"])
 

@@ -1,24 +1,28 @@
 """The reading service's answers: ready ones, then those found on the event loop at once, then those of a thread."""
 
-import asyncio
+import math
 import re
+import time
 
 from starlette.requests import Request
 
-from cdb_server.errors import LargePayload, Unavailable
+from cdb_server.errors import LargePayload, LongList, Unavailable
 from cdb_server.http import media
 from cdb_server.http.heads import Head, KnownHeads
 from cdb_server.http.knowledge import Watch
 from cdb_server.http.ready import HAVE, Question, Ready, ReadyAnswers
 from cdb_server.http.refusals import Refused
 from cdb_server.http.room import OF_ANSWER, Room
-from cdb_server.http.threads import Threads
+from cdb_server.http.single_flight import SingleFlight
+from cdb_server.http.threads import Pools
 from cdb_server.model import Knowledge
 from cdb_server.soap import Answer, Endpoint
 
 SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
 # Bytes of a question that is read on the event loop.
 LONGEST = 64 * 2**10
+# Seconds: what is given up after so long was a long list, and for how long none is tried on the event loop then.
+LATE, PAUSE = 0.003, 1.0
 # Where the connections find the questions in the state of the application's lifespan.
 QUESTIONS = "cdb.questions"
 # Among the extensions of a request's scope: the bytes of one that a connection received whole, and whether it closes.
@@ -32,17 +36,18 @@ class Questions:
         self,
         endpoint: Endpoint,
         watch: Watch,
-        threads: Threads,
+        pools: Pools,
         ready: ReadyAnswers,
         room: Room,
     ) -> None:
         self._endpoint = endpoint
         self._watch = watch
-        self._threads = threads
+        self._pools = pools
         self._ready = ready
         self._room = room
         self._heads = KnownHeads()
-        self._under_way: dict[Question, asyncio.Task[Ready]] = {}
+        self._no_lists_until = -math.inf
+        self._under_way: SingleFlight[Question, Ready] = SingleFlight()
 
     async def admit(self, request: Request) -> str:
         """Everybody may read."""
@@ -68,17 +73,16 @@ class Questions:
                 return found, known
             # Equal questions at once cost one resolution. One under way may have begun before this question came, and
             # a write after it: who finds one waits for its end, looks again, and shares the next.
-            under_way = self._under_way.get(question)
+            under_way = self._under_way.find(question)
             if under_way is None:
-                under_way = self._under_way[question] = asyncio.ensure_future(self._resolve(question, known))
+                under_way = self._under_way.begin(question, self._resolve(question, known))
             elif waited:
                 known = came_with
             else:
-                await asyncio.wait([under_way])
+                await under_way.ended()
                 waited, came_with = True, known
                 continue
-            # Whoever goes does not take it away from the others.
-            return await asyncio.shield(under_way), known
+            return await under_way.result(), known
 
     def unavailable(self, error: Unavailable) -> Ready:
         """The fault that says so."""
@@ -105,29 +109,34 @@ class Questions:
         return None if found is None else (found, known, head.closes)
 
     def _at_once(self, question: Question, known: Knowledge) -> Ready | None:
-        answer = self._endpoint.answer_at_once(question.body, question.soap_action, _held(question))
+        # After one that was given up late, or while a list is made, none is tried: hundreds of long ones would hold up
+        # everybody else.
+        began = time.monotonic()
+        lists = began > self._no_lists_until and not self._pools.lists.busy
+        answer = self._endpoint.answer_at_once(question.body, question.soap_action, _held(question), lists=lists)
         if answer is None:
+            if time.monotonic() - began > LATE:
+                self._no_lists_until = time.monotonic() + PAUSE
             return None
         ready = Ready.of(answer, known)
         self._ready.keep(question, ready)
         return ready
 
     async def _resolve(self, question: Question, known: Knowledge | None) -> Ready:
-        try:
-            ready = await self._found(question, known)
-            self._ready.keep(question, ready)
-            return ready
-        finally:
-            del self._under_way[question]
+        ready = await self._found(question, known)
+        self._ready.keep(question, ready)
+        return ready
 
     async def _found(self, question: Question, known: Knowledge | None) -> Ready:
         try:
-            return await self._threads.do(lambda: Ready.of(self._answer(question, sparing=True), known))
-        except LargePayload as large:
-            wanted = large.size * OF_ANSWER
-        try:
+            try:
+                return await self._pools.questions.do(lambda: Ready.of(self._answer(question, sparing=True), known))
+            except LargePayload as large:
+                wanted = large.size * OF_ANSWER
+            except LongList:
+                return await self._pools.lists.do(lambda: Ready.of(self._answer(question), known))
             ready = await self._room.holding(
-                wanted, lambda: self._threads.do(lambda: Ready.of(self._answer(question), known))
+                wanted, lambda: self._pools.large.do(lambda: Ready.of(self._answer(question), known))
             )
         except Unavailable as error:
             return self.unavailable(error)

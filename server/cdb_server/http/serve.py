@@ -20,7 +20,7 @@ from cdb_server.http.tally import layout
 from cdb_server.repository import Fuse
 from cdb_server.settings import Settings
 
-GRACE_SECONDS = 10
+GRACE_SECONDS = 7
 KEEP_ALIVE_SECONDS = 30
 # On a busy machine a worker takes longer to start than uvicorn's own five seconds, after which it would be killed.
 HEALTH_SECONDS = 30

@@ -13,6 +13,7 @@ from cdb_server.http.body import Disconnected, Incoming, announces_body, answer_
 from cdb_server.http.ready import XML, Ready
 from cdb_server.http.refusals import Refused
 from cdb_server.http.room import Room, Share
+from cdb_server.http.threads import RETRY_SECONDS
 from cdb_server.model import Knowledge
 from cdb_server.settings import Settings
 from cdb_server.soap import Contract
@@ -104,6 +105,8 @@ class SoapResponse(Response):
     def __init__(self, ready: Ready, known: Knowledge | None, status: int) -> None:
         super().__init__(status_code=status)
         self.raw_headers = ready.headers(known)
+        if ready.fault == Unavailable.__name__:
+            self.raw_headers.append((b"retry-after", RETRY_SECONDS.encode()))
         # All of a fault: the one answer that may have to be sent while its request is still coming.
         self.body = ready.parts[0]
         self._ready = ready

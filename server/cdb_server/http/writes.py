@@ -59,7 +59,10 @@ class Writes:
         soap_action = request.headers.get("soapaction", "")
         shown = Credentials.of(*access.credentials(request))
         with self._turning_away(request, shown):
-            answer = await self._threads.do(lambda: self._endpoint.answer(body, soap_action, author, shown=shown))
+            try:
+                answer = await self._threads.do(lambda: self._endpoint.answer(body, soap_action, author, shown=shown))
+            except Unavailable as error:
+                return self.unavailable(error), None
             if answer.fault:
                 # It may have come to nothing before anybody judged the token.
                 try:

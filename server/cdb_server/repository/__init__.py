@@ -1,6 +1,8 @@
 """The database behind the service, the only place with transactions: `Reader`, `Writer`, `Tokens` on a `Database`."""
 
+from cdb_server.repository import cancellation
 from cdb_server.repository.applying import Explaining
+from cdb_server.repository.cancellation import Cancellation, Cancelled
 from cdb_server.repository.connections import name_of, parse_url
 from cdb_server.repository.database import Database
 from cdb_server.repository.following import Following
@@ -16,6 +18,8 @@ from cdb_server.repository.writer import Upload, Writer, check_size
 __all__ = [
     "Admission",
     "Busy",
+    "Cancellation",
+    "Cancelled",
     "Credentials",
     "Database",
     "Explaining",
@@ -30,6 +34,7 @@ __all__ = [
     "Unreadable",
     "Upload",
     "Writer",
+    "cancellation",
     "check_size",
     "name_of",
     "parse_url",

@@ -9,6 +9,8 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from cdb_server.repository import cancellation
+
 # In the pool's own notes on a connection: it was made for an earlier statement, and may have been lost since.
 _USED = "used"
 
@@ -31,7 +33,8 @@ class Alone:
             used = _USED in connection.info
             connection.info[_USED] = True
             try:
-                return driver.execute(statement, values, binary=binary)
+                with cancellation.querying(driver):
+                    return driver.execute(statement, values, binary=binary)
             except self._engine.dialect.loaded_dbapi.Error:
                 if not (used and driver.closed):
                     raise

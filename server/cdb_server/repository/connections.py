@@ -14,6 +14,7 @@ from urllib.parse import quote
 from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_url
 
 from cdb_server.errors import DatabaseRefused
+from cdb_server.repository import cancellation
 
 # Seconds. A commit waits at most this long for readers on SQLite, a writer at most this long for another.
 BUSY = 5
@@ -108,6 +109,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
         connection.execute(f"PRAGMA {pragma}").close()
     # From here on `_patiently` waits.
     connection.execute("PRAGMA busy_timeout=0").close()
+    connection.set_progress_handler(cancellation.is_requested, cancellation.STEPS)
 
 
 def _forbid_writing(connection: Any, _record: object) -> None:
@@ -143,6 +145,7 @@ def _patiently(connection: Connection, statement: str) -> None:
         except sqlite3.Error as error:
             if str(error) != "database is locked" or time.monotonic() > deadline:
                 raise exc.DBAPIError(statement, None, error) from error
+        cancellation.check()
         time.sleep(LOOK)
 
 

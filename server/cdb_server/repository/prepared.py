@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import ClauseElement, Connection, Dialect, bindparam, exc
 
 from cdb_server import instants, schema
+from cdb_server.repository import cancellation
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class Prepared:
             # Column by column: a function for each row would cost more than the conversions.
             columns = list(zip(*rows, strict=True))
             for position, converted in compiled.columns:
+                cancellation.check()
                 columns[position] = tuple([None if value is None else converted(value) for value in columns[position]])
             rows = list(zip(*columns, strict=True))
         return rows
@@ -106,11 +108,18 @@ class Prepared:
             if compiled.names is not None:
                 # As text, a payload would come in hexadecimal.
                 named = dict(zip(compiled.names, given, strict=True))
-                return compiled, fetched(driver.execute(text, named, binary=True))
+                if isinstance(connection, Held):
+                    return compiled, fetched(driver.execute(text, named, binary=True))
+                with cancellation.querying(driver):
+                    return compiled, fetched(driver.execute(text, named, binary=True))
             return compiled, fetched(driver.execute(text, given))
         except dialect.loaded_dbapi.Error as error:
             if isinstance(connection, Held):
                 connection.failed(compiled.text, error)
+            elif cancellation.is_requested():
+                # Before Python 3.12, a statement of SQLite that failed between its rows counts as under way for ever.
+                connection.invalidate()
+            cancellation.check()
             raise exc.DBAPIError(None, None, error) from error
 
     def _compile(self, dialect: Dialect) -> _Compiled:

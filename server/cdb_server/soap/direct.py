@@ -25,7 +25,7 @@ from cdb_server.model import (
     RunTimes,
     Withdrawal,
 )
-from cdb_server.repository import Credentials, Reader, Upload, Writer
+from cdb_server.repository import Credentials, Reader, Upload, Writer, cancellation
 from cdb_server.soap import values
 from cdb_server.soap.contract import Contract
 from cdb_server.soap.types import NAMESPACE
@@ -53,6 +53,9 @@ class Lasting:
 
 # Of an answer: before its payload, the payload, after it.
 _Parts = tuple[bytes, bytes, bytes]
+
+# Rows that are written between two looks whether anybody still waits for them.
+ROWS_AT_ONCE = 1_000
 
 FOR_EVER = Lasting(for_ever=True)
 UNTIL_WRITTEN = Lasting(for_ever=False)
@@ -155,7 +158,14 @@ def _one_run(found: Run) -> _Content:
 
 
 def _all(written: Callable[[Any], str], end: str = "") -> Callable[[list[Any]], _Content]:
-    return lambda found: (end.join(map(written, found)) + end if found else "", b"", "")
+    def content(found: list[Any]) -> _Content:
+        portions = []
+        for start in range(0, len(found), ROWS_AT_ONCE):
+            cancellation.check()
+            portions.append(end.join(map(written, found[start : start + ROWS_AT_ONCE])))
+        return (end.join(portions) + end if found else "", b"", "")
+
+    return content
 
 
 def _calibration(of: CalibrationRecord) -> str:
@@ -253,6 +263,9 @@ _READ: dict[str, Callable[[str, str], Any]] = {
     **dict.fromkeys(("device_name", "calibration_type", "sha256"), values.words),
     **dict.fromkeys(("id", "run_number", "serial", "entry_limit"), values.whole_number),
 }
+
+# Whose answers may be long, and take long: they grow with what is stored.
+LISTS = frozenset(("get_ids", "get_history", "get_runs", "get_journal"))
 
 # What each operation asks, and how the answer is written.
 _OPERATIONS: dict[str, tuple[Callable[..., Any], Callable[[Any], _Content]]] = {

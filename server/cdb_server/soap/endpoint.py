@@ -8,12 +8,12 @@ from lxml import etree
 from spyne import Application, Fault, MethodContext
 from spyne.server import ServerBase
 
-from cdb_server.errors import CdbError, LargePayload, NotAdmitted
+from cdb_server.errors import CdbError, LargePayload, LongList, NotAdmitted
 from cdb_server.model import Knowledge
 from cdb_server.repository import Credentials, Reader, Writer
 from cdb_server.soap.aside import put_aside
 from cdb_server.soap.contract import Contract
-from cdb_server.soap.direct import Direct, DirectUploads, Lasting
+from cdb_server.soap.direct import LISTS, Direct, DirectUploads, Lasting
 from cdb_server.soap.faults import fault_of, name_of
 from cdb_server.soap.gate import check_arguments, operation_of
 from cdb_server.soap.protocol import Protocol
@@ -108,8 +108,8 @@ class Endpoint:
         """Answer a request. `soap_action` is that header's value, `author` the user who asks.
 
         A payload of which the sha256 is among `held` is left out. What goes wrong is a fault; but LargePayload is
-        raised where a large one would have to be read, and the caller is `sparing` with memory; and NotAdmitted where
-        what was `shown` is not valid, or no longer.
+        raised where a large one would have to be read, and LongList where a list may be long, and the caller is
+        `sparing` with memory and time; and NotAdmitted where what was `shown` is not valid, or no longer.
         """
         name = ""
         try:
@@ -121,6 +121,8 @@ class Endpoint:
             name = _name(operation)
             check_arguments(operation, self.contract)
             given = _given(operation)
+            if sparing and name in LISTS:
+                raise LongList
             direct = self._sparing if sparing else self._direct
             if direct and (found := direct.answer(name, given, held)):
                 return Answer("", *found, name)
@@ -139,17 +141,24 @@ class Endpoint:
             if call.not_admitted is not None:
                 raise call.not_admitted
             return self._written(context, name)
-        except (LargePayload, NotAdmitted):
+        except (LargePayload, LongList, NotAdmitted):
             raise
         except Exception as error:
             return self.fault(error, name)
 
-    def answer_at_once(self, body: bytes, soap_action: str, held: frozenset[str]) -> Answer | None:
-        """As `answer`, but never waits; None for what cannot be answered so, or goes wrong: for `answer` to say."""
+    def answer_at_once(
+        self, body: bytes, soap_action: str, held: frozenset[str], *, lists: bool = True
+    ) -> Answer | None:
+        """As `answer`, but never waits; None for what cannot be answered so, or goes wrong: for `answer` to say.
+
+        Without `lists` none is tried: whether a list is short shows only after some milliseconds.
+        """
         if self._at_once is None:
             return None
         try:
             name, given = self._templates.read(body, soap_action) or self._judged(body, soap_action)
+            if not lists and name in LISTS:
+                return None
             found = self._at_once.answer(name, given, held)
         except Exception:
             # Whatever it is, `answer` makes a fault of it, and tells the log where that is due.

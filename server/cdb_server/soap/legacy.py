@@ -14,12 +14,13 @@ import pybase64
 from lxml import etree
 
 from cdb_server import instants
-from cdb_server.errors import InvalidArgument, LargePayload, MalformedRequest
+from cdb_server.errors import InvalidArgument, LargePayload, LongList, MalformedRequest
 from cdb_server.model import GREATEST_NUMBER, CalibrationRecord
-from cdb_server.repository import Reader, Upload, Writer
+from cdb_server.repository import Reader, Upload, Writer, cancellation
 from cdb_server.settings import Settings, contains
 from cdb_server.soap import values
 from cdb_server.soap.contract import Contract
+from cdb_server.soap.direct import ROWS_AT_ONCE
 from cdb_server.soap.endpoint import Answer
 from cdb_server.soap.faults import EnvelopeRefused, fault_of, name_of
 from cdb_server.soap.gate import SOAP, content_of
@@ -59,6 +60,8 @@ _ADVICE = (
     ("; get_history tells what there is", ""),
     ("get_ids and get_history tell which ids there are", "get_ids tells which ids there are"),
 )
+# Those whose answers may be long.
+_LISTS = ("getCalibrationIds", "getCablingIds")
 # What an upload is counted as that is refused: for where it came from, and on a mirror. The present services answer so.
 NOT_ALLOWED, NOT_HERE = "403", "404"
 
@@ -95,11 +98,13 @@ class Legacy:
         """Answer a call from the address `peer`, which is the author of what is stored.
 
         What goes wrong is said within the answer, whose `fault` names it. Raises MalformedRequest for what calls no
-        operation of this service, to which there is no answer, and LargePayload as Endpoint.answer does.
+        operation of this service, to which there is no answer, and LargePayload and LongList as Endpoint.answer does.
         """
         call = self._call(body)
         name = etree.QName(call).localname
         of_payload = name.startswith(_PAYLOADS)
+        if sparing and name in _LISTS:
+            raise LongList
         try:
             said = self._said(name, self._given(name, call), peer, self._sparing if sparing else self._reader)
         except LargePayload:
@@ -214,8 +219,12 @@ class Legacy:
 
     def _ids(self, reader: Reader, start: datetime, stop: datetime) -> str:
         lines: list[Any] = reader.lines().ids(start, stop)
-        listed = "".join(self._id(line) for line in lines if self._lists(line.calibration_type))
-        return f"<ids>{listed}</ids>"
+        portions = []
+        for first in range(0, len(lines), ROWS_AT_ONCE):
+            cancellation.check()
+            portion = lines[first : first + ROWS_AT_ONCE]
+            portions.append("".join(self._id(line) for line in portion if self._lists(line.calibration_type)))
+        return f"<ids>{''.join(portions)}</ids>"
 
     def _id(self, of: Any) -> str:
         kind = "" if self._of_cabling else f' type="{of.calibration_type}"'

@@ -254,8 +254,8 @@ def _takes_over_from(row: FromClause, upto: Upto) -> ScalarSelect[datetime | Non
         following.c.calibration_type == row.c.calibration_type,
         _stands(following, upto),
     )
-    # Not `(valid_from, id) > (…)`: with columns on the right, SQLite searches by the first of them alone, and would pass
-    # over all that have this valid_from, for each of them.
+    # Two searches, not `(valid_from, id) > (…)`: with columns on the right, SQLite searches by the first of them alone,
+    # and passes over all that have this valid_from, for each of them.
     at_once = of_key.where(following.c.valid_from == row.c.valid_from, following.c.id > row.c.id)
     later = of_key.where(following.c.valid_from > row.c.valid_from)
     return (

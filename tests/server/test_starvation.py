@@ -1,0 +1,41 @@
+"""Long questions of many, there or gone, keep nobody else waiting; the long form is in `make hostile`."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.hostile import starvation
+from tests.hostile.starvation import LEAVE, Leave
+
+ROWS, QUESTIONS = 10_000, 60
+# Seconds that anybody waits at most; on a busy machine, several times as long as without the long questions.
+SECONDS, TIMES = 1.0, 4
+
+
+@pytest.mark.parametrize("leave", LEAVE)
+def test_long_questions_keep_nobody_else_waiting(database_url: str, tmp_path: Path, leave: Leave) -> None:
+    """Look-ups, plain GET, pages, metrics, the status and writes are answered beside them."""
+    with starvation.large_master(database_url, tmp_path, ROWS) as master:
+        before = starvation.others(master, 0.5)
+        with starvation.asked(master.url, QUESTIONS, leave):
+            waits = starvation.others(master, 3)
+    assert waits.wrong == []
+    longest = SECONDS + TIMES * max(before.longest.values())
+    assert max(waits.longest.values()) < longest, (waits.longest, before.longest)
+
+
+def test_a_server_ends_in_time_with_long_questions_under_way(database_url: str, tmp_path: Path) -> None:
+    """Within ten seconds, and without a traceback for those that it cancels."""
+    with (
+        starvation.large_master(database_url, tmp_path, ROWS) as master,
+        starvation.asked(master.url, 5 * QUESTIONS, "waiting"),
+    ):
+        # Answered only once the worker has taken in what came before.
+        starvation.others(master, 0.1)
+        began = time.monotonic()
+        master.process.send_signal(signal.SIGTERM)
+        assert master.process.wait(60) == 0
+        assert time.monotonic() - began < 10
+        assert "Traceback" not in master.log.read_text()
