@@ -391,8 +391,8 @@ def test_a_blown_fuse_and_a_lost_database_are_seen(tmp_path: Path) -> None:
     Database.create(url)
     counts, fuse = Counts(layout(), rows=2), Fuse()
     counts.row()
-    with Database.open(url) as database, Threads(1) as threads:
-        route = metrics_route(counts, Reader(database), fuse, threads)
+    with Database.open(url, fuse=fuse) as database, Threads(1) as threads:
+        route = metrics_route(counts, Reader(database), threads, writes=True)
 
         def told() -> Samples:
             sent: list[bytes] = []
@@ -413,5 +413,6 @@ def test_a_blown_fuse_and_a_lost_database_are_seen(tmp_path: Path) -> None:
         (tmp_path / "cdb.sqlite").write_bytes(b"no database" * 10_000)
         found = told()
         assert found["cdb_database_up", ()] == 0
+        assert found["cdb_writes_stopped", ()] == 1
         assert ("cdb_cache_hits_total", ()) in found
         assert ("cdb_serial", ()) not in found

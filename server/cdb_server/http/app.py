@@ -90,7 +90,7 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
         Route(READING_PATH, Service(reading.contract, questions, settings, lambda _: room_of_questions)),
         *plain_routes(reader, pools.questions),
         *legacy_routes(reader, sparing, writer, attempts, pools, settings, room, room_of_questions),
-        metrics_route(counts, reader, None if settings.read_only else fuse, pools.health),
+        metrics_route(counts, reader, pools.health, writes=writer is not None),
     ]
     if writer is None:
         routes.append(Route(WRITING_PATH, NoWriting(reader)))

@@ -1,6 +1,7 @@
 """GET /metrics: what all workers counted, and how the server stands, for Prometheus."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -17,17 +18,17 @@ from cdb_server.http import tally
 from cdb_server.http.counts import BOUNDS, BUCKETS, FAILED, FOUND, MISSES, OUTCOMES, READY, SUM, Counts
 from cdb_server.http.refusals import Refused
 from cdb_server.http.threads import RETRY_SECONDS, Threads
-from cdb_server.repository import Fuse, Reader
+from cdb_server.repository import Reader
 
 METRICS_PATH = "/metrics"
 _SECOND = 1_000_000_000
 _BOUNDS = (*(str(bound / _SECOND) for bound in BOUNDS), "+Inf")
 
 
-def metrics_route(counts: Counts, reader: Reader, fuse: Fuse | None, threads: Threads) -> Route:
-    """The route; `fuse` is that of the writes, where there are any."""
+def metrics_route(counts: Counts, reader: Reader, threads: Threads, *, writes: bool) -> Route:
+    """The route; `writes` says whether there are any."""
     registry = CollectorRegistry()
-    registry.register(_Standing(reader, fuse))
+    registry.register(_Standing(reader, writes=writes))
     registry.register(_Counted(counts))
 
     async def endpoint(request: Request) -> Response:
@@ -44,19 +45,19 @@ def metrics_route(counts: Counts, reader: Reader, fuse: Fuse | None, threads: Th
 class _Standing(Collector):
     """How the server stands now. What it cannot tell is absent, as the lag is of a master."""
 
-    def __init__(self, reader: Reader, fuse: Fuse | None) -> None:
+    def __init__(self, reader: Reader, *, writes: bool) -> None:
         self._reader = reader
-        self._fuse = fuse
+        self._writes = writes
 
     def collect(self) -> Iterator[Metric]:
         """The families."""
-        if self._fuse is not None:
-            yield _gauge(
-                "cdb_writes_stopped", "1 after the disk failed under a write, until a restart", self._fuse.blown
-            )
-        try:
+        status = None
+        with suppress(Unavailable):
             status = self._reader.status()
-        except Unavailable:
+        if self._writes:
+            stopped = status is None or status.status != "OK"
+            yield _gauge("cdb_writes_stopped", "1 while writes are refused, as the status says why", stopped)
+        if status is None:
             yield _gauge("cdb_database_up", "Whether the database can be read", False)
             return
         yield _gauge("cdb_database_up", "Whether the database can be read", True)

@@ -13,6 +13,8 @@ from cdb_server.repository.prepared import Connected, Prepared
 from cdb_server.schema import calibration, payload, run, withdrawal
 from cdb_server.schema import journal as journal_table
 
+CLOCK_BEHIND = "the master's clock stands behind its last entry: nothing is accepted until its operator has set it"
+
 _LAST = Prepared(
     select(journal_table.c.serial, journal_table.c.digest, journal_table.c.created)
     .order_by(journal_table.c.serial.desc())
@@ -38,6 +40,10 @@ class Head(NamedTuple):
     serial: int
     digest: str
     created: datetime | None
+
+    def is_ahead(self, now: datetime) -> bool:
+        """Whether it lies too far ahead of the clock for another to follow."""
+        return self.created is not None and self.created > now + model.GREATEST_LEAD
 
 
 def head(connection: Connected) -> Head:

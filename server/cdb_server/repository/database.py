@@ -18,7 +18,7 @@ from cdb_server.repository import connections, replication
 from cdb_server.repository.alone import Alone
 from cdb_server.repository.connections import BUSY, engine_of, name_of, parse_url
 from cdb_server.repository.durable import new_file
-from cdb_server.repository.fuse import Fuse, is_disk_error
+from cdb_server.repository.fuse import FAILED, FULL, Fuse, is_disk_error, is_full
 from cdb_server.repository.prepared import Connected, Held
 from cdb_server.repository.turn import Turn
 
@@ -31,6 +31,11 @@ Kind = Literal["master", "mirror", "standby"]
 # Bytes of a page of a new SQLite file. A payload is read page by page: half as many as with SQLite's own 4,096 are
 # quicker read, and a tree is lower; with pages larger still, an upload, which writes one of each tree, takes longer.
 PAGE = 8_192
+
+_DISK_FAILED = (
+    "the disk failed under a write: nothing is accepted until its operator has seen to it and restarted the server"
+)
+_FILE_GONE = "the database was removed or replaced: nothing is accepted until its operator has seen to it"
 
 
 class Database:
@@ -133,13 +138,25 @@ class Database:
         disk has failed under a write.
         """
         self._check_file()
-        with self._in_turn() as begun, _unavailable(), self._fused(), self._writing.begin() as connection:
+        with (
+            self._in_turn() as begun,
+            self._noted(),
+            _unavailable(),
+            self._fused(),
+            self._writing.begin() as connection,
+        ):
             begun()
             self._check_fuse()
             if self._postgresql:
                 connection.execute(select(schema.cdb_schema.c.version).with_for_update()).one()
             yield connection
         self._check_file()
+
+    def refusal(self) -> str | None:
+        """Why the database takes no writes, as far as it is known, for everybody; None when it takes them."""
+        if self._fuse.blown:
+            return _DISK_FAILED
+        return _FILE_GONE if _identity(self._file) != self._identity else self._fuse.refused
 
     def close(self) -> None:
         """Give all connections back."""
@@ -161,6 +178,16 @@ class Database:
         return self._turn.taken() if self._turn else nullcontext(lambda: None)
 
     @contextmanager
+    def _noted(self) -> Iterator[None]:
+        """Note why the block's write was refused by the database, or that it was taken."""
+        try:
+            yield
+        except Unavailable as error:
+            self._fuse.refused = FULL if is_full(error) else FAILED
+            raise
+        self._fuse.refused = None
+
+    @contextmanager
     def _fused(self) -> Iterator[None]:
         """Blow the fuse when the disk fails in the block, and refuse while it is blown, before the block and after."""
         self._check_fuse()
@@ -178,10 +205,7 @@ class Database:
 
     def _check_fuse(self) -> None:
         if self._fuse.blown:
-            raise Unavailable(
-                "the disk failed under a write: nothing is accepted until its operator has seen to it and restarted "
-                "the server"
-            )
+            raise Unavailable(_DISK_FAILED)
 
     def _check_file(self) -> None:
         """Refuse to write into a file that was removed or replaced: its connections would go on, and all be lost."""
@@ -189,9 +213,7 @@ class Database:
             log.error(
                 "the database %s was removed or replaced: nothing is written until the server is restarted", self._file
             )
-            raise Unavailable(
-                "the database was removed or replaced: nothing is accepted until its operator has seen to it"
-            )
+            raise Unavailable(_FILE_GONE)
 
     def _check(self, url: URL) -> None:
         with self._reading.begin() as connection:
@@ -269,6 +291,8 @@ def _unavailable() -> Iterator[None]:
     except (exc.DBAPIError, exc.TimeoutError) as error:
         # The statement's parameters may hold a payload: the log gets the driver's message alone.
         log.error("the database failed: %s", str(getattr(error, "orig", None) or error).splitlines()[0][:300])
+        if is_full(error):
+            raise Unavailable(f"{FULL}, then ask again") from error
         raise Unavailable("the database cannot be reached or is busy: try again later") from error
 
 

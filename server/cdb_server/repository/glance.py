@@ -34,6 +34,7 @@ class Glance:
     def __init__(self, database: Database) -> None:
         """The database is one that `answers_at_once`."""
         self.kind: Kind = database.kind
+        self.refusal = database.refusal
         self._connection = database.connect()
         driver: Any = self._connection.connection.driver_connection
         driver.execute("PRAGMA busy_timeout=0").close()

@@ -30,7 +30,7 @@ from cdb_server.model import (
     Status,
 )
 from cdb_server.repository import records, statements
-from cdb_server.repository.append import head
+from cdb_server.repository.append import CLOCK_BEHIND, head
 from cdb_server.repository.database import Database
 from cdb_server.repository.entries import entries, lines
 from cdb_server.repository.glance import Glance
@@ -235,17 +235,20 @@ class Reader(Generic[Made]):
         with self._database.read() as connection:
             # First: what is created and committed while the rest is asked lies later than complete_until.
             stands = standing(connection, self._database.kind, self._clock)
-            serial, digest, _ = head(connection)
+            last = head(connection)
             restored: datetime | None = statements.RESTORED.value(connection)
+        refusal = None
+        if stands.role == "master":
+            refusal = CLOCK_BEHIND if last.is_ahead(self._clock()) else self._database.refusal()
         return Status(
-            stands.status,
+            stands.status if refusal is None else f"writes are refused: {refusal}",
             stands.role,
-            serial,
-            digest,
+            last.serial,
+            last.digest,
             stands.complete_until,
             __version__,
             stands.master,
-            None if stands.known_serial is None else max(0, stands.known_serial - serial),
+            None if stands.known_serial is None else max(0, stands.known_serial - last.serial),
             None if stands.heard is None else self._age(stands.heard),
             restored,
         )

@@ -24,7 +24,7 @@ from cdb_server.model import (
     WithdrawalPreview,
 )
 from cdb_server.repository import records
-from cdb_server.repository.append import Head, append, head
+from cdb_server.repository.append import CLOCK_BEHIND, Head, append, head
 from cdb_server.repository.connections import BUSY
 from cdb_server.repository.database import Database
 from cdb_server.repository.preview import equal_to, preview, preview_withdrawal
@@ -211,11 +211,9 @@ class _Appending:
         """
         now = created = self._clock()
         last = self.last
+        if last.is_ahead(now):
+            raise Unavailable(CLOCK_BEHIND)
         if last.created is not None:
-            if last.created > now + model.GREATEST_LEAD:
-                raise Unavailable(
-                    "the master's clock stands behind its last entry: nothing is accepted until its operator has set it"
-                )
             created = max(now, last.created + MICROSECOND)
         entry = Entry(last.serial + 1, created, author, content)
         digest = journal.digest(last.digest, entry)
