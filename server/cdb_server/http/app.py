@@ -40,6 +40,7 @@ from cdb_server.soap import LEGACY, reading_endpoint, writing_endpoint
 READING_PATH = "/cdb/v2/calibration"
 WRITING_PATH = "/cdb/v2/calibrationSuperMouse"
 
+FAILED = "The server failed at this, for a reason within it: try again later, and tell its operator."
 NOTHING_HERE = "The address names no page: was it cut off on its way to you?"
 
 
@@ -115,10 +116,17 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
         except Unavailable:
             return _plain(error)
 
+    async def failed(request: Request, error: Exception) -> Response:
+        # uvicorn logs it, as it comes out of the application after the answer.
+        if "text/html" in request.headers.get("accept", ""):
+            with suppress(Exception):
+                return await threads.do(lambda: site.error(request, 500, FAILED))
+        return Refused(500, FAILED).response()
+
     app = Starlette(
         routes=routes,
         lifespan=lifespan,
-        exception_handlers={HTTPException: not_answered},
+        exception_handlers={HTTPException: not_answered, Exception: failed},
     )
     services = (READING_PATH,) if writer is None else (READING_PATH, WRITING_PATH)
     app.add_middleware(Bodiless, paths=(*services, *LEGACY), seconds=settings.stall_deadline)

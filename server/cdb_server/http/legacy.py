@@ -69,16 +69,18 @@ class LegacyCalls:
                     large.size * OF_ANSWER, lambda: self._pools.large.do(lambda: self._ready(body, author))
                 )
         except Unavailable as error:
-            return self.unavailable(error), None
+            return self.failed(error), None
         except MalformedRequest as error:
             raise Refused(400, " ".join(error.message.split())) from None
         if ready.fault == NOT_ALLOWED:
             self._attempts.refused(int(NOT_ALLOWED), author, "")
         return ready, None
 
-    def unavailable(self, error: Unavailable) -> Ready:
+    def failed(self, error: Exception) -> Ready:
         """No answer, for it is not known what was called. Raises Refused."""
-        raise Refused(503, error.message, {"Retry-After": RETRY_SECONDS})
+        if isinstance(error, Unavailable):
+            raise Refused(503, error.message, {"Retry-After": RETRY_SECONDS})
+        raise error
 
     def _ready(self, body: bytes, peer: str, *, sparing: bool = False) -> Ready:
         return Ready.of(self._legacy.answer(body, peer, sparing=sparing), None)

@@ -1,5 +1,6 @@
 """GET /metrics: what all workers counted, and how the server stands, for Prometheus."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import accumulate
@@ -19,6 +20,8 @@ from cdb_server.http.counts import BOUNDS, BUCKETS, FAILED, FOUND, MISSES, OUTCO
 from cdb_server.http.refusals import Refused
 from cdb_server.http.threads import RETRY_SECONDS, Threads
 from cdb_server.repository import Reader
+
+log = logging.getLogger(__name__)
 
 METRICS_PATH = "/metrics"
 _SECOND = 1_000_000_000
@@ -58,6 +61,10 @@ class _Standing(Collector):
             stopped = status is None or status.status != "OK"
             yield _gauge("cdb_writes_stopped", "1 while writes are refused, as the status says why", stopped)
         if status is None:
+            yield _gauge("cdb_database_up", "Whether the database can be read", False)
+            return
+        except Exception:
+            log.exception("what the server says of itself cannot be read")
             yield _gauge("cdb_database_up", "Whether the database can be read", False)
             return
         yield _gauge("cdb_database_up", "Whether the database can be read", True)

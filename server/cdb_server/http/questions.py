@@ -84,7 +84,7 @@ class Questions:
                 continue
             return await under_way.result(), known
 
-    def unavailable(self, error: Unavailable) -> Ready:
+    def failed(self, error: Exception) -> Ready:
         """The fault that says so."""
         return Ready.of(self._endpoint.fault(error), None)
 
@@ -94,7 +94,11 @@ class Questions:
         With it what the server knew before it, and whether the connection is to be closed then.
         """
         asked = self._heads.of(received)
-        known = self._watch.at_once() if asked else None
+        try:
+            known = self._watch.at_once() if asked else None
+        except Exception:
+            # Whatever it is, `answer` meets it too, and tells.
+            return None
         if not asked or not known:
             return None
         head, body = asked
@@ -139,7 +143,7 @@ class Questions:
                 wanted, lambda: self._pools.large.do(lambda: Ready.of(self._answer(question), known))
             )
         except Unavailable as error:
-            return self.unavailable(error)
+            return self.failed(error)
         # Until the last who is sent it has it, all others who ask for it get the same.
         self._ready.lend(question, ready)
         return ready

@@ -17,6 +17,7 @@ from cdb_server.http.app import create_app
 from cdb_server.http.counts import Counts
 from cdb_server.http.front import Front
 from cdb_server.http.tally import layout
+from cdb_server.http.tracebacks import Tracebacks
 from cdb_server.repository import Fuse
 from cdb_server.settings import Settings
 
@@ -29,7 +30,8 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "filters": {"tracebacks": {"()": Tracebacks}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain", "filters": ["tracebacks"]}},
     "root": {"level": "INFO", "handlers": ["stderr"]},
     # zeep tells each value that it cannot read with a traceback; the error that is raised then says enough.
     "loggers": {"uvicorn.error": {"level": "WARNING"}, "zeep": {"level": "CRITICAL"}},

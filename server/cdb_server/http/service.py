@@ -31,8 +31,9 @@ class Operations(Protocol):
     async def answer(self, request: Request, body: bytes, author: str) -> tuple[Ready, Knowledge | None]:
         """The answer, and what the server says that it knows. Raises Refused."""
 
-    def unavailable(self, error: Unavailable) -> Ready:
-        """The answer where there is no room for a request, or nobody can say who asks. Raises Refused."""
+    def failed(self, error: Exception) -> Ready:
+        """The answer where there is no room for a request, nobody can say who asks, or there is a mistake in this
+        program. Raises Refused."""
 
 
 class Service:
@@ -66,6 +67,9 @@ class Service:
             # Whoever is gone reads no answer; whoever is too slow is cut off with this one.
             response = Response(status_code=408)
             closing, may_be_sending = True, False
+        except Exception as error:
+            response = self._failed(request, error)
+            closing = may_be_sending
         unread = may_be_sending and not incoming.whole
         if closing or unread:
             response.headers["connection"] = "close"
@@ -84,15 +88,21 @@ class Service:
         try:
             author = await self._operations.admit(request)
         except Unavailable as error:
-            return self._response(request, self._operations.unavailable(error), None)
+            return self._response(request, self._operations.failed(error), None)
         media.check_headers(request.headers)
         with Share(self._room_of(author)) as share:
             try:
                 body = await receive_body(request, self._settings, share)
             except Unavailable as error:
-                return self._response(request, self._operations.unavailable(error), None)
+                return self._response(request, self._operations.failed(error), None)
             media.check_body(body)
             return self._response(request, *await self._operations.answer(request, body, author))
+
+    def _failed(self, request: Request, error: Exception) -> Response:
+        try:
+            return self._response(request, self._operations.failed(error), None)
+        except Refused as refused:
+            return refused.response()
 
     def _response(self, request: Request, ready: Ready, known: Knowledge | None) -> Response:
         request.scope[tally.ANSWER] = ready

@@ -68,11 +68,11 @@ class Writes:
                 try:
                     await self._judge(shown)
                 except Unavailable as error:
-                    return self.unavailable(error), None
+                    return self.failed(error), None
         known = answer.known or await self._watch.now()
         return Ready.of(answer, known), known
 
-    def unavailable(self, error: Unavailable) -> Ready:
+    def failed(self, error: Exception) -> Ready:
         """The fault that says so."""
         return Ready.of(self._endpoint.fault(error), None)
 

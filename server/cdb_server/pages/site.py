@@ -121,6 +121,10 @@ class Site:
             return self.reader.status()
         except errors.Unavailable:
             return None
+        except Exception:
+            # Also the page that says so must come.
+            log.exception("what the server says of itself cannot be read")
+            return None
 
 
 def root(request: Request) -> str:

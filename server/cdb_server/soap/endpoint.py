@@ -14,7 +14,7 @@ from cdb_server.repository import Credentials, Reader, Writer
 from cdb_server.soap.aside import put_aside
 from cdb_server.soap.contract import Contract
 from cdb_server.soap.direct import LISTS, Direct, DirectUploads, Lasting
-from cdb_server.soap.faults import fault_of, name_of
+from cdb_server.soap.faults import fault_of, outcome_of
 from cdb_server.soap.gate import check_arguments, operation_of
 from cdb_server.soap.protocol import Protocol
 from cdb_server.soap.services import Calibration, CalibrationSuperMouse
@@ -45,9 +45,9 @@ class Call:
 class Answer:
     """The bytes of an answer in three parts: before its payload, the payload, after it; the others empty without one.
 
-    `fault` is the name of the fault that it is, which goes out as HTTP 500, or empty. `lasting` is None where the
-    answer may be another at once. `operation` is empty where none was found in the request. `known` is what the journal
-    was after a write, where it is at hand.
+    `fault` is what it is counted as if it is a fault, which goes out as HTTP 500; else empty. `lasting` is None where
+    the answer may be another at once. `operation` is empty where none was found in the request. `known` is what the
+    journal was after a write, where it is at hand.
     """
 
     fault: str
@@ -202,7 +202,7 @@ class Endpoint:
 
     def _written(self, context: Any, operation: str) -> Answer:
         self._server.get_out_string(context)
-        fault = "" if context.out_error is None else name_of(context.out_error)
+        fault = "" if context.out_error is None else outcome_of(context.out_error)
         return Answer(fault, (b"".join(context.out_string), b"", b""), operation=operation)
 
 

@@ -27,6 +27,10 @@ FAULTS: dict[type[errors.CdbError], type[types.TypedFault]] = {
 FAULT_NAMES = (*dict.fromkeys(fault.__type_name__ for fault in FAULTS.values()), "VersionMismatch", "MustUnderstand")
 
 
+# What a fault is counted as that only a mistake in this program makes, as HTTP's own answers are.
+UNEXPECTED = "500"
+
+
 class EnvelopeRefused(Exception):
     """A refusal that SOAP 1.1 itself defines: `code` is VersionMismatch or MustUnderstand."""
 
@@ -40,12 +44,18 @@ def name_of(fault: Fault) -> str:
     return str(fault.faultcode).rpartition(".")[2]
 
 
+def outcome_of(fault: Fault) -> str:
+    """What a fault is counted as: its name, or UNEXPECTED."""
+    return UNEXPECTED if getattr(fault, "unexpected", False) else name_of(fault)
+
+
 def fault_of(error: Exception) -> Any:
     """The fault for any exception. One that is none of ours goes to the log, and out as Unavailable (rule 14)."""
     if isinstance(error, Fault):
         return error
     if isinstance(error, EnvelopeRefused):
         return Fault(faultcode=error.code, faultstring=str(error))
+    unexpected = not isinstance(error, errors.CdbError)
     if not isinstance(error, errors.CdbError):
         log.error("a request failed for a reason within the server", exc_info=error)
         error = errors.Unavailable("the server failed at this request: try again later, and tell its operator")
@@ -54,6 +64,7 @@ def fault_of(error: Exception) -> Any:
     fault_class = FAULTS[type(error)]
     fault = fault_class(faultcode=f"{error.side}.{fault_class.__type_name__}", faultstring=error.message)
     fault.message = error.message
+    fault.unexpected = unexpected
     for name, value in error.asked.items():
         setattr(fault, name, value)
     return fault

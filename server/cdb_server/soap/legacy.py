@@ -22,7 +22,7 @@ from cdb_server.soap import values
 from cdb_server.soap.contract import Contract
 from cdb_server.soap.direct import ROWS_AT_ONCE
 from cdb_server.soap.endpoint import Answer
-from cdb_server.soap.faults import EnvelopeRefused, fault_of, name_of
+from cdb_server.soap.faults import EnvelopeRefused, fault_of, name_of, outcome_of
 from cdb_server.soap.gate import SOAP, content_of
 
 # Where each service is found, and its WSDL.
@@ -272,7 +272,7 @@ def _problem(error: Exception) -> tuple[str, str]:
     name, text = name_of(fault), fault.faultstring
     for advice, here in _ADVICE:
         text = text.replace(advice, here)
-    return name, _element("warning" if name == "Unavailable" else "error", text)
+    return outcome_of(fault), _element("warning" if name == "Unavailable" else "error", text)
 
 
 def _element(tag: str, text: str) -> str:
