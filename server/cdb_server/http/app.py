@@ -120,7 +120,7 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
         # uvicorn logs it, as it comes out of the application after the answer.
         if "text/html" in request.headers.get("accept", ""):
             with suppress(Exception):
-                return await threads.do(lambda: site.error(request, 500, FAILED))
+                return await pools.pages.do(lambda: site.error(request, 500, FAILED))
         return Refused(500, FAILED).response()
 
     app = Starlette(

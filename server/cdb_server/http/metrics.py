@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import suppress
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -55,16 +54,16 @@ class _Standing(Collector):
     def collect(self) -> Iterator[Metric]:
         """The families."""
         status = None
-        with suppress(Unavailable):
+        try:
             status = self._reader.status()
+        except Unavailable:
+            pass
+        except Exception:
+            log.exception("what the server says of itself cannot be read")
         if self._writes:
             stopped = status is None or status.status != "OK"
             yield _gauge("cdb_writes_stopped", "1 while writes are refused, as the status says why", stopped)
         if status is None:
-            yield _gauge("cdb_database_up", "Whether the database can be read", False)
-            return
-        except Exception:
-            log.exception("what the server says of itself cannot be read")
             yield _gauge("cdb_database_up", "Whether the database can be read", False)
             return
         yield _gauge("cdb_database_up", "Whether the database can be read", True)

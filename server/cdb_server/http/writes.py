@@ -62,7 +62,7 @@ class Writes:
             try:
                 answer = await self._threads.do(lambda: self._endpoint.answer(body, soap_action, author, shown=shown))
             except Unavailable as error:
-                return self.unavailable(error), None
+                return self.failed(error), None
             if answer.fault:
                 # It may have come to nothing before anybody judged the token.
                 try:
