@@ -52,8 +52,8 @@ def verify() -> None:
         for file in bar.track(files, description="verify"):
             if not kept.check(file):
                 wrong += 1
-                click.echo(f"cdb: {file.path.name} was wrong", err=True)
-    click.echo(f"{len(files) - wrong} files are right, {wrong} were not")
+                shared.tell_above(bar, f"cdb: {file.path.name} was wrong")
+    shared.out(f"{len(files) - wrong} files are right, {wrong} were not")
     sys.exit(1 if wrong else 0)
 
 
@@ -66,6 +66,7 @@ def empty(yes: bool) -> None:
     files = kept.store.stored()
     if not yes and sys.stdin.isatty():
         size = sum(file.size for file in files)
-        click.confirm(f"remove {len(files)} files of {size:,} bytes from {kept.store.folder}?", abort=True, err=True)
+        if not shared.confirmed(f"remove {len(files)} files of {size:,} bytes from {kept.store.folder}?"):
+            raise click.Abort
     kept.store.remove_all()
-    click.echo(f"{len(files)} files removed from {kept.store.folder}", err=True)
+    shared.tell(f"{len(files)} files removed from {kept.store.folder}")

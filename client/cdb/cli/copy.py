@@ -10,7 +10,6 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import click
-from rich.markup import escape
 
 from cdb._exceptions import CdbPermanentError, InvalidArgument, NotAuthorised
 from cdb.cli import fetching, shared
@@ -96,13 +95,12 @@ def _listed(service: EarlierService) -> tuple[list[Original], bool]:
     listed: dict[int, Listed] = {}
     complete = True
     with shared.progress("periods") as progress:
-        for start, stop in progress.track(periods, description=escape(service.origin)):
+        for start, stop in progress.track(periods, description=shared.described(service.origin)):
             try:
                 found = service.ids(f"{start}-01-01 00:00:00", f"{stop}-01-01 00:00:00")
             except CdbPermanentError as error:
                 complete = False
-                told = shared.shown(f"what was valid from {start} to {stop} is not listed: {error.message}")
-                progress.console.print(told, markup=False, soft_wrap=True)
+                shared.tell_above(progress, f"what was valid from {start} to {stop} is not listed: {error.message}")
             else:
                 listed |= {one.id: one for one in found}
     return [Original(service, one) for one in listed.values()], complete
@@ -129,7 +127,7 @@ def _take(client: CalibrationSuperMouse, originals: Sequence[Original]) -> list[
         before, left = len(taken) - copied - refused, len(originals) - len(taken)
         undone = f", {left} not tried: repeat the command" if left else ""
         told = f"{len(originals)} listed, {copied} copied, {before} stored before, {refused} not taken over{undone}"
-        click.echo(told, err=True)
+        shared.tell(told)
     return taken
 
 

@@ -60,16 +60,16 @@ def diff(
         shared.print_json({"old": old.record, "new": new.record, "same": same, "not_compared": why_not, "diff": lines})
         return
     if len(lines) > 1:
-        click.echo("\n".join(difference.coloured(lines)))
+        shared.print_comparison(lines)
         return
-    click.echo(shared.shown(f"--- {names[0]}\n+++ {names[1]}"))
+    shared.out(f"--- {names[0]}\n+++ {names[1]}")
     if same:
-        click.echo(f"the same: {_size_and_hash(old)}")
+        shared.out(f"the same: {_size_and_hash(old)}")
         return
     for line in (why_not, *lines):
         if line is not None:
-            click.echo(line)
-    click.echo(f"-{_size_and_hash(old)}\n+{_size_and_hash(new)}")
+            shared.out(line)
+    shared.out(f"-{_size_and_hash(old)}\n+{_size_and_hash(new)}")
 
 
 def _by_ids(

@@ -4,10 +4,8 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import accumulate
-
-import click
 
 from cdb.cli.shared import shown
 
@@ -17,8 +15,6 @@ MOST_LINES = 40_000
 MOST_PAIRS = 10_000_000
 # A line longer than this is shown in pieces: files of one single line exist, a JSON list of all channels.
 LONGEST_LINE = 200
-
-_COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
 
 class NotLineByLine(Exception):
@@ -44,7 +40,7 @@ def told(old: bytes, new: bytes, names: tuple[str, str], *, line_by_line: bool, 
         else:
             left = len(compared) - most
             cut = [f"… and {left} lines more"] if left > 0 else []
-            return lines + coloured(compared[:most]) + cut
+            return lines + compared[:most] + cut
     named = zip(names, (old, new), strict=True)
     return lines + [f"sha256 {hashlib.sha256(content).hexdigest()} {name}" for name, content in named]
 
@@ -58,11 +54,6 @@ def unified(old: bytes, new: bytes, names: tuple[str, str]) -> list[str]:
         raise NotLineByLine("too many lines to compare here")
     compared = [shown(line) for line in _unified(texts[0], texts[1], names)]
     return compared or ["no line differs but in white space at its end"]
-
-
-def coloured(lines: Sequence[str]) -> list[str]:
-    """The lines of a unified diff in colours, which `click.echo` leaves out where there is no terminal."""
-    return [click.style(line, fg=_COLOURS[line[0]]) if line[:1] in _COLOURS else line for line in lines]
 
 
 def doubts(new: bytes, old: bytes | None = None, name: str = "") -> list[str]:

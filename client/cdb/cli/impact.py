@@ -8,7 +8,6 @@ from datetime import datetime
 from cdb._instants import say
 from cdb.calibration import Calibration
 from cdb.cli import difference
-from cdb.cli.shared import shown
 from cdb.records import CalibrationRecord, Preview, RunRange
 
 # So much of a comparison or list fits on a screen beside the rest.
@@ -110,8 +109,7 @@ def of_withdrawal(change: Withdrawal) -> list[str]:
     lines = [f"{name}, {_origin(meant)}"]
     if meant.withdrawn and meant.withdrawn_at is not None:
         when = say(meant.withdrawn_at)
-        reason = shown(meant.withdrawn_reason or "")
-        return [*lines, f"it was withdrawn at {when}: {reason}; nothing would change"]
+        return [*lines, f"it was withdrawn at {when}: {meant.withdrawn_reason}; nothing would change"]
     if meant.valid_until == meant.valid_from:
         return [*lines, "it is not in force at any time: what applies would not change"]
     until = "with no end" if meant.valid_until is None else f"until {say(meant.valid_until)}"
@@ -143,7 +141,7 @@ def _ranges(numbers: Sequence[int]) -> list[RunRange]:
 
 def _origin(record: CalibrationRecord) -> str:
     comment = f", {record.comment!r}" if record.comment else ""
-    return f"{record.size} bytes, stored {say(record.created)} by {shown(record.author)}{comment}"
+    return f"{record.size} bytes, stored {say(record.created)} by {record.author}{comment}"
 
 
 def _meant(name: str, known: Sequence[str]) -> str:

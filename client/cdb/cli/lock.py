@@ -57,7 +57,7 @@ def fetch(file: Path, client: Calibration) -> None:
     """Bring the payloads of all calibrations that FILE notes into the cache."""
     sizes = {record.sha256: record.size for record in _calibrations(file)}
     fetching.payloads(client, sizes)
-    click.echo(f"{len(sizes)} payloads, {sum(sizes.values()):,} bytes, are in the cache", err=True)
+    shared.tell(f"{len(sizes)} payloads, {sum(sizes.values()):,} bytes, are in the cache")
 
 
 @lock.command(short_help="Compare it with the cache and the servers.")
@@ -92,7 +92,7 @@ def verify(file: Path, as_json: bool, client: Calibration) -> None:
     else:
         shared.print_rows(columns, rows)
     if any(row[3] == "no" for row in rows):
-        click.echo(f"cdb: payloads are missing: fetch them with 'cdb lock fetch {file}'", err=True)
+        shared.tell(f"cdb: payloads are missing: fetch them with 'cdb lock fetch {file}'")
     sys.exit(0 if good else 1)
 
 

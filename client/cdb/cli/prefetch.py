@@ -100,13 +100,13 @@ def prefetch(runs: Any, dates: Any, as_of: Any, as_json: bool, client: Calibrati
     if as_json:
         shared.print_json(said)
     else:
-        click.echo(f"CDB_AS_OF={spell(moment)}")
+        shared.out(f"CDB_AS_OF={spell(moment)}")
         shared.print_rows(
             ("runs", "times", "calibrations", "payloads", "bytes"),
             [[said[column] for column in ("runs", "times", "calibrations", "payloads", "bytes")]],
             err=True,
         )
     if missing:
-        click.echo(f"cdb: not registered: {', '.join(map(str, missing[:20]))}{' …' * (len(missing) > 20)}", err=True)
+        shared.tell(f"cdb: not registered: {', '.join(map(str, missing[:20]))}{' …' * (len(missing) > 20)}")
     if not applying:
         sys.exit(1)

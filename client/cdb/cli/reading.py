@@ -1,7 +1,6 @@
 """The commands that ask."""
 
 import os
-import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -57,14 +56,12 @@ def get(
     else:
         text = client.get_current_calibration(device_name, calibration_type, as_of)
     if text.withdrawn and text.withdrawn_at is not None:
-        reason = shared.shown(text.withdrawn_reason or "")
-        click.echo(f"cdb: {text.id} was withdrawn at {say(text.withdrawn_at)}: {reason}", err=True)
+        shared.tell(f"cdb: {text.id} was withdrawn at {say(text.withdrawn_at)}: {text.withdrawn_reason or ''}")
     if output is None and not as_json:
-        sys.stdout.buffer.write(text.data)
-        sys.stdout.buffer.flush()
+        shared.print_content(text.data)
     if output is not None:
         _write(output, text)
-        click.echo(f"{output}: {text.device_name} {text.calibration_type}, id {text.id}, {text.size} bytes", err=True)
+        shared.tell(f"{output}: {text.device_name} {text.calibration_type}, id {text.id}, {text.size} bytes")
     if as_json:
         shared.print_json(text.record)
 

@@ -30,20 +30,24 @@ from cdb.supermouse import CalibrationSuperMouse
 class Cdb(click.Group):
     """A group whose commands' errors are printed here, once, and become the exit status."""
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _usage_shown():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with _waiting_told():
+            with _waiting_told(), _usage_shown():
                 return super().invoke(ctx)
         except CdbError as error:
-            click.echo(f"cdb: {shown(error.message)}", err=True)
+            tell(f"cdb: {error.message}")
             if (told := advice.after(error, ctx.invoked_subcommand)) is not None:
-                click.echo(f"cdb: {shown(told)}", err=True)
+                tell(f"cdb: {told}")
             sys.exit(3 if isinstance(error, ServerUnreachable) else 1)
         except OSError as error:
             if error.errno == errno.EPIPE:
                 # Who read the output has gone; click ends quietly then.
                 raise
-            click.echo(f"cdb: {error.strerror or error}", err=True)
+            tell(f"cdb: {error.strerror or error}")
             sys.exit(1)
 
 
@@ -173,6 +177,10 @@ def _with_client(
     return run
 
 
+# Lines of a unified diff, by what they begin with.
+_COLOURS = {"+": "green", "-": "red", "@": "cyan"}
+
+
 class _Told(logging.Handler):
     """Prints what the client waits for, or does without; once as long as it is the same but for its numbers."""
 
@@ -184,7 +192,7 @@ class _Told(logging.Handler):
         said = record.getMessage()
         if (same := re.sub(r"[0-9.]+", "", said)) != self._last:
             self._last = same
-            click.echo(f"cdb: {shown(said)}", err=True)
+            tell(f"cdb: {said}")
 
 
 @contextmanager
@@ -212,31 +220,89 @@ def shown(text: str) -> str:
     return _spelled(text, lambda character: character.encode("unicode_escape").decode("ascii"))
 
 
+def out(text: str) -> None:
+    """Print text on stdout. With `tell` and what stands below, all that commands print: nothing else prints."""
+    _echo(shown(text))
+
+
+def tell(text: str) -> None:
+    """Print text on stderr: what the user should know, and no program reads."""
+    _echo(shown(text), err=True)
+
+
+def tell_above(progress: Progress, text: str) -> None:
+    """Print text on stderr, above a bar."""
+    progress.console.print(shown(text), markup=False, soft_wrap=True)
+
+
+def print_comparison(lines: Sequence[str], *, err: bool = False) -> None:
+    """Print lines, those of a unified diff in colours where there is a terminal."""
+    styled = [click.style(shown(line), fg=_COLOURS[line[0]]) if line[:1] in _COLOURS else shown(line) for line in lines]
+    _echo("\n".join(styled), err=err)
+
+
+def print_content(data: bytes) -> None:
+    """Print the exact bytes of a calibration, whatever they do to a terminal: they are what was asked for."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def confirmed(question: str) -> bool:
+    """Ask on the terminal."""
+    return click.confirm(shown(question), err=True)
+
+
 def print_json(value: Any) -> None:
     """Print an answer as JSON: instants as text, dataclasses as objects; what is not printable as `\\u009b`."""
     text = json.dumps(value, default=_plain, indent=2, ensure_ascii=False)
-    click.echo(_spelled(text, lambda character: json.dumps(character)[1:-1]))
+    _echo(_spelled(text, lambda character: json.dumps(character)[1:-1]))
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, err: bool = False) -> None:
     """Print a table on a terminal; in a pipe, a line for each row with tabs between its columns, without heading."""
     if (sys.stderr if err else sys.stdout).isatty():
         # Nothing is left out where the terminal is narrow.
-        table = Table(*(Column(escape(column), overflow="fold") for column in columns))
+        table = Table(*(Column(escape(shown(column)), overflow="fold") for column in columns))
         for row in rows:
             table.add_row(*(Text(_text(value, say)) for value in row))
         Console(stderr=err).print(table)
     else:
         for row in rows:
             texts = [_text(value, spell) for value in row]
-            click.echo("\t".join(text.replace("\t", " ").replace("\n", " ") for text in texts), err=err)
+            _echo("\t".join(text.replace("\t", " ").replace("\n", " ") for text in texts), err=err)
 
 
 def progress(unit: str) -> Progress:
-    """A bar on a terminal, on standard error; nothing elsewhere. `unit` is what is counted."""
+    """A bar on a terminal, on standard error; nothing elsewhere. `unit` is what is counted, in words of ours."""
     console = Console(stderr=True, highlight=False)
     columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TextColumn(unit))
     return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+def described(text: str) -> str:
+    """A text as the description of a bar."""
+    return escape(shown(text))
+
+
+@contextmanager
+def _usage_shown() -> Iterator[None]:
+    """Have click print its errors, which repeat what was typed and names of files, as all else is printed."""
+    try:
+        yield
+    except click.ClickException as error:
+        said = error.format_message()
+        if shown(said) == said:
+            raise
+        if isinstance(error, click.UsageError):
+            raise click.UsageError(shown(said), error.ctx) from None
+        raise click.ClickException(shown(said)) from None
+
+
+def _echo(text: str, *, err: bool = False) -> None:
+    stream = sys.stderr if err else sys.stdout
+    # A terminal or a setting may know few characters: the others are spelled, too.
+    known = text.encode(stream.encoding, "backslashreplace").decode(stream.encoding) if stream.encoding else text
+    click.echo(known, err=err)
 
 
 def _spelled(text: str, spell_one: Callable[[str], str]) -> str:

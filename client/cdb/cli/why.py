@@ -66,7 +66,7 @@ def why(
 
 def _print(explained: Explanation) -> None:
     for sentence in sentences(explained):
-        click.echo(shared.shown(sentence))
+        shared.out(sentence)
     named = [("applies", explained.winner), *(("superseded", record) for record in explained.superseded)]
     named += [("before", explained.took_over_from), ("next", explained.next)]
     named += [("withdrawn", record) for record in explained.withdrawn]
@@ -75,9 +75,9 @@ def _print(explained: Explanation) -> None:
         [(name, *_columns(record)) for name, record in named if record is not None],
     )
     if not explained.timeline:
-        click.echo("nothing ever applied")
+        shared.out("nothing ever applied")
         return
-    click.echo("what changed the answer:")
+    shared.out("what changed the answer:")
     shared.print_rows(
         ("when", "who", "what", "before", "after", "why"),
         [

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
-from rich.markup import escape
 
 from cdb._exceptions import CdbPermanentError, NotAuthorised, RunNotFound
 from cdb._instants import instant, say
@@ -91,7 +90,7 @@ def add(
             return
         on_terminal = sys.stdout.isatty() if dry_run else ask
         told = impact.of_upload(client, key, valid_from, data, preview, line_by_line=on_terminal)
-        click.echo("\n".join(told), err=not dry_run)
+        shared.print_comparison(told, err=not dry_run)
         if dry_run:
             return
         if preview.stored_id is None:
@@ -100,7 +99,7 @@ def add(
     if as_json:
         shared.print_json(stored)
     else:
-        click.echo(stored.id)
+        shared.out(str(stored.id))
     _say_what_is_in_force(client, stored)
 
 
@@ -139,7 +138,7 @@ def _add_table(client: CalibrationSuperMouse, table: Path, *, dry_run: bool, ask
             _end(loaded, as_json=True)
         heading = ("device", "type", "valid from", "valid until", "takes over from", "runs", "bytes", "now", "note")
         shared.print_rows(heading, previews, err=not dry_run)
-        click.echo("each row as things stand now, without the rows before it", err=True)
+        shared.tell("each row as things stand now, without the rows before it")
         if dry_run:
             _end(loaded, as_json=False)
         if new:
@@ -166,12 +165,12 @@ def withdraw(
         if as_json:
             shared.print_json(change)
         else:
-            click.echo("\n".join(impact.of_withdrawal(change)))
+            shared.out("\n".join(impact.of_withdrawal(change)))
         return
     if reason is None:
         raise click.UsageError("say with --reason why")
     withdrawn = client.withdraw_calibration(id, reason)
-    click.echo(f"{id} is withdrawn: {shared.shown(withdrawn.withdrawn_reason or '')}", err=True)
+    shared.tell(f"{id} is withdrawn: {withdrawn.withdrawn_reason or ''}")
     if as_json:
         shared.print_json(withdrawn)
 
@@ -218,10 +217,10 @@ def add_run(
             f"run {run_number} is registered with a stop, {say(before.stop_time)}, which would be lost: give --stop too"
         )
     run = client.add_run(run_number, start, stop)
-    click.echo(f"run {run.run_number} is registered", err=True)
+    shared.tell(f"run {run.run_number} is registered")
     if before is not None and before != run:
         stopped = "" if before.stop_time is None else f" to {say(before.stop_time)}"
-        click.echo(f"before it was registered from {say(before.start_time)}{stopped}", err=True)
+        shared.tell(f"before it was registered from {say(before.start_time)}{stopped}")
     if as_json:
         shared.print_json(run)
 
@@ -241,23 +240,22 @@ def _load(
     What no row is to blame for, such as a server that does not answer, ends it: it can be repeated from the start.
     `name` makes the name of a row out of its cells, `done` says what was done with those not refused.
     """
-    rows, file = list(_rows(table, columns)), shared.shown(table.name)
+    rows, file = list(_rows(table, columns)), table.name
     loaded: list[Loaded] = []
     try:
         with shared.progress("rows") as progress:
-            for line, row in progress.track(rows, description=escape(file)):
+            for line, row in progress.track(rows, description=shared.described(file)):
                 try:
                     loaded.append(Loaded(line, write(row), None))
                 except NotAuthorised:
                     raise
                 except (CdbPermanentError, RefusedRow) as error:
                     loaded.append(Loaded(line, None, str(error)))
-                    told = shared.shown(f"{file}:{line}: {name.format(**row)}: refused: {error}")
-                    progress.console.print(told, markup=False, soft_wrap=True)
+                    shared.tell_above(progress, f"{file}:{line}: {name.format(**row)}: refused: {error}")
     finally:
         left, refused = len(rows) - len(loaded), _refused(loaded)
         undone = f", {left} not tried: repeat the command" if left else ""
-        click.echo(f"{file}: {len(rows)} rows, {len(loaded) - refused} {done}, {refused} refused{undone}", err=True)
+        shared.tell(f"{file}: {len(rows)} rows, {len(loaded) - refused} {done}, {refused} refused{undone}")
     return loaded
 
 
@@ -297,8 +295,8 @@ def _content(file: Path) -> bytes:
 
 
 def _ask(question: str) -> None:
-    if not click.confirm(question, err=True):
-        click.echo("nothing was stored", err=True)
+    if not shared.confirmed(question):
+        shared.tell("nothing was stored")
         sys.exit(1)
 
 
@@ -308,8 +306,7 @@ def _say_what_is_in_force(client: CalibrationSuperMouse, stored: CalibrationReco
         return
     for id, fields in client.get_ids(stored.valid_from).items():
         if (fields["device_name"], fields["calibration_type"]) == (stored.device_name, stored.calibration_type):
-            click.echo(
+            shared.tell(
                 f"{stored.id} was stored before, and {id}, stored later under the same valid from, is in force; "
-                f"to go back: cdb withdraw {id} --reason …",
-                err=True,
+                f"to go back: cdb withdraw {id} --reason …"
             )
