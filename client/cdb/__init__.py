@@ -170,6 +170,11 @@ _HOMES = ("_exceptions", "_recording", "records", "calibration", "supermouse", "
 
 def __getattr__(name: str) -> object:
     """A public name, from the module that has it. Late: `import cdb` costs a job next to nothing."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        globals()[name] = version("mice-cdb")
+        return globals()[name]
     if name in __all__:
         from importlib import import_module
 
@@ -178,8 +183,14 @@ def __getattr__(name: str) -> object:
             if found is not None:
                 globals()[name] = found
                 return found
+    if name[:1].isupper():
+        from cdb._earlier import ELSEWHERE, elsewhere
+
+        if name.removesuffix("SuperMouse") in ELSEWHERE:
+            globals()[name] = elsewhere(name)
+            return globals()[name]
     raise AttributeError(f"module 'cdb' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+    return sorted({*globals(), *__all__, "__version__"})

@@ -28,6 +28,17 @@ def number(argument: str, value: int) -> int:
         raise InvalidArgument(f"{argument} must be an int, not {value!r}", argument=argument) from None
 
 
+def run(run_number: int) -> int:
+    """The number of a run."""
+    if number("run_number", run_number) == 0:
+        raise InvalidArgument(
+            "run_number 0 is no run of the experiment, but stands for Monte Carlo: ask by date for the calibration to "
+            "simulate with, get_calibration_for_date, or for the current one, get_current_calibration",
+            argument="run_number",
+        )
+    return number("run_number", run_number)
+
+
 def serial(argument: str, value: int) -> int:
     """A place in the journal, or 0 for before its first entry."""
     if number(argument, value) < 0:

@@ -6,16 +6,35 @@ what differs.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
-from cdb._exceptions import InvalidArgument
+from cdb._exceptions import CdbPermanentError, InvalidArgument
 from cdb.records import Status
+
+Given = ParamSpec("Given")
+Answer = TypeVar("Answer")
 
 # The end of its services' addresses.
 _SERVICE = re.compile(r"/cdb/((?:calibration|cabling)(?:SuperMouse)?)/?(?:\?wsdl)?/?$", re.IGNORECASE)
+
+
+# Its classes for what is not kept here, each with its writing twin. Code imports them beside those that are.
+ELSEWHERE = (
+    "BatchIteration",
+    "Beamline",
+    "CoolingChannel",
+    "Controls",
+    "DataQuality",
+    "Geometry",
+    "MetaData",
+    "Reconstruction",
+    "Tracker",
+)
 
 
 class Earlier(ABC):
@@ -55,16 +74,54 @@ class Earlier(ABC):
         return "\n\t".join([kind.__name__, *(f"{name}({_arguments(getattr(kind, name))})" for name in methods)])
 
 
-def in_our_order(calibration_type: Any, when: Any) -> tuple[Any, Any]:
+def elsewhere(name: str) -> type:
+    """A class of the earlier client for what is not kept here: to use it raises, and says where that is."""
+
+    def refuse(self: object, *_: object, **__: object) -> None:
+        raise CdbPermanentError(
+            f"cdb.{name} is not in this client, which has calibrations and cabling alone: what it asks for stayed at "
+            "the experiment's earlier CDB; ask that server, with the earlier client in an environment of its own"
+        )
+
+    return type(name, (), {"__init__": refuse, "__doc__": "A class of the earlier CDB's client; to make one raises."})
+
+
+def either_order(when: str) -> Callable[[Callable[Given, Answer]], Callable[Given, Answer]]:
+    """Make a method that takes (device, type, run or time) take the earlier client's (device, run or time, type), too.
+
+    `when` is the name of the run's or the time's argument. By its name, the type may stand in either place.
+    """
+
+    def taking(method: Callable[Given, Answer]) -> Callable[Given, Answer]:
+        @functools.wraps(method)
+        def take(*args: Any, **named: Any) -> Any:
+            if len(args) == 3 and "calibration_type" in named and when not in named:
+                args = (*args[:2], named.pop("calibration_type"), args[2])
+            elif len(args) >= 4:
+                args = (*args[:2], *_in_our_order(args[2], args[3], when), *args[4:])
+            return method(*args, **named)
+
+        return take
+
+    return taking
+
+
+def _in_our_order(calibration_type: Any, given: Any, when: str) -> tuple[Any, Any]:
     """A calibration type and a run or a time, given so or, as to the earlier client, the other way round.
 
     Rule 2: "Type: the same, beginning with a letter." A time or a run never does, so that it is sure which is which.
-    Given the other way round, a run may be digits in text, as it could be there.
+    Given the other way round, a run may be digits in text, as it could be there. Raises InvalidArgument where both may
+    be types.
     """
-    if not _may_be_type(when) or _may_be_type(calibration_type):
-        return calibration_type, when
+    if not _may_be_type(given):
+        return calibration_type, given
+    if _may_be_type(calibration_type):
+        what = "a run's number" if when == "run_number" else "a time, like '2016-03-01 08:00:00'"
+        raise InvalidArgument(
+            f"{when}: neither {calibration_type!r} nor {given!r} is {what}; one of them must be", argument=when
+        )
     is_digits = isinstance(calibration_type, str) and calibration_type.isascii() and calibration_type.isdecimal()
-    return when, int(calibration_type) if is_digits else calibration_type
+    return given, int(calibration_type) if is_digits else calibration_type
 
 
 def base_of(url: str) -> str:
@@ -90,7 +147,7 @@ def base_and_service(url: str) -> tuple[str, str | None]:
 
 
 def _may_be_type(value: Any) -> bool:
-    return isinstance(value, str) and value[:1].isalpha()
+    return isinstance(value, str) and value[:1].isalpha() and ":" not in value
 
 
 def _arguments(method: Any) -> str:

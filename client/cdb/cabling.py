@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cdb._earlier import Earlier
+from cdb._exceptions import CalibrationNotFound
 from cdb._instants import Instant
 from cdb.calibration import DEFAULT_TIMEOUT, Calibration
 from cdb.records import CalibrationRecord, CalibrationText, Device, Status
@@ -47,8 +48,15 @@ class Cabling(Earlier):
         return self._calibration.get_calibration_for_run(device, TYPE, run_number)
 
     def get_cabling_for_id(self, id: int) -> CalibrationText:
-        """The cabling of an id."""
-        return self._calibration.get_calibration_for_id(id)
+        """The cabling of an id. Raises CalibrationNotFound for the id of another calibration, too."""
+        found = self._calibration.get_calibration_for_id(id)
+        if found.calibration_type != TYPE:
+            raise CalibrationNotFound(
+                f"{found.id} is no cabling, but {found.device_name} {found.calibration_type}: get_ids lists the ids of "
+                "cablings, and Calibration().get_calibration_for_id gets any",
+                id=found.id,
+            )
+        return found
 
     def get_ids(self, start_time: Instant, stop_time: Instant | None = None) -> dict[int, dict[str, Any]]:
         """What Calibration.get_ids lists, of it the cabling."""
@@ -57,7 +65,9 @@ class Cabling(Earlier):
 
     def list_devices(self) -> list[Device]:
         """The devices that have cabling."""
-        return [device for device in self._calibration.list_devices() if TYPE in device.calibration_type]
+        return [
+            device for device in self._calibration.list_devices(with_cabling=True) if TYPE in device.calibration_type
+        ]
 
     def get_status(self) -> Status:
         """As Calibration.get_status."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from cdb._answers import record_of
-from cdb._arguments import addresses, number, seconds, serial, text
+from cdb._arguments import addresses, number, run, seconds, serial, text
 from cdb._asking import ENVELOPE, LONGEST_STATUS, Asking
-from cdb._earlier import Earlier, base_of, in_our_order
+from cdb._earlier import Earlier, base_of, either_order
 from cdb._instants import Instant, instant, spell
 from cdb._questions import Question
 from cdb._serials import Floor
@@ -78,6 +78,7 @@ class Calibration(Earlier):
         """What an answer must know of the journal, at least; to be handed to another client."""
         return self._known.serial
 
+    @either_order("run_number")
     def get_calibration_for_run(
         self, device_name: str, calibration_type: str, run_number: int, as_of: AsOf = None
     ) -> CalibrationText:
@@ -85,20 +86,19 @@ class Calibration(Earlier):
 
         Raises CalibrationNotFound, RunNotFound and Integrity.
         """
-        calibration_type, run_number = in_our_order(calibration_type, run_number)
         return self._text(
             "get_calibration_for_run",
             as_of,
             device_name=text("device_name", device_name),
             calibration_type=text("calibration_type", calibration_type),
-            run_number=number("run_number", run_number),
+            run_number=run(run_number),
         )
 
+    @either_order("date")
     def get_calibration_for_date(
         self, device_name: str, calibration_type: str, date: Instant, as_of: AsOf = None
     ) -> CalibrationText:
         """The calibration that applies at an instant. Raises CalibrationNotFound and Integrity."""
-        calibration_type, date = in_our_order(calibration_type, date)
         return self._text(
             "get_calibration_for_date",
             as_of,
@@ -139,9 +139,7 @@ class Calibration(Earlier):
 
     def get_calibrations_for_run(self, run_number: int, as_of: AsOf = None) -> list[CalibrationRecord]:
         """Everything that applies to a run, one for each device and type, by id. Raises RunNotFound and TooLarge."""
-        found: list[CalibrationRecord] = self._answer(
-            "get_calibrations_for_run", as_of, run_number=number("run_number", run_number)
-        )
+        found: list[CalibrationRecord] = self._answer("get_calibrations_for_run", as_of, run_number=run(run_number))
         return found
 
     def get_history(self, device_name: str, calibration_type: str, as_of: AsOf = None) -> list[CalibrationRecord]:
@@ -154,14 +152,18 @@ class Calibration(Earlier):
         )
         return found
 
-    def list_devices(self, as_of: AsOf = None) -> list[Device]:
-        """The devices, in alphabetical order, with their calibration types. Raises TooLarge."""
+    def list_devices(self, as_of: AsOf = None, *, with_cabling: bool = False) -> list[Device]:
+        """The devices, in alphabetical order, with their calibration types. Raises TooLarge.
+
+        As with the earlier CDB, those that have nothing but cabling are listed by `Cabling.list_devices`, and here only
+        `with_cabling`.
+        """
         found: list[Device] = self._answer("list_devices", as_of)
-        return found
+        return [device for device in found if with_cabling or device.calibration_type != ("cabling",)]
 
     def get_run(self, run_number: int, as_of: AsOf = None) -> Run:
         """A run's times. Raises RunNotFound."""
-        found: Run = self._answer("get_run", as_of, run_number=number("run_number", run_number))
+        found: Run = self._answer("get_run", as_of, run_number=run(run_number))
         return found
 
     def get_runs(self, start_time: Instant, stop_time: Instant | None = None, as_of: AsOf = None) -> list[Run]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cdb._answers import record_of
-from cdb._arguments import number, present, text, upload
+from cdb._arguments import number, present, run, text, upload
 from cdb._asking import as_it_is
 from cdb._exceptions import Integrity, InvalidArgument, NotAuthorised
 from cdb._instants import Instant
@@ -95,7 +95,7 @@ class CalibrationSuperMouse(Calibration):
         """Register the times of a run, or correct them."""
         return record_of(
             Run,
-            self._tell("add_run", run_number=number("run_number", run_number), **period(start_time, stop_time)),
+            self._tell("add_run", run_number=run(run_number), **period(start_time, stop_time)),
         )
 
     def _tell(self, operation: str, **arguments: Any) -> Any:

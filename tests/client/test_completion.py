@@ -145,7 +145,9 @@ def test_zsh_and_fish_are_told_names_as_they_are(
 def test_a_server_cannot_put_words_into_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is no name by rule 2 is not offered."""
     names = ["TOF1", "T$(id)", "T`id`", "T;id", "T\nid", "T*", "T|", "T\x1b"]
-    monkeypatch.setattr(cdb.Calibration, "list_devices", lambda client: [cdb.Device(name, ("t0",)) for name in names])
+    monkeypatch.setattr(
+        cdb.Calibration, "list_devices", lambda client, with_cabling: [cdb.Device(name, ("t0",)) for name in names]
+    )
     command = main.commands["get"]
     with click.Context(command) as context:
         assert completion.devices(context, command.params[0], "t") == ["TOF1"]

@@ -246,3 +246,21 @@ def test_a_terminal_shows_how_far_it_is(new_master: Master, earlier: EarlierCdb)
     shown = under_a_terminal(new_master, "copy", "--from", earlier.url)
     assert "periods" in shown
     assert "4/4" in shown
+
+
+def test_ids_begin_above_the_earlier_ones(new_master: Master, earlier: EarlierCdb) -> None:
+    """Runs take the places below: an id of the earlier CDB is then an error, and stays one."""
+    refused = shell(new_master, "copy", "--from", earlier.url, "--first-id", "4")
+    assert refused.returncode == 2
+    assert b"the next id is 1, and none can be left out; 3 runs registered before" in refused.stderr
+    writer = cdb.CalibrationSuperMouse(new_master.url, user=new_master.user, token=new_master.token)
+    for run in (1, 2, 3):
+        writer.add_run(run, f"2016-03-0{run}")
+    for _ in range(2):
+        copied(new_master, "--from", earlier.url, "--first-id", "4")
+    assert sorted(writer.get_ids("1900-01-01", "2100-01-01"))[0] == 4
+    for id in (1, 2, 3):
+        with pytest.raises(cdb.CalibrationNotFound):
+            writer.get_calibration_for_id(id)
+    told = shell(new_master, "copy", "--from", earlier.url, "--first-id", "5")
+    assert (told.returncode, b"4 is the id of" in told.stderr) == (2, True)

@@ -5,6 +5,8 @@ import os
 import pickle
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -17,7 +19,7 @@ import cdb
 from cdb._exceptions import CdbError, CdbPermanentError, CdbTemporaryError
 from demo import samples
 from tests import servers
-from tests.client.shells import said
+from tests.client.shells import said, shell
 from tests.servers import Master
 
 UTC = timezone.utc
@@ -240,12 +242,13 @@ def test_statuses_of_one_text_are_two(shared_master: Master) -> None:
 
 
 def test_devices_are_found_by_their_names(sample_master: tuple[Master, Path]) -> None:
-    """In upper case, as text; of Cabling those that have cabling."""
+    """In upper case, as text; of Cabling those that have cabling, of Calibration those that have anything else."""
     base = sample_master[0].url
     devices = cdb.Calibration(base).list_devices()
     assert "TOF1" in devices
     assert "TRACKERS" in devices
-    assert ", ".join(devices) == "DAQ, KL, TOF1, TRACKERS"
+    assert ", ".join(devices) == "KL, TOF1, TRACKERS"
+    assert ", ".join(cdb.Calibration(base).list_devices(with_cabling=True)) == "DAQ, KL, TOF1, TRACKERS"
     assert cdb.Cabling(base).list_devices() == ["DAQ", "TOF1"]
     assert json.loads(said(sample_master[0], "devices", "--json"))[1] == {
         "device_name": "KL",
@@ -298,3 +301,109 @@ def test_a_client_prints_its_methods() -> None:
     assert "\tset_detector(device, calibration_type, valid_from, data)" in str(cdb.CalibrationSuperMouse())
     assert "\tget_cabling_for_date(device, timestamp)" in str(cdb.Cabling())
     assert "\tset_detector(device, valid_from, data)" in str(cdb.CablingSuperMouse())
+
+
+def test_the_type_may_be_named_beside_the_earlier_order(writer: cdb.CalibrationSuperMouse) -> None:
+    """(device, run, calibration_type=…) and (device, date, calibration_type=…), with as_of too."""
+    writer.add_calibration("by name", "t0", "2016-03-01", "named")
+    writer.add_run(8103, "2016-03-02")
+    ask_run: Any = writer.get_calibration_for_run
+    ask_date: Any = writer.get_calibration_for_date
+    answers = [
+        ask_run("by name", 8103, calibration_type="t0"),
+        ask_run("by name", calibration_type="t0", run_number=8103),
+        ask_run("by name", "t0", run_number=8103),
+        ask_date("by name", "2016-03-02 00:00:00", calibration_type="t0"),
+        ask_date("by name", datetime(2016, 3, 2), calibration_type="t0", as_of=None),
+        ask_date(device_name="by name", date="2016-03-02", calibration_type="t0"),
+    ]
+    assert answers == ["named"] * 6
+    with pytest.raises(TypeError):
+        ask_run("by name", "t0", calibration_type="t0", run_number=8103)
+
+
+@pytest.mark.parametrize(
+    ("given", "wrong"),
+    [
+        (("yesterday", "t0"), "yesterday"),
+        (("t0", "yesterday"), "yesterday"),
+        (("2016-13-01", "t0"), "2016-13-01"),
+        (("t0", "2016-13-01"), "2016-13-01"),
+        (("Mon Feb 29 20:47:00 2016", "t0"), "Mon Feb 29 20:47:00 2016"),
+    ],
+)
+def test_a_wrong_date_is_blamed_in_either_order(given: tuple[str, str], wrong: str) -> None:
+    """The message names what was meant as the date, and says that it is the date."""
+    with pytest.raises(cdb.InvalidArgument) as caught:
+        cdb.Calibration("http://127.0.0.1:1").get_calibration_for_date("TOF1", *given)
+    assert caught.value.argument == "date"
+    assert repr(wrong) in str(caught.value)
+    assert "'t0' is not a time" not in str(caught.value)
+
+
+def test_run_0_says_what_to_ask_instead(shared_master: Master) -> None:
+    """It stands for Monte Carlo, in every question about a run, at the shell too."""
+    client = cdb.CalibrationSuperMouse("http://127.0.0.1:1", user="alice", token="none of it")
+    ask: Any = client.get_calibration_for_run
+    for question in (
+        lambda: ask("TOF1", "t0", 0),
+        lambda: ask("TOF1", "0", "t0"),
+        lambda: client.get_calibrations_for_run(0),
+        lambda: client.get_run(0),
+        lambda: client.add_run(0, "2016-03-01"),
+        lambda: cdb.Cabling("http://127.0.0.1:1").get_cabling_for_run("DAQ", 0),
+    ):
+        with pytest.raises(
+            cdb.InvalidArgument, match=r"Monte Carlo.*get_calibration_for_date.*get_current_calibration"
+        ):
+            question()
+    done = shell(shared_master, "get", "TOF1", "t0", "--run", "0")
+    assert (done.returncode, b"--date in place of --run" in done.stderr) == (1, True)
+
+
+def test_cabling_by_id_is_cabling_and_nothing_else(writer: cdb.CalibrationSuperMouse, shared_master: Master) -> None:
+    """The id of a calibration is not found, as with the earlier CDB, which counted the two apart."""
+    stored = writer.add_calibration("no cabling", "t0", "2016-03-01", "1")
+    with pytest.raises(cdb.CalibrationNotFound, match="is no cabling, but NO CABLING t0") as caught:
+        cdb.Cabling(shared_master.url).get_cabling_for_id(stored.id)
+    assert caught.value.id == stored.id
+    assert writer.get_calibration_for_id(stored.id) == "1"
+
+
+@pytest.mark.parametrize("name", ["Beamline", "Geometry", "CoolingChannelSuperMouse", "BatchIteration", "Controls"])
+def test_what_is_not_here_says_where_it_is(name: str) -> None:
+    """To import it beside what is here is no error, for a script may never use it."""
+    program = f"from cdb import Calibration, {name}\nCalibration()\n{name}('http://localhost:8080')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1].startswith(
+        f"cdb._exceptions.CdbPermanentError: cdb.{name} is not in this client"
+    )
+    assert "earlier CDB" in done.stderr
+    assert [other for other in ("beamline", "Nothing") if hasattr(cdb, other)] == []
+    assert name not in cdb.__all__
+
+
+def test_the_package_tells_its_version() -> None:
+    """Under the name that packages tell it by."""
+    assert cdb.__version__ == version("mice-cdb")
+    assert "__version__" in dir(cdb)
+
+
+@pytest.mark.parametrize("end", ["/", "//"])
+def test_a_base_url_with_a_slash_at_its_end_is_one(shared_master: Master, end: str) -> None:
+    """As is the address of an earlier service made of it."""
+    assert cdb.Calibration(shared_master.url + end).get_status() == "OK"
+    client = cdb.Calibration()
+    for address in (f"{shared_master.url}{end}", f"{shared_master.url}{end}/cdb/calibration?wsdl"):
+        client.set_url(address)
+        assert client.get_status() == "OK"
+    assert shell(shared_master, "devices", CDB_SERVER=shared_master.url + end).returncode == 0
+
+
+@pytest.mark.parametrize("path", ["/cdb/v2/calibration?wsdl", "/cdb/calibration?wsdl", "/cdb/v2/calibrationSuperMouse"])
+def test_two_slashes_of_a_foreign_client_are_told(shared_master: Master, path: str) -> None:
+    """As they come of a base URL with a slash at its end: what is answered says so."""
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(f"{shared_master.url}/{path}")
+    with caught.value as answer:
+        assert (answer.code, b"two slashes where one belongs" in answer.read()) == (404, True)

@@ -13,6 +13,8 @@ def after(error: errors.CdbError, command: str | None) -> str | None:
             f"by date: --date in place of --run; to register it: cdb run add {error.run_number} --start TIME; "
             "which there are: cdb log"
         )
+    if getattr(error, "argument", None) == "run_number" and error.message.startswith("run_number 0 "):
+        return "by date: --date in place of --run; the current one: neither of them"
     if isinstance(error, errors.AsOfNotReached):
         return f"the latest that can be asked now, {say(error.complete_until)}: --as-of now"
     # What a server said, or TLS, has its own advice.

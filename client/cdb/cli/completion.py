@@ -40,7 +40,7 @@ def _known(ctx: click.Context) -> Sequence[Device]:
     os.environ.pop("CDB_LOCK", None)
     try:
         client = Calibration(ctx.params.get("server"), client_cert=ctx.params.get("client_cert"), timeout=SECONDS)
-        return client.list_devices()
+        return client.list_devices(with_cabling=True)
     except CdbError:
         return ()
 

@@ -19,6 +19,8 @@ from cdb.supermouse import CalibrationSuperMouse
 if TYPE_CHECKING:
     from cdb._earlier_soap import EarlierService, Listed
 
+# Entries of the journal.
+AT_ONCE = 1000
 # Years. Whatever is in force in the first is listed; from the second on, one year is asked for at a time.
 FIRST, YEARLY_FROM, LAST = 1900, 2000, 2100
 
@@ -56,13 +58,23 @@ class Taken:
     help="Its base URL, for calibrations and cabling; or the address of one service of it, like "
     "http://cdb.example/cdb/calibration?wsdl.",
 )
+@click.option(
+    "--first-id",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Store only if no calibration has an id below N, and none will: an id of the earlier CDB below N is then an "
+    "error, and not another file.",
+)
 @shared.as_json
 @shared.writes
-def copy(url: str, as_json: bool, client: CalibrationSuperMouse) -> None:
+def copy(url: str, first_id: int | None, as_json: bool, client: CalibrationSuperMouse) -> None:
     """Take over the calibrations that a running earlier CDB lists, each with its id and created date as the comment.
 
     What was taken over before is not fetched again, so that the command can be repeated after whatever ended it, and
     again for what is new there. What could not be taken over is printed with its reason, and the exit status is 1.
+
+    Ids are places in the journal, of which none can be left out. What fills those below --first-id is runs: register
+    them before.
     """
     # Late, for it imports zeep, which other commands do without.
     from cdb._earlier_soap import services
@@ -72,8 +84,16 @@ def copy(url: str, as_json: bool, client: CalibrationSuperMouse) -> None:
         found = services(url, timeout)
     except InvalidArgument as error:
         raise click.UsageError(error.message) from None
+    if first_id is not None:
+        _check_ids(client, first_id)
     listings = [_listed(service) for service in found]
-    taken = _take(client, [original for originals, _ in listings for original in originals])
+    originals = [original for of_service, _ in listings for original in of_service]
+    last = max((original.listed.id for original in originals), default=0)
+    if first_id is not None and last >= first_id:
+        shared.tell(
+            f"cdb: the earlier CDB has ids up to {last}: with --first-id {last + 1} each of them is an error here"
+        )
+    taken = _take(client, originals)
     refused = [one for one in taken if one.refused is not None]
     if as_json:
         shared.print_json([_plain(one) for one in taken])
@@ -83,6 +103,25 @@ def copy(url: str, as_json: bool, client: CalibrationSuperMouse) -> None:
             [[*asdict(one.original.listed).values(), one.refused] for one in refused],
         )
     sys.exit(1 if refused or not all(complete for _, complete in listings) else 0)
+
+
+def _check_ids(client: CalibrationSuperMouse, first_id: int) -> None:
+    """Raise UsageError unless each place of the journal below an id is taken, by something else than a calibration."""
+    known = 0
+    while known < first_id - 1:
+        entries = client.get_journal(known, min(AT_ONCE, first_id - 1 - known))
+        for entry in entries:
+            if entry.kind == "calibration":
+                raise click.UsageError(
+                    f"--first-id {first_id}: {entry.serial} is the id of {entry.device_name} {entry.calibration_type} "
+                    "already, and stays so; use a new database, and register the runs there first"
+                )
+        if not entries:
+            raise click.UsageError(
+                f"--first-id {first_id}: the next id is {known + 1}, and none can be left out; {first_id - 1 - known} "
+                "runs registered before, with 'cdb run add --from', would take those below"
+            )
+        known = entries[-1].serial
 
 
 def _listed(service: EarlierService) -> tuple[list[Original], bool]:

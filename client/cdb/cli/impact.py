@@ -54,10 +54,14 @@ def warnings(client: Calibration, key: tuple[str, str], preview: Preview) -> lis
     """What may be a slip."""
     found = []
     if preview.device_is_new:
-        known = [device.device_name for device in client.list_devices()]
+        known = [device.device_name for device in client.list_devices(with_cabling=True)]
         found.append(f"{key[0].upper()} is a new device{_meant(key[0].upper(), known)}")
     elif preview.calibration_type_is_new:
-        types = [device.calibration_type for device in client.list_devices() if device.device_name == key[0].upper()]
+        types = [
+            device.calibration_type
+            for device in client.list_devices(with_cabling=True)
+            if device.device_name == key[0].upper()
+        ]
         found.append(f"{key[1].lower()} is a new type of {key[0].upper()}{_meant(key[1].lower(), sum(types, ()))}")
     if preview.lies_in_future:
         found.append("it applies from a time in the future, and is not current until then")

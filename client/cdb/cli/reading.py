@@ -91,7 +91,7 @@ def ids(start: Any, stop: Any, as_of: Any, as_json: bool, client: Calibration) -
 @shared.reads
 def devices(as_of: Any, as_json: bool, client: Calibration) -> None:
     """List the devices and their calibration types."""
-    found = client.list_devices(as_of)
+    found = client.list_devices(as_of, with_cabling=True)
     if as_json:
         # As JSON has it, a str, such as a device is too, would be its text alone.
         shared.print_json([asdict(device) for device in found])

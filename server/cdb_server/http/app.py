@@ -108,13 +108,13 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
     async def not_answered(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         if not browses(request):
-            return _plain(error)
+            return _plain(request, error)
         status, headers = error.status_code, dict(error.headers or {})
         text = NOTHING_HERE if status == 404 else error.detail
         try:
             return await pools.questions.do(lambda: site.error(request, status, text, headers))
         except Unavailable:
-            return _plain(error)
+            return _plain(request, error)
 
     async def failed(request: Request, error: Exception) -> Response:
         # uvicorn logs it, as it comes out of the application after the answer.
@@ -148,10 +148,13 @@ class NoWriting:
         await Refused(404, self._text).response()(scope, receive, send)
 
 
-def _plain(error: HTTPException) -> Response:
+def _plain(request: Request, error: HTTPException) -> Response:
     text = error.detail
     if error.status_code == 404:
         text = f"there is nothing here, but at {READING_PATH}"
+        if "//" in request.scope["path"]:
+            # As of a base URL that ends in a slash.
+            text += ": the address has two slashes where one belongs"
     elif error.status_code == 405:
         text = "use GET or HEAD: nothing else is answered here"
     return Refused(error.status_code, text, dict(error.headers or {})).response()
