@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import pytest
+import requests
 from lxml import etree
 
 from cdb_server import errors
 from cdb_server.http.app import READING_PATH, WRITING_PATH
-from cdb_server.soap import types
+from cdb_server.soap import LEGACY, types
 from cdb_server.soap.contract import Contract
 from cdb_server.soap.endpoint import Endpoint
 from cdb_server.soap.faults import FAULTS, fault_of
@@ -528,6 +529,33 @@ def test_the_contract_is_published_to_the_byte(file: str, query: str, host: str 
     connection.close()
     assert (answer.status, answer.getheader("Content-Type")) == (200, "text/xml; charset=utf-8")
     assert served == text_of(file).replace("http://localhost:8080", shared_master.url).encode("utf-8")
+
+
+def plainly(member: dict[str, Any]) -> dict[str, Any]:
+    """A member with its built-in type in place of its own, and text in place of times and addresses."""
+    base = member["facets"][0] if member["facets"] else member["type"]
+    return {**member, "facets": None, "type": f"{XS}string" if base in (f"{XS}dateTime", f"{XS}anyURI") else base}
+
+
+@pytest.mark.parametrize("file", [*SERVICES, *LEGACY.values()])
+@pytest.mark.parametrize("query", ["wsdl=plain", "WSDL=Plain"])
+def test_a_plain_description_says_the_same_in_built_in_types(file: str, query: str, shared_master: Master) -> None:
+    """`?wsdl=plain` has the same operations, messages, members and address, but no documentation, no simple types."""
+    path = PATHS.get(file) or next(path for path, of in LEGACY.items() if of == file)
+    answer = requests.get(f"{shared_master.url}{path}?{query}", timeout=10)
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/xml; charset=utf-8")
+    served, kept_file = (parsed(text.replace("urn:mice:cdb:1", NAMESPACE)) for text in (answer.text, text_of(file)))
+    assert not list(served.iter(f"{WSDL}documentation", f"{XS}annotation", f"{XS}simpleType"))
+    assert first(served, f"{WSDL}service/{WSDL}port/{SOAP}address").get("location") == f"{shared_master.url}{path}"
+    found, kept = normal_form(served), normal_form(kept_file)
+    kept["simple"] = {}
+    kept["complex"] = {name: list(map(plainly, members)) for name, members in kept["complex"].items()}
+    for element in kept["elements"].values():
+        element["members"] = list(map(plainly, element["members"]))
+    assert flat(found) == flat(kept)
+    built_in = {member["type"] for members in found["complex"].values() for member in members} - set(found["complex"])
+    assert built_in <= {f"{XS}{name}" for name in ("string", "long", "boolean", "double", "base64Binary")}
+    etree.XMLSchema(etree.fromstring(etree.tostring(first(served, f"{WSDL}types/{XS}schema"))))
 
 
 Base = TypeVar("Base")

@@ -51,7 +51,10 @@ class Service:
         self._settings = settings
         self._room_of = room_of
         self._fault_status = fault_status
-        self._wsdl = contract.published(settings.public_url)
+        self._wsdl = {
+            "wsdl": contract.published(settings.public_url),
+            "wsdl=plain": contract.plain(settings.public_url),
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         incoming = Incoming(receive)
@@ -79,9 +82,9 @@ class Service:
             await response(scope, receive, send)
 
     async def _respond(self, request: Request) -> Response:
-        if request.method in ("GET", "HEAD") and request.url.query.lower().rstrip("=") == "wsdl":
+        if request.method in ("GET", "HEAD") and (wsdl := self._wsdl.get(request.url.query.lower().rstrip("="))):
             request.scope[tally.OPERATION] = tally.WSDL
-            return Response(self._wsdl, media_type=XML, headers={"Cache-Control": "no-cache"})
+            return Response(wsdl, media_type=XML, headers={"Cache-Control": "no-cache"})
         if request.method != "POST":
             text = "use POST for the operations of this service, GET with ?wsdl for their description"
             raise Refused(405, text, {"Allow": "GET, HEAD, POST"})

@@ -12,6 +12,9 @@ from cdb_server.soap.types import NAMESPACE
 XS = "{http://www.w3.org/2001/XMLSchema}"
 WSDL = "{http://schemas.xmlsoap.org/wsdl/}"
 
+# Built-in types that a plain description has as text.
+_AS_TEXT = ("dateTime", "anyURI")
+
 # The base address that stands in the files, and gives way to the one that is configured.
 _WRITTEN_ADDRESS = b'location="http://localhost:8080/'
 
@@ -48,7 +51,15 @@ class Contract:
 
     def published(self, public_url: str) -> bytes:
         """The file, byte for byte apart from the base of its address, which becomes the configured one."""
-        return self._document.replace(_WRITTEN_ADDRESS, b'location="%s/' % public_url.rstrip("/").encode("ascii"))
+        return _at(public_url, self._document)
+
+    def plain(self, public_url: str) -> bytes:
+        """The same messages for programs that know little of XML Schema: built-in types alone, no documentation.
+
+        Times are text, as many programs lose their microseconds, or send them in a way of their own.
+        """
+        parser = etree.XMLParser(remove_comments=True, remove_blank_text=True)
+        return _at(public_url, _plain(etree.fromstring(self._document, parser)))
 
     def action(self, operation: str) -> str:
         """The soapAction of an operation."""
@@ -61,6 +72,27 @@ class Contract:
         except AttributeError:
             validator = self._of_thread.validator = etree.XMLSchema(etree.fromstring(self._schema))
         return validator
+
+
+def _at(public_url: str, document: bytes) -> bytes:
+    return document.replace(_WRITTEN_ADDRESS, b'location="%s/' % public_url.rstrip("/").encode("ascii"))
+
+
+def _plain(definitions: etree._Element) -> bytes:
+    simple = {str(found.get("name")): found for found in definitions.iter(f"{XS}simpleType")}
+    for element in list(definitions.iter(f"{WSDL}documentation", f"{XS}annotation", f"{XS}simpleType")):
+        parent = element.getparent()
+        if parent is not None:
+            parent.remove(element)
+    for element in definitions.iter(f"{XS}element"):
+        prefix, _, name = element.get("type", "").partition(":")
+        while prefix == "tns" and name in simple:
+            base = simple[name].find(f"{XS}restriction")
+            prefix, _, name = ("" if base is None else base.get("base", "")).partition(":")
+        if prefix:
+            element.set("type", "xs:string" if name in _AS_TEXT else f"{prefix}:{name}")
+    etree.indent(definitions)
+    return etree.tostring(definitions, xml_declaration=True, encoding="UTF-8") + b"\n"
 
 
 def _arguments(schema: etree._Element, operation: str) -> Iterator[Argument]:
