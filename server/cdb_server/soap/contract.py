@@ -13,7 +13,7 @@ XS = "{http://www.w3.org/2001/XMLSchema}"
 WSDL = "{http://schemas.xmlsoap.org/wsdl/}"
 
 # Built-in types that a plain description has as text.
-_AS_TEXT = ("dateTime", "anyURI")
+_AS_TEXT = ("dateTime", "anyURI", "base64Binary")
 
 # The base address that stands in the files, and gives way to the one that is configured.
 _WRITTEN_ADDRESS = b'location="http://localhost:8080/'
@@ -56,7 +56,7 @@ class Contract:
     def plain(self, public_url: str) -> bytes:
         """The same messages for programs that know little of XML Schema: built-in types alone, no documentation.
 
-        Times are text, as many programs lose their microseconds, or send them in a way of their own.
+        Times and base64 are text, as many programs lose microseconds, or send bytes and times in a way of their own.
         """
         parser = etree.XMLParser(remove_comments=True, remove_blank_text=True)
         return _at(public_url, _plain(etree.fromstring(self._document, parser)))
