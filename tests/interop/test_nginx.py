@@ -6,10 +6,13 @@ import re
 import socket
 import ssl
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 import requests
@@ -24,7 +27,9 @@ from tests.server.test_access import ADD_RUN
 from tests.server.test_serve import master_address
 from tests.servers import Master
 
-CONFIGURATION = (Path(__file__).parents[2] / "docs" / "nginx.conf").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+CONFIGURATION = (DOCS / "nginx.conf").read_text()
+EARLIER = (DOCS / "nginx-earlier.conf").read_text()
 NAME = "cdb.example.org"
 MEBIBYTE = 2**20
 
@@ -202,6 +207,132 @@ def test_connections_to_the_server_are_kept(proxy: Nginx, master: Master) -> Non
     idle = re.search(r"keepalive_timeout (\d+)s;", CONFIGURATION)
     assert idle
     assert int(idle[1]) < KEEP_ALIVE_SECONDS
+
+
+def test_the_pages_pass_and_the_counts_do_not(proxy: Nginx, master: Master) -> None:
+    """A person finds the overview, signs in and stores a file; Prometheus asks the server itself."""
+    _walk(proxy.url, master)
+    assert requests.get(f"{proxy.url}/metrics", timeout=10).status_code == 404
+    assert requests.get(f"{master.url}/metrics", timeout=10).status_code == 200
+
+
+def test_all_of_it_may_stand_below_a_path(ours: Certificates, tmp_path: Path) -> None:
+    """As the guide says: two locations, one slash, and the public URL."""
+
+    def below(text: str) -> str:
+        for before, after in (("location / {", "/mice/ {"), ("location = /metrics", "= /mice/metrics")):
+            assert before in text
+            text = text.replace(before, f"location {after}")
+        assert text.count("proxy_pass http://cdb;") == 1
+        return text.replace("proxy_pass http://cdb;", "proxy_pass http://cdb/;")
+
+    options = ("--public-url", f"https://{NAME}/mice", "--trusted-proxies", "127.0.0.1/32", "--workers", "1")
+    with servers.master(f"sqlite:///{tmp_path}/cdb.sqlite", tmp_path, *options) as running:
+        master = replace(running, url=master_address(running))
+        with nginx(master, tmp_path, ours, below) as proxy:
+            _walk(f"{proxy.url}/mice", master)
+            assert requests.get(f"{proxy.url}/mice/metrics", timeout=10).status_code == 404
+            published = requests.get(f"{proxy.url}/mice{wire.READING}?wsdl", timeout=10).text
+            assert f'location="https://{NAME}/mice{wire.READING}"' in published
+            client = cdb.Calibration(f"{proxy.url}/mice")
+            assert client.get_current_calibration("PAGES", "t0").data == b"1 2\n"
+
+
+def _walk(url: str, master: Master) -> None:
+    """What a person does in a browser: each address comes from the page before."""
+    browser = requests.Session()
+    overview = browser.get(f"{url}/", timeout=10)
+    assert "MICE calibrations" in overview.text
+    for address in re.findall(r'(?:href|src)="([^"#]+)"', overview.text):
+        assert browser.get(urljoin(f"{url}/", address), timeout=10).status_code == 200, address
+    own = {"Origin": f"https://{NAME}", "Host": NAME, "Sec-Fetch-Site": "same-origin"}
+    # As a browser keeps them that was told by https.
+    signed = browser.post(
+        f"{url}/sign-in",
+        {"user": master.user, "token": master.token},
+        headers=own,
+        timeout=10,
+        allow_redirects=False,
+    )
+    assert signed.status_code == 303
+    cookie = {"Cookie": signed.headers["Set-Cookie"].partition(";")[0]}
+    form = {"device_name": "PAGES", "calibration_type": "t0", "valid_from": "2016-03-01"}
+    file = {"file": ("a.dat", b"1 2\n")}
+    previewed = browser.post(f"{url}/upload", {**form, "step": "preview"}, files=file, headers=own | cookie, timeout=10)
+    assert "Store it" in previewed.text
+    kept = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', previewed.text))
+    stored = browser.post(
+        f"{url}/upload",
+        files={**{name: (None, value) for name, value in kept.items()}, "step": (None, "store")},
+        headers=own | cookie,
+        timeout=10,
+        allow_redirects=False,
+    )
+    assert stored.status_code == 303
+    page = browser.get(urljoin(f"{url}/upload", stored.headers["Location"]), timeout=10)
+    assert "In force now" in page.text
+
+
+@contextmanager
+def earlier_server() -> Iterator[str]:
+    """A stand-in for the earlier server: it says what it was asked, under which name, and with what."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            said = f"earlier: {self.command} {self.path} at {self.headers['Host']} ".encode() + body
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(said)))
+            self.end_headers()
+            self.wfile.write(said)
+
+        do_POST = do_GET  # noqa: N815  # as the base class calls it
+
+        def log_message(self, *_: object) -> None:
+            """Nobody reads it."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_the_earlier_services_stay_where_they_were(master: Master, ours: Certificates, tmp_path: Path) -> None:
+    """Behind one address: calibration and cabling are this server's, all else the earlier one's, as it was asked."""
+    port = free_port()
+    with earlier_server() as earlier:
+        beside = EARLIER.replace("listen 80;", f"listen 127.0.0.1:{port};")
+        beside = beside.replace("cdb-earlier.example.org:80", earlier)
+        with nginx(master, tmp_path, ours, lambda text: f"{text}\n{beside}"):
+            host = {"Host": NAME}
+            for path in (
+                "beamline",
+                "geometry",
+                "coolingchannel",
+                "beamlineSuperMouse",
+                "calibrations",
+                "a/calibration",
+            ):
+                asked = requests.get(f"http://127.0.0.1:{port}/cdb/{path}?wsdl", headers=host, timeout=10)
+                assert asked.text == f"earlier: GET /cdb/{path}?wsdl at {NAME} "
+            called = requests.post(f"http://127.0.0.1:{port}/cdb/geometry", b"<call/>", headers=host, timeout=10)
+            assert called.text == f"earlier: POST /cdb/geometry at {NAME} <call/>"
+            for path in ("calibration", "calibrationSuperMouse", "cabling", "cablingSuperMouse"):
+                asked = requests.get(f"http://127.0.0.1:{port}/cdb/{path}?wsdl", headers=host, timeout=10)
+                assert f'location="https://{NAME}/cdb/{path}"' in asked.text
+                called = requests.post(
+                    f"http://127.0.0.1:{port}/cdb/{path}",
+                    b'<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><getStatus/></s:Body>'
+                    b"</s:Envelope>",
+                    headers={**host, "Content-Type": "text/xml"},
+                    timeout=10,
+                )
+                assert "&lt;ok>OK" in called.text or "&lt;ok&gt;OK" in called.text
+            assert cdb.Calibration(f"http://127.0.0.1:{port}").get_status().status == "OK"
 
 
 def test_certificates_of_callers_can_be_asked_for(master: Master, ours: Certificates, tmp_path: Path) -> None:
