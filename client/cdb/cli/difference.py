@@ -16,6 +16,9 @@ MOST_PAIRS = 10_000_000
 # A line longer than this is shown in pieces: files of one single line exist, a JSON list of all channels.
 LONGEST_LINE = 200
 
+# Bytes up to which a file's fields are looked at: the signs of a mistake are worth a moment, and no more.
+LOOKED_INTO = 4 * 2**20
+
 
 class NotLineByLine(Exception):
     """Two contents that are not compared by their lines, with the reason."""
@@ -35,7 +38,7 @@ def told(old: bytes, new: bytes, names: tuple[str, str], *, line_by_line: bool, 
         try:
             compared = unified(old, new, names)
         except NotLineByLine as reason:
-            if _lines(old) is not None and _lines(new) is not None:
+            if _text(old) is not None and _text(new) is not None:
                 lines.append(str(reason))
         else:
             left = len(compared) - most
@@ -47,12 +50,16 @@ def told(old: bytes, new: bytes, names: tuple[str, str], *, line_by_line: bool, 
 
 def unified(old: bytes, new: bytes, names: tuple[str, str]) -> list[str]:
     """The lines of a unified diff, all of them, as they may be printed. Raises NotLineByLine."""
-    texts = _lines(old), _lines(new)
+    texts = _text(old), _text(new)
     if texts[0] is None or texts[1] is None:
         raise NotLineByLine("not both are text")
-    if len(texts[0]) + len(texts[1]) > MOST_LINES:
+    # Counted before they are taken apart: millions of lines would take seconds, and the memory of as many objects.
+    if sum(max(text.count("\n"), len(text) // LONGEST_LINE) for text in texts if text) > MOST_LINES:
         raise NotLineByLine("too many lines to compare here")
-    compared = [shown(line) for line in _unified(texts[0], texts[1], names)]
+    lines = _lines(texts[0]), _lines(texts[1])
+    if len(lines[0]) + len(lines[1]) > MOST_LINES:
+        raise NotLineByLine("too many lines to compare here")
+    compared = [shown(line) for line in _unified(*lines, names)]
     return compared or ["no line differs but in white space at its end"]
 
 
@@ -65,6 +72,8 @@ def doubts(new: bytes, old: bytes | None = None, name: str = "") -> list[str]:
     found = []
     if old is not None and old.endswith(b"\n") and not new.endswith(b"\n"):
         found.append(f"its last line does not end, as that of {name} does: cut off?")
+    if max(len(new), len(old or b"")) > LOOKED_INTO:
+        return found
     if old is not None and _is_json(old) and not _is_json(new):
         found.append(f"it is not JSON, as {name} is: cut off, or another file?")
     *others, last = [len(line.split()) for line in new.splitlines()]
@@ -90,7 +99,7 @@ def _strange(new: bytes, old: bytes, name: str) -> list[str]:
 
 def size(content: bytes) -> str:
     """Its length, in lines too when it is text."""
-    if _lines(content) is None:
+    if _text(content) is None:
         return f"{len(content)} bytes"
     return f"{len(content)} bytes in {_count(content)} lines"
 
@@ -149,14 +158,18 @@ def _range(first: int, last: int) -> str:
     return f"{first + (last > first)},{last - first}"
 
 
-def _lines(content: bytes) -> list[str] | None:
-    """The lines of a text, None of anything else. A terminal is not sent what could move its cursor."""
+def _text(content: bytes) -> str | None:
+    """A text, None of anything else. A terminal is not sent what could move its cursor."""
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
         return None
     if re.search("[^\t\n\r\x20-\x7e\xa0-\U0010ffff]", text):
         return None
+    return text
+
+
+def _lines(text: str) -> list[str]:
     return [piece for line in text.replace("\r", "").split("\n") for piece in _pieces(line)]
 
 
