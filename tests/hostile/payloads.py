@@ -8,6 +8,8 @@ import random
 from collections.abc import Callable, Mapping
 
 MEBIBYTE = 2**20
+# About as much as is read as JSON.
+JSON = 3 * 2**19
 # Of a payload that is as large as one may be, and a little less than that.
 LARGE = 30 * MEBIBYTE
 
@@ -133,24 +135,24 @@ NAMED: Mapping[str, Callable[[], bytes]] = {
     "duplicated keys": lambda: b"{" + b",".join([b'"a": 1'] * 200_000) + b"}",
     "large numbers in JSON": lambda: f"[{'9' * 10_000}]".encode(),
     "a number at Python's limit": lambda: f"[{'9' * 4300}, -{'9' * 4300}]".encode(),
-    "many numbers at Python's limit": lambda: f"[{', '.join(['9' * 4300] * 480)}]".encode(),
+    "many numbers at Python's limit": lambda: f"[{', '.join(['9' * 4300] * 360)}]".encode(),
     "NaN in JSON": lambda: b'{"a": NaN, "b": Infinity, "c": -Infinity, "d": 1e400, "e": -0.0}',
     "JSON without an end": lambda: b'{"a": [1, 2',
     "JSON in latin-1": lambda: '{"a": "\u00e9"}'.encode("latin-1"),
     "JSON and more": lambda: b'{"a": 1} {"b": 2}',
-    "a long string in JSON": lambda: f'["{"a" * 2_000_000}"]'.encode(),
-    "a long name in JSON": lambda: f'{{"{"a" * 2_000_000}": 1}}'.encode(),
+    "a long string in JSON": lambda: f'["{"a" * 1_500_000}"]'.encode(),
+    "a long name in JSON": lambda: f'{{"{"a" * 1_500_000}": 1}}'.encode(),
     "escapes in JSON": lambda: f'["{chr(92)}u00e9{chr(92)}n{chr(92)}u0000"]'.encode(),
-    "many numbers in JSON": lambda: f"[{','.join(['1'] * 1_000_000)}]".encode(),
-    "many lists in JSON": lambda: f"[{','.join(['[]'] * 690_000)}]".encode(),
-    "many objects in JSON": lambda: f"[{','.join(['{}'] * 690_000)}]".encode(),
-    "many fields in JSON": lambda: json.dumps({f"f{n}": n for n in range(120_000)}).encode(),
-    "many rows in JSON": lambda: json.dumps([{"a": n, "b": n / 7} for n in range(50_000)]).encode(),
-    "wide rows in JSON": lambda: json.dumps([{f"f{c}": n / 7 for c in range(40)} for n in range(2_000)]).encode(),
-    "newlines in JSON": lambda: b"[" + b"\n" * (2 * MEBIBYTE - 2) + b"]",
-    "empty texts in JSON": lambda: b"[" + b",".join([b'""'] * 690_000) + b"]",
-    "pairs in JSON": lambda: b"{" + b",".join(b'"%x":0' % n for n in range(200_000)) + b"}",
-    "spaces in JSON": lambda: b"[" + b" " * (2 * MEBIBYTE - 2) + b"]",
+    "many numbers in JSON": lambda: f"[{','.join(['1'] * 750_000)}]".encode(),
+    "many lists in JSON": lambda: f"[{','.join(['[]'] * 510_000)}]".encode(),
+    "many objects in JSON": lambda: f"[{','.join(['{}'] * 510_000)}]".encode(),
+    "many fields in JSON": lambda: json.dumps({f"f{n}": n for n in range(80_000)}).encode(),
+    "many rows in JSON": lambda: json.dumps([{"a": n, "b": n / 7} for n in range(40_000)]).encode(),
+    "wide rows in JSON": lambda: json.dumps([{f"f{c}": n / 7 for c in range(40)} for n in range(1_550)]).encode(),
+    "newlines in JSON": lambda: b"[" + b"\n" * (JSON - 2) + b"]",
+    "empty texts in JSON": lambda: b"[" + b",".join([b'""'] * 510_000) + b"]",
+    "pairs in JSON": lambda: b"{" + b",".join(b'"%x":0' % n for n in range(150_000)) + b"}",
+    "spaces in JSON": lambda: b"[" + b" " * (JSON - 2) + b"]",
     "an XML bomb": _bomb,
     "many columns": lambda: b" ".join([b"1"] * 5_000_000) + b"\n",
     "many columns twice": lambda: _sized(b"1 " * 400_000 + b"\n", 2 * MEBIBYTE),

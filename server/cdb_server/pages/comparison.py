@@ -163,7 +163,9 @@ def _column(left: Column, right: Column, both: Sequence[tuple[int, int]], labels
         return None
     olds = [left.numbers[row] for row, _ in both]
     news = [right.numbers[row] for _, row in both]
-    by = [None if old is None or new is None else _difference(old, new) for old, new in zip(olds, news, strict=True)]
+    by = [None if old is None or new is None else new - old for old, new in zip(olds, news, strict=True)]
+    if any(difference is not None and math.isinf(difference) for difference in by):
+        by = [None if difference is None else _held(difference) for difference in by]
     changed = [place for place, difference in enumerate(by) if difference]
     largest = []
     for place in heapq.nlargest(MOST_LARGEST, changed, key=lambda place: abs(by[place] or 0.0)):
@@ -182,9 +184,9 @@ def _column(left: Column, right: Column, both: Sequence[tuple[int, int]], labels
     return ColumnChange(right.name, olds, news, by, len(changed), largest)
 
 
-def _difference(old: float, new: float) -> float:
-    """One less the other; the greatest float where it is more than that."""
-    return max(-sys.float_info.max, min(new - old, sys.float_info.max))
+def _held(difference: float) -> float:
+    """The greatest float where a difference is more than that."""
+    return max(-sys.float_info.max, min(difference, sys.float_info.max))
 
 
 class _TooMuch(Exception):

@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 from cdb_server.pages import words
 
-LOOKED_AT, MOST_JSON = 2**20, 2 * 2**20
+LOOKED_AT, MOST_JSON = 2**20, 3 * 2**19
 # Lists and objects in JSON: it takes longer to make one than to read a thousand bytes.
 MOST_CONTAINERS = 100_000
 MOST_LINES = 50_000
-MOST_ROWS, MOST_COLUMNS, MOST_CELLS = 10_000, 40, 100_000
+MOST_ROWS, MOST_COLUMNS, MOST_CELLS = 10_000, 40, 60_000
 # Of characters: longer names of columns are none, and longer ones of channels are cut.
 LONGEST_NAME, LONGEST_LABEL = 64, 60
 HEX_HEAD = 512
