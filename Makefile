@@ -50,6 +50,7 @@ crash-test: $(READY)  ## Kill the server under load, CYCLES=2000 times, and chec
 hostile: $(READY)  ## Spoil answers at every byte, ask in odd ways, and check that no answer is wrong, short or late
 	$(BIN)/python -m tests.hostile
 	$(BIN)/python -m tests.hostile.looking
+	$(BIN)/python -m pytest tests/hostile
 
 bench: $(READY)  ## Measure how fast the service is, against references measured likewise; leaves bench-data/
 	tests/benchmarks/install

@@ -28,6 +28,13 @@ def answer(data: str, sha256: str, size: int) -> bytes:
 
 
 GOOD = answer("VE9GQ2hhbm5lbEtleSAxIDEgMCAwIHRvZjEgLTYwNjI0LjggMw==", hashlib.sha256(DATA).hexdigest(), len(DATA))
+CREATED = b"<created>2016-03-01T00:00:00.000000Z"
+STATUS = (
+    '<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><get_statusResponse '
+    'xmlns="urn:mice:cdb:2"><status><status>OK</status><role>mirror</role><serial>1</serial><digest>'
+    f"{'0' * 64}</digest><complete_until>2016-03-01T00:00:00Z</complete_until><version>1</version>"
+    "<lag_entries>0</lag_entries><lag_seconds>1.5</lag_seconds></status></get_statusResponse></s:Body></s:Envelope>"
+).encode()
 EMPTY_BODY = b'<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body/></s:Envelope>'
 FOREIGN = EMPTY_BODY.replace(b"<s:Body/>", b'<s:Body><hello xmlns="urn:other"/></s:Body>')
 FOREIGN_FAULT = EMPTY_BODY.replace(
@@ -119,6 +126,9 @@ def test_a_good_answer_is_taken() -> None:
         (http(TYPED_FAULT % b"", "500 Internal Server Error"), cdb.RunNotFound),
         (http(GOOD.replace(b"<withdrawn>false</withdrawn>", b"")), cdb.ServerUnreachable),
         (http(GOOD.replace(b"2016-03-01T00", b"2016-13-01T00")), cdb.ServerUnreachable),
+        (http(GOOD.replace(CREATED, b"<created>0001-01-01T00:00:00+14:00")), cdb.ServerUnreachable),
+        (http(GOOD.replace(CREATED, b"<created>9999-12-31T23:59:59-14:00")), cdb.ServerUnreachable),
+        (http(GOOD.replace(b"<size>37", b"<size>9223372036854775808")), cdb.ServerUnreachable),
         (http(b"<!DOCTYPE x [<!ENTITY e 'TOF1'>]>" + GOOD.replace(b"TOF1", b"&e;")), cdb.ServerUnreachable),
     ],
 )
@@ -126,6 +136,43 @@ def test_what_is_not_an_answer_is_a_typed_error(response: bytes, error: type[cdb
     """Never wrong, short or empty data."""
     with server(lambda connection: connection.sendall(response)) as url, pytest.raises(error):
         cdb.Calibration(url, timeout=5, direct=True).get_calibration_for_id(1)
+
+
+@pytest.mark.parametrize(
+    ("true", "said"),
+    [
+        (b">1.5<", b">NaN<"),
+        (b">1.5<", b">INF<"),
+        (b">1.5<", b">1e999<"),
+        (b"<serial>1<", b"<serial>9223372036854775808<"),
+        (b"<lag_entries>0<", b"<lag_entries>-9223372036854775809<"),
+        (b"2016-03-01T00:00:00Z", b"0001-01-01T00:00:00+14:00"),
+        (b"2016-03-01T00:00:00Z", b"9999-12-31T23:59:59-14:00"),
+        (b"<version>1<", b"<version>" + b"1" * 100_000 + b"<"),
+    ],
+)
+def test_a_status_that_cannot_be_is_a_typed_error(true: bytes, said: bytes) -> None:
+    """Numbers and times that the contract does not admit, and more than a status ever says."""
+    with server(lambda connection: connection.sendall(http(STATUS))) as url:
+        assert cdb.Calibration(url, timeout=5, direct=True).get_status().lag_seconds == 1.5
+    lie = http(STATUS.replace(true, said))
+    with server(lambda connection: connection.sendall(lie)) as url, pytest.raises(cdb.ServerUnreachable):
+        cdb.Calibration(url, timeout=5, direct=True).get_status()
+
+
+def test_a_payload_is_read_no_further_than_its_size() -> None:
+    """Where the caller knows it: what is longer cannot be the payload."""
+    sent = []
+
+    def send(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: 999999999\r\n\r\n")
+        for _ in range(1_000):
+            connection.sendall(b" " * 2**18)
+            sent.append(2**18)
+
+    with server(send) as url, pytest.raises(cdb.ServerUnreachable):
+        cdb.Calibration(url, timeout=10, direct=True).get_payload("0" * 64, 2)
+    assert sum(sent) < 2**25
 
 
 def test_an_answer_cut_at_any_byte_is_never_taken() -> None:

@@ -48,7 +48,10 @@ class _OverSoap:
 
     def entry(self, serial: int) -> tuple[str, str]:
         with _unavailable():
-            found = self._client.get_journal(serial - 1, 1)[0]
+            answered = self._client.get_journal(serial - 1, 1)
+        if len(answered) != 1 or answered[0].serial != serial:
+            raise Unavailable(f"{self.name} does not give its entry {serial}")
+        found = answered[0]
         return _told(found.kind, found.created, found.author), found.digest
 
 

@@ -43,7 +43,7 @@ LONGEST_PROBLEM = 500
 
 # What is fetched before it is applied: enough to keep the way busy, and no more than fits. While it is read, a payload
 # takes several times its size: a large one is fetched alone.
-ENTRIES_AT_ONCE = 200
+ENTRIES_AT_ONCE = 100
 PAYLOADS_AT_ONCE = 4
 BYTES_AHEAD = 2**23
 

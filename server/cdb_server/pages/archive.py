@@ -4,6 +4,7 @@ No more than one payload is in memory at once. When one cannot be read the archi
 came for a whole one.
 """
 
+import re
 import zipfile
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -21,6 +22,10 @@ from cdb_server.pages.site import Do
 # Bytes of a file.
 MOST_PACKED = 2**20
 
+# Of a device and a type rule 2 admits names of so many characters.
+_LONGEST_PART = 64
+_UNFIT = re.compile("[^A-Za-z0-9_.+-]")
+
 
 class File(NamedTuple):
     """A file of the archive: its name, when it was made, and how to get its bytes."""
@@ -31,9 +36,13 @@ class File(NamedTuple):
 
 
 def name_of(calibration: CalibrationRecord) -> str:
-    """A file's name, which no other has: `TOF1_t0_12.dat`. A space, which shells stumble over, becomes a line."""
-    name = f"{calibration.device_name}_{calibration.calibration_type}_{calibration.id}"
-    return f"{name.replace(' ', '_')}.dat"
+    """A file's name, which no other has: `TOF1_t0_12.dat`. What shells stumble over, a space, becomes a line.
+
+    So does whatever else is no letter, digit or one of `_.+-`, so that no file is ever unpacked outside the archive's
+    folder. No name of rule 2 holds any; a database that was changed may.
+    """
+    parts = (calibration.device_name[:_LONGEST_PART], calibration.calibration_type[:_LONGEST_PART])
+    return _UNFIT.sub("_", f"{'_'.join(parts).lstrip('.-')}_{calibration.id}.dat")
 
 
 def files(question: Question, applied: Applied, payload: Callable[[str], bytes], server: str) -> list[File]:

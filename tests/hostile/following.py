@@ -1,0 +1,44 @@
+"""`python -m tests.hostile.following DATABASE MASTER`: the following process of a mirror, with little patience.
+
+It follows as `cdb-server mirror` does, from the same code. Where it stops, it goes on at the next line of its standard
+input, as a mirror does that is started anew with --resume; at the end of that, it ends.
+"""
+
+import logging
+import logging.config
+import sys
+import threading
+
+from cdb_server.http import LOGGING
+from cdb_server.mirror import Follower
+from cdb_server.repository import Database, Following
+
+INTERVAL = 0.02
+ANSWER_SECONDS = 2.0
+
+
+def main(database: str, master: str) -> None:
+    """Follow until standard input ends."""
+    logging.config.dictConfig(LOGGING)
+    # Requests' own words on what it meets; a mirror's level is INFO too.
+    ended = threading.Event()
+    resumed = threading.Semaphore(0)
+
+    def listen() -> None:
+        for _ in sys.stdin:
+            resumed.release()
+        ended.set()
+        resumed.release()
+
+    threading.Thread(target=listen, daemon=True).start()
+    with Database.open(database) as opened:
+        following = Following(opened)
+        while not ended.is_set():
+            following.begin(master, resume=True)
+            Follower(master, following, interval=INTERVAL, answer_seconds=ANSWER_SECONDS).follow(ended)
+            if not ended.is_set():
+                resumed.acquire()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,19 @@
+"""Whatever a master says: a mirror serves only what the true one accepted, says what is wrong, and goes on after it."""
+
+from pathlib import Path
+
+from cdb_server import maintenance
+from cdb_server.repository import Database
+from tests.hostile import lies
+from tests.hostile.trial import trial
+
+
+def test_a_mirror_survives_every_kind_of_lie(tmp_path: Path) -> None:
+    """A hundred lies, one after the other, to one following process; `make hostile` tells all of them."""
+    told = lies.LIES[::2]
+    assert len(told) >= 100
+    with trial(tmp_path) as made:
+        for lie in told:
+            made.lied_to(lie)
+    with Database.open(f"sqlite:///{tmp_path}/mirror.sqlite") as database:
+        assert not maintenance.verify(database).problems
