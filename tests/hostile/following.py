@@ -1,4 +1,4 @@
-"""`python -m tests.hostile.following DATABASE MASTER`: the following process of a mirror, with little patience.
+"""`python -m tests.hostile.following DATABASE MASTER SECONDS`: the following process of a mirror, with its patience.
 
 It follows as `cdb-server mirror` does, from the same code. Where it stops, it goes on at the next line of its standard
 input, as a mirror does that is started anew with --resume; at the end of that, it ends.
@@ -14,13 +14,11 @@ from cdb_server.mirror import Follower
 from cdb_server.repository import Database, Following
 
 INTERVAL = 0.02
-ANSWER_SECONDS = 2.0
 
 
-def main(database: str, master: str) -> None:
-    """Follow until standard input ends."""
+def main(database: str, master: str, seconds: str) -> None:
+    """Follow until standard input ends; an answer may take so many seconds."""
     logging.config.dictConfig(LOGGING)
-    # Requests' own words on what it meets; a mirror's level is INFO too.
     ended = threading.Event()
     resumed = threading.Semaphore(0)
 
@@ -35,7 +33,7 @@ def main(database: str, master: str) -> None:
         following = Following(opened)
         while not ended.is_set():
             following.begin(master, resume=True)
-            Follower(master, following, interval=INTERVAL, answer_seconds=ANSWER_SECONDS).follow(ended)
+            Follower(master, following, interval=INTERVAL, answer_seconds=float(seconds)).follow(ended)
             if not ended.is_set():
                 resumed.acquire()
 

@@ -20,7 +20,7 @@ def test_a_mirror_survives_every_lie(tmp_path: Path) -> None:
 
 def test_large_payloads_stay_within_bounds(tmp_path: Path) -> None:
     """Six of the largest that are taken, which come together: all of them arrive, in bounded memory."""
-    with trial(tmp_path) as made:
+    with trial(tmp_path, answer_seconds=60) as made:
         for seed in range(6):
             made.store(random.Random(seed).randbytes(2**25))
         made.goes_on(60)

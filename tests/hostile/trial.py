@@ -102,8 +102,8 @@ class Trial:
 
 
 @contextmanager
-def trial(folder: Path) -> Iterator[Trial]:
-    """A trial until the block ends."""
+def trial(folder: Path, answer_seconds: float = 2.0) -> Iterator[Trial]:
+    """A trial until the block ends, in which an answer may take so many seconds."""
     of, url = f"sqlite:///{folder}/true.sqlite", f"sqlite:///{folder}/mirror.sqlite"
     for made in (of, url):
         Database.create(made)
@@ -121,7 +121,7 @@ def trial(folder: Path) -> Iterator[Trial]:
         Database.open(url, read_only=True) as copy,
         log.open("wb") as out,
         subprocess.Popen(
-            [sys.executable, "-m", "tests.hostile.following", url, false.url],
+            [sys.executable, "-m", "tests.hostile.following", url, false.url, str(answer_seconds)],
             stdin=subprocess.PIPE,
             stderr=out,
             cwd=Path(__file__).parents[2],
