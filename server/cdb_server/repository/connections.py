@@ -60,9 +60,10 @@ def engine_of(url: URL, threads: int, *, read_only: bool = False) -> Engine:
         event.listen(engine, "begin", _begin_sqlite)
         event.listen(engine, "commit", _commit_sqlite)
     else:
-        options = {"options": "-c default_transaction_read_only=on"} if read_only else {}
-        engine = create_engine(url, connect_args={"connect_timeout": BUSY, **options}, pool_pre_ping=True, **pool)
+        engine = create_engine(url, connect_args={"connect_timeout": BUSY}, pool_pre_ping=True, **pool)
         event.listen(engine, "connect", _prepare_postgresql)
+        if read_only:
+            event.listen(engine, "connect", _forbid_writing_postgresql)
     return engine
 
 
@@ -77,8 +78,7 @@ def alone(engine: Engine) -> Engine:
         **_pool(pool.size()),
     )
     event.listen(other, "connect", _prepare_postgresql)
-    # Not among the options of the connection, which some who stand between refuse.
-    event.listen(other, "connect", lambda driver, _: driver.execute("SET default_transaction_read_only = on").close())
+    event.listen(other, "connect", _forbid_writing_postgresql)
     return other
 
 
@@ -159,4 +159,10 @@ def _prepare_postgresql(connection: Any, _record: object) -> None:
         connection.execute(f"SET enable_{plan} = off")
     connection.execute("SET jit = off")
     connection.execute(f"SET lock_timeout = '{BUSY}s'")
+    connection.commit()
+
+
+def _forbid_writing_postgresql(connection: Any, _record: object) -> None:
+    # Not among the options of the connection, which some who stand between refuse.
+    connection.execute("SET default_transaction_read_only = on")
     connection.commit()

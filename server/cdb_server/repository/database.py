@@ -14,7 +14,7 @@ from sqlalchemy import URL, Connection, Engine, event, exc, inspect, select
 
 from cdb_server import schema
 from cdb_server.errors import DatabaseRefused, Unavailable
-from cdb_server.repository import connections, replication
+from cdb_server.repository import connections, pooler, replication
 from cdb_server.repository.alone import Alone
 from cdb_server.repository.connections import BUSY, engine_of, name_of, parse_url
 from cdb_server.repository.durable import new_file
@@ -216,6 +216,8 @@ class Database:
             raise Unavailable(_FILE_GONE)
 
     def _check(self, url: URL) -> None:
+        if self._postgresql and (problem := pooler.unfit(self._engine)) is not None:
+            raise DatabaseRefused(f"{name_of(url)} cannot be used: {problem}")
         with self._reading.begin() as connection:
             if not inspect(connection).has_table(schema.cdb_schema.name):
                 raise DatabaseRefused(f"{name_of(url)} is not a calibration database: make one with 'cdb-server init'")
