@@ -1,4 +1,4 @@
-"""The files that tests load: the project's own samples, and real ones where CDB_REAL_DATA names a folder of them."""
+"""The files that tests load: the project's own samples, and real ones where REAL_DATA names a folder of them."""
 
 import csv
 import os
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from demo import samples
 
-REAL = os.environ.get("CDB_REAL_DATA")
+REAL = os.environ.get("REAL_DATA")
 
 
 def folders(made: Path) -> list[Path]:

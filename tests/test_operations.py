@@ -12,7 +12,10 @@ import pytest
 
 import cdb.cli
 import cdb_server.cli
-from cdb_server.repository import Database
+from cdb_server import maintenance
+from cdb_server.errors import DatabaseRefused
+from cdb_server.repository import Database, Tokens
+from tests import clusters
 from tests.test_documented import ROOT, commands, settings
 from tests.test_layers import SERVER, modules
 
@@ -122,16 +125,55 @@ def test_the_settings_of_the_guide_are_taken(tmp_path: Path) -> None:
         assert re.search("there is no database|cannot be used: .*No such file", refused.stderr)
 
 
+def sql(cluster: str, block: int, name: str) -> None:
+    """Run the SQL of the guide as a superuser, with a role and a database of this name."""
+    with psycopg.connect(cluster, autocommit=True) as superuser:
+        for statement in re.split(r";\s*", blocks("sql")[block])[:-1]:
+            superuser.execute(re.sub(r"\bcdb\b", name, statement).encode())
+
+
+def url_of(cluster: str, name: str) -> str:
+    """The database of this name in a cluster, by its role."""
+    return re.sub("//[^:@/]+(:[^@]*)?@", f"//{name}@", cluster).replace("/postgres?", f"/{name}?")
+
+
 def test_the_sql_of_the_guide_makes_a_database_that_can_be_used(postgresql_cluster: str) -> None:
     """A role that is nothing more than the owner makes the tables, and no other role can connect."""
+    sql(postgresql_cluster, 0, "operated")
     with psycopg.connect(postgresql_cluster, autocommit=True) as superuser:
-        for statement in blocks("sql")[0].split(";\n")[:-1]:
-            superuser.execute(re.sub(r"\bcdb\b", "operated", statement).encode())
         superuser.execute(b"CREATE ROLE somebody LOGIN")
-    url = re.sub("//[^:@/]+(:[^@]*)?@", "//operated@", postgresql_cluster).replace("/postgres?", "/operated?")
+    url = url_of(postgresql_cluster, "operated")
     Database.create(url)
     Database.open(url).close()
     with psycopg.connect(url) as owner:
         assert owner.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone() == (False,)
     with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
         psycopg.connect(url.replace("//operated@", "//somebody@"))
+
+
+def test_the_role_of_the_guide_restores_with_the_right_that_the_guide_says(
+    postgresql_cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it a sentence says which; with it the database is replaced, and still nobody else connects to it."""
+    monkeypatch.setenv("PATH", f"{clusters.BIN}{os.pathsep}{os.environ['PATH']}")
+    sql(postgresql_cluster, 0, "regained")
+    url = url_of(postgresql_cluster, "regained")
+    Database.create(url)
+    maintenance.back_up(url, tmp_path / "backup")
+    with Database.open(url) as database:
+        Tokens(database).add("later")
+    with pytest.raises(DatabaseRefused, match="ALTER ROLE … CREATEDB, by a superuser"):
+        maintenance.restore(url, tmp_path / "backup")
+    giving, taking = re.split(r"(?<=;)\s*", blocks("sql")[1].strip())[:2]
+    with psycopg.connect(postgresql_cluster, autocommit=True) as superuser:
+        superuser.execute(re.sub(r"\bcdb\b", "regained", giving).encode())
+        maintenance.restore(url, tmp_path / "backup")
+        superuser.execute(re.sub(r"\bcdb\b", "regained", taking).encode())
+        rights = superuser.execute("SELECT rolcreatedb FROM pg_roles WHERE rolname = 'regained'").fetchone()
+        assert rights == (False,)
+        public = superuser.execute("SELECT datacl::text FROM pg_database WHERE datname = 'regained'").fetchone()
+        # What is granted to everybody would begin with an empty name.
+        assert public == ("{regained=CTc/regained}",)
+    with Database.open(url) as database:
+        assert Tokens(database).list() == []
+        assert not maintenance.verify(database).problems

@@ -1,5 +1,20 @@
-"""`python -m cdb_server` is `cdb-server`."""
+"""`python -m cdb_server` is `cdb-server`, and says what to install where the server's libraries are not there."""
 
-from cdb_server.cli import main
+import sys
 
-main(prog_name="cdb-server")
+
+def main() -> None:
+    """Run the command line, or end with a line that says what is missing."""
+    try:
+        from cdb_server.cli import main as run
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in ("cdb", "cdb_server"):
+            raise
+        sys.exit(
+            f"cdb-server: {error.name} is not installed: pip install 'mice-cdb[server]' brings what the server needs"
+        )
+    run(prog_name="cdb-server")
+
+
+if __name__ == "__main__":
+    main()

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 import cdb
+import cdb_server.cli
 from cdb.cli import main
+from cdb.cli.shared import SETTINGS
 from tests.client.shells import said, shell, under_a_terminal
 from tests.servers import Master
-from tests.test_documented import commands
+from tests.test_documented import commands, settings
 
 EVERY_BYTE = bytes(range(256))
 
@@ -242,3 +244,17 @@ def test_a_table_stops_where_no_row_is_to_blame(shared_master: Master, tmp_path:
     assert "runs.csv: 2 rows, 0 accepted, 0 refused, 2 not tried: repeat the command" in done.stderr.decode()
     away = ("run", "add", "--from", str(table), "--timeout", "0.5", "--server", "http://127.0.0.1:1")
     assert shell(shared_master, *away).returncode == 3
+
+
+def test_a_setting_that_is_misspelt_is_named(shared_master: Master) -> None:
+    """A job would not be pinned; what others call their variables is theirs, as are the server's."""
+    others = dict.fromkeys(settings(cdb_server.cli.main), "x") | {"CDB_HOME": "x", "CDB_URL": "x"}
+    environment = {**shared_master.environment, **others, "CDB_ASOF": "2016-03-01"}
+    command = [sys.executable, "-m", "cdb.cli", "devices"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stderr == "cdb: no setting is called CDB_ASOF, which is left out: is CDB_AS_OF meant?\n"
+
+
+def test_the_settings_that_are_known_are_those_that_are_read() -> None:
+    """No more and no less."""
+    assert settings(main) == set(SETTINGS)

@@ -296,6 +296,23 @@ def test_an_sqlite_that_is_written_is_not_replaced(filled_url: str, backup: Path
         assert "is in use: stop the server, then restore again" in refusal(filled_url, backup)
 
 
+@pytest.mark.parametrize("name", ["serve", "mirror"])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_sqlite_that_is_served_is_not_replaced(name: str, workers: str, tmp_path: Path) -> None:
+    """Nor one whose server is asked nothing: it would go on with the file that is no longer there."""
+    url, file = f"sqlite:///{tmp_path}/cdb.sqlite", tmp_path / "backup"
+    Database.create(url)
+    maintenance.back_up(url, file)
+    of = ("--of", "http://127.0.0.1:1") if name == "mirror" else ()
+    if name == "mirror":
+        (tmp_path / "cdb.sqlite").unlink()
+    command = servers.command(name, url, "--workers", workers, *of)
+    with servers.running(command, url, tmp_path / "server.log") as server:
+        assert "is in use: stop the server, then restore again" in refusal(url, file)
+        assert cdb.Calibration(server.url).get_status().serial == 0
+    assert cdb_server("restore", str(file), "--database", url).returncode == 0
+
+
 def test_a_restored_master_says_so(database_url: str, tmp_path: Path) -> None:
     """When it starts, and to whoever asks for its status."""
     Database.create(database_url)

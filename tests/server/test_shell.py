@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+import cdb.cli
+from cdb_server.cli.shared import CLIENT_SETTINGS
 from cdb_server.repository import Database, Tokens
 from tests.servers import Master
+from tests.test_documented import settings
 
 
 def cdb_server(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -147,3 +150,43 @@ def test_an_address_in_use_is_said_in_one_line(shared_master: Master, tmp_path: 
     refused = cdb_server("serve", "--database", shared_master.database, "--bind", address)
     assert refused.returncode == 1
     assert refused.stderr == f"cdb-server: cannot listen at {address}: Address already in use\n"
+
+
+def test_a_variable_that_is_no_setting_is_named(tmp_path: Path) -> None:
+    """With the setting that is meant, if one is near; the client's settings are none of these."""
+    named = {"CDB_WORKRES": "4", "CDB_NOTHING": "x", "CDB_AS_OF": "now", "CDB_CLIENT_CERT": "x", "_CDB_COMPLETE": ""}
+    done = cdb_server("init", CDB_DATABASE=f"sqlite:///{tmp_path}/cdb.sqlite", **named)
+    assert done.returncode == 0
+    assert done.stderr.splitlines()[:-1] == [
+        "cdb-server: no setting is called CDB_NOTHING, which is left out",
+        "cdb-server: no setting is called CDB_WORKRES, which is left out: is CDB_WORKERS meant?",
+    ]
+
+
+def test_the_clients_settings_are_known_to_the_server() -> None:
+    """Those that it reads, no more and no less."""
+    assert settings(cdb.cli.main) == CLIENT_SETTINGS
+
+
+@pytest.mark.parametrize("missing", ["sqlalchemy", "uvicorn", "spyne"])
+def test_without_its_libraries_it_says_what_to_install(missing: str) -> None:
+    """Exit status 1 and one line, as where only the client was installed."""
+    program = f"import sys; sys.modules[{missing!r}] = None; from cdb_server.__main__ import main; main()"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    [line] = ended.stderr.splitlines()
+    assert line.startswith(f"cdb-server: {missing}")
+    assert line.endswith("is not installed: pip install 'mice-cdb[server]' brings what the server needs")
+
+
+def test_without_the_driver_of_postgresql_it_says_what_to_install() -> None:
+    """One line that names the extra."""
+    program = "import sys; sys.modules['psycopg'] = None; from cdb_server.__main__ import main; main()"
+    arguments = ["token", "list", "--database", "postgresql://cdb@/cdb"]
+    ended = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == (
+        "cdb-server: PostgreSQL's driver is not installed: pip install 'mice-cdb[server,postgresql]' brings it\n"
+    )

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
+from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -26,6 +27,10 @@ from cdb.calibration import DEFAULT_SERVER, DEFAULT_TIMEOUT, Calibration
 from cdb.cli import advice
 from cdb.supermouse import CalibrationSuperMouse
 
+SETTINGS = tuple(
+    f"CDB_{name}" for name in ("SERVER", "USER", "TOKEN", "AS_OF", "CACHE", "LOCK", "OFFLINE", "CLIENT_CERT")
+)
+
 
 class Cdb(click.Group):
     """A group whose commands' errors are printed here, once, and become the exit status."""
@@ -35,6 +40,7 @@ class Cdb(click.Group):
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
+        _tell_misspelt_settings()
         try:
             with _waiting_told(), _usage_shown():
                 return super().invoke(ctx)
@@ -204,6 +210,16 @@ def _waiting_told() -> Iterator[None]:
         yield
     finally:
         log.removeHandler(told)
+
+
+def _tell_misspelt_settings() -> None:
+    """Name each variable of the environment that is nearly a setting: a job that it should pin would not be pinned.
+
+    Others that begin alike belong to the server, or to other programs.
+    """
+    for name in sorted(os.environ):
+        if name.startswith("CDB_") and name not in SETTINGS and (near := get_close_matches(name, SETTINGS, 1, 0.81)):
+            click.echo(f"cdb: no setting is called {shown(name)}, which is left out: is {near[0]} meant?", err=True)
 
 
 def leave_job() -> None:

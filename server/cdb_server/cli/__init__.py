@@ -3,7 +3,7 @@
 import click
 
 from cdb_server import __version__
-from cdb_server.cli import maintenance, mirroring, serving, tokens
+from cdb_server.cli import maintenance, mirroring, serving, shared, tokens
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -18,6 +18,7 @@ def main() -> None:
     cdb-server verify                    prove that nothing is damaged
     cdb-server backup FILE               while serving
     """
+    shared.tell_unknown_settings(main)
 
 
 for command in (

@@ -11,7 +11,7 @@ from cdb_server.cli import shared
 from cdb_server.errors import DatabaseRefused
 from cdb_server.http import listen, serve
 from cdb_server.instants import spell
-from cdb_server.repository import Database, Reader
+from cdb_server.repository import Database, Reader, occupy
 from cdb_server.settings import (
     MAX_PAYLOAD,
     THIS_MACHINE,
@@ -109,7 +109,11 @@ def listening(command: Callable[..., None]) -> Callable[..., Any]:
 
 
 def serve_from(settings: Settings, role: str) -> None:
-    """Listen, say so on standard output, and serve. Raises DatabaseRefused when the address cannot be had."""
+    """Listen, say so on standard output, and serve.
+
+    Raises DatabaseRefused when the address cannot be had, or the database is being replaced.
+    """
+    occupy(settings.database)
     try:
         listens, settings = listen(settings)
     except OSError as error:

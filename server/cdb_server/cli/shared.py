@@ -1,6 +1,8 @@
 """What the commands share: the database's option, how errors end the program, how long work shows itself."""
 
+import difflib
 import functools
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +15,11 @@ from rich.progress import Progress
 from cdb_server.errors import CdbError, DatabaseRefused, TlsRefused
 
 Command = Callable[..., None]
+
+# Of the client and its shell, which may be used in the same environment.
+CLIENT_SETTINGS = frozenset(
+    f"CDB_{name}" for name in ("SERVER", "USER", "TOKEN", "AS_OF", "CACHE", "LOCK", "OFFLINE", "CLIENT_CERT")
+)
 
 
 class Parsed(click.ParamType[Any]):
@@ -40,6 +47,23 @@ database = click.option(
     metavar="URL",
     help="The database: sqlite:///FILE or postgresql://USER@HOST/NAME.",
 )
+
+
+def tell_unknown_settings(program: click.Group) -> None:
+    """Name each variable of the environment that reads like a setting and is none, on standard error."""
+    known = _settings(program) | CLIENT_SETTINGS
+    for name in sorted(os.environ):
+        if name.startswith("CDB_") and name not in known:
+            near = difflib.get_close_matches(name, known, 1, 0.8)
+            meant = f": is {near[0]} meant?" if near else ""
+            click.echo(f"cdb-server: no setting is called {name}, which is left out{meant}", err=True)
+
+
+def _settings(command: click.Command) -> set[str]:
+    """The variables that a command reads, with all that is below it."""
+    below = command.commands.values() if isinstance(command, click.Group) else ()
+    own = {str(option.envvar) for option in command.params if option.envvar is not None}
+    return own.union(*map(_settings, below))
 
 
 def told(command: Command) -> Command:

@@ -1,7 +1,9 @@
 """PostgreSQL's own programs: pg_dump, pg_restore, and a database renamed to the place of another."""
 
 import os
+import re
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     import psycopg
 
 HEADER = b"PGDMP"
+# A line of pg_restore's list of what a backup holds: "2; 3079 16384 EXTENSION - amcheck", and its comment.
+_EXTENSION = re.compile(r"\d+; \d+ \d+ (COMMENT - )?EXTENSION ")
 # Where one connects to make and rename databases: every cluster has it.
 MAINTENANCE = "postgres"
 
@@ -40,10 +44,18 @@ class Cluster:
         except OSError as error:
             raise DatabaseRefused(f"{file} cannot be read: {error.strerror}") from error
         with self._maintaining() as connection:
-            connection.execute(_sql("CREATE DATABASE {}", self._unfinished))
-        self._made = True
+            connection.execute(_sql("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0", self._unfinished))
+            self._made = True
+            # As the guide makes it: nobody else connects to it.
+            connection.execute(_sql("REVOKE ALL ON DATABASE {} FROM PUBLIC", self._unfinished))
         options = ("--exit-on-error", "--single-transaction", "--no-owner", "--no-privileges")
-        self._run("pg_restore", *options, f"--dbname={self._address(self._unfinished)}", str(file))
+        with tempfile.NamedTemporaryFile("w") as wanted:
+            # Extensions are for a superuser to make, and no table needs one.
+            listed = self._run("pg_restore", "--list", str(file)).splitlines(keepends=True)
+            wanted.writelines(line for line in listed if not _EXTENSION.match(line))
+            wanted.flush()
+            into = f"--dbname={self._address(self._unfinished)}"
+            self._run("pg_restore", *options, f"--use-list={wanted.name}", into, str(file))
         return str(self._url.set(database=self._unfinished).render_as_string(hide_password=False))
 
     def take_over(self) -> str | None:
@@ -62,7 +74,8 @@ class Cluster:
             with self._maintaining() as connection:
                 connection.execute(_sql("DROP DATABASE IF EXISTS {}", self._unfinished))
 
-    def _run(self, program: str, *arguments: str) -> None:
+    def _run(self, program: str, *arguments: str) -> str:
+        """What one of PostgreSQL's programs prints."""
         password = {"PGPASSWORD": self._url.password} if self._url.password else {}
         try:
             ended = subprocess.run(  # noqa: S603  # pg_dump or pg_restore, without a shell
@@ -79,6 +92,7 @@ class Cluster:
         if ended.returncode:
             said = ended.stderr.decode("utf-8", "replace").strip()
             raise DatabaseRefused(f"{program} failed for {name_of(self._url)}: {said}")
+        return ended.stdout.decode("utf-8", "replace")
 
     def _address(self, database: str | None) -> str:
         """As PostgreSQL's programs take it, without the password: command lines can be read by others."""
@@ -97,8 +111,8 @@ class Cluster:
             raise DatabaseRefused(f"{name_of(self._url)} is in use: stop the server, then restore again") from error
         except psycopg.errors.InsufficientPrivilege as error:
             raise DatabaseRefused(
-                f"{name_of(self._url)} cannot be restored: {str(error).strip()}; it needs a role that may create "
-                "databases and owns this one"
+                f"{name_of(self._url)} cannot be restored: {str(error).strip()}; its role must own this database and "
+                "may need to make another, until this is done: ALTER ROLE … CREATEDB, by a superuser"
             ) from error
         except psycopg.Error as error:
             raise DatabaseRefused(f"{name_of(self._url)} cannot be restored: {str(error).strip()}") from error

@@ -11,6 +11,7 @@ from cdb_server.errors import DatabaseRefused
 from cdb_server.instants import UTC
 from cdb_server.maintenance.verification import Progress
 from cdb_server.repository.durable import sync
+from cdb_server.repository.occupancy import vacant
 
 HEADER = b"SQLite format 3\0"
 # Pages copied between two looks whether a writer waits: 16 MiB of ours.
@@ -58,7 +59,7 @@ class File:
             os.rename(self._unfinished, self._path)
             sync(self._path.parent)
             return None
-        with contextlib.closing(_connected(self._path)) as current:
+        with vacant(self._path), contextlib.closing(_connected(self._path)) as current:
             try:
                 current.execute("BEGIN EXCLUSIVE").close()
             except sqlite3.OperationalError as error:

@@ -10,6 +10,7 @@ from cdb_server.repository.fuse import Fuse
 from cdb_server.repository.glance import Busy, Glance
 from cdb_server.repository.history import History
 from cdb_server.repository.inspection import Inspection, Unreadable
+from cdb_server.repository.occupancy import occupy
 from cdb_server.repository.reader import Reader
 from cdb_server.repository.survey import Survey
 from cdb_server.repository.tokens import Admission, Credentials, Tokens
@@ -37,5 +38,6 @@ __all__ = [
     "cancellation",
     "check_size",
     "name_of",
+    "occupy",
     "parse_url",
 ]

@@ -60,7 +60,12 @@ def engine_of(url: URL, threads: int, *, read_only: bool = False) -> Engine:
         event.listen(engine, "begin", _begin_sqlite)
         event.listen(engine, "commit", _commit_sqlite)
     else:
-        engine = create_engine(url, connect_args={"connect_timeout": BUSY}, pool_pre_ping=True, **pool)
+        try:
+            engine = create_engine(url, connect_args={"connect_timeout": BUSY}, pool_pre_ping=True, **pool)
+        except ImportError as error:
+            raise DatabaseRefused(
+                "PostgreSQL's driver is not installed: pip install 'mice-cdb[server,postgresql]' brings it"
+            ) from error
         event.listen(engine, "connect", _prepare_postgresql)
         if read_only:
             event.listen(engine, "connect", _forbid_writing_postgresql)
