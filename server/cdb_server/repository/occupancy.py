@@ -1,8 +1,8 @@
-"""Who serves a database of SQLite: a lock on its file, which whoever replaces that file must have for himself.
+"""Who serves a database of SQLite: a lock on a file beside it, which whoever replaces the database must have alone.
 
 SQLite's own locks are there while something is read or written. A server that is asked nothing has none, and would go
-on with the file that it has open. This lock lasts as long as the processes that serve, however they end; it is another
-kind (flock) than SQLite's, which never meets it.
+on with the file that it has open. This lock lasts as long as the processes that serve, however they end. It is not on
+the database's own file, where a network file system would take it for one of SQLite's.
 """
 
 import fcntl
@@ -24,33 +24,44 @@ def occupy(url: str) -> None:
     if parsed.get_backend_name() != "sqlite":
         return
     path = Path(str(parsed.database))
-    # Never closed: by closing any descriptor of a file, a process gives up all the locks that SQLite has there.
-    descriptor = os.open(path, os.O_RDONLY)
-    if not _locked(descriptor, fcntl.LOCK_SH) or not os.path.samestat(os.fstat(descriptor), path.stat()):
-        raise DatabaseRefused(f"{path} is being replaced by 'cdb-server restore': start again once that is done")
+    try:
+        # Never closed, nor is the file removed: the next server takes it again.
+        _locked(_beside(path), os.O_CREAT, fcntl.LOCK_SH)
+    except BlockingIOError:
+        raise DatabaseRefused(f"{path} is being replaced by 'cdb-server restore': start again later") from None
 
 
 @contextmanager
 def vacant(path: Path) -> Iterator[None]:
-    """Keep servers from a file in the block, at whose end all connections to it must be closed.
-
-    Raises DatabaseRefused while one serves it.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
+    """Keep servers from a file in the block. Raises DatabaseRefused while one serves it."""
     try:
-        if not _locked(descriptor, fcntl.LOCK_EX):
-            raise DatabaseRefused(f"{path} is in use: stop the server, then restore again")
+        descriptor = _locked(_beside(path), 0, fcntl.LOCK_EX)
+    except BlockingIOError:
+        raise DatabaseRefused(f"{path} is in use: stop the server, then restore again") from None
+    try:
         yield
     finally:
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
-def _locked(descriptor: int, kind: int) -> bool:
-    """Whether the lock was had, which a file system without such locks gives to everybody."""
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}-served")
+
+
+def _locked(file: Path, flags: int, kind: int) -> int | None:
+    """The descriptor that holds the lock; None where there can be none. Raises BlockingIOError where another has it."""
+    try:
+        descriptor = os.open(file, os.O_RDWR | flags, 0o600)
+    except OSError:
+        return None
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False
+        os.close(descriptor)
+        raise
     except OSError:
-        return True
-    return True
+        # A file system without such locks.
+        os.close(descriptor)
+        return None
+    return descriptor
