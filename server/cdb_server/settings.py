@@ -52,6 +52,8 @@ class Settings:
     header_limit: int = 64 * 2**10
     header_deadline: float = 15.0
     stall_deadline: float = 15.0
+    # In which an answer must have begun, to who sends no more, and may be gone.
+    half_closed_deadline: float = 2.0
     least_rate: int = 10_000
 
     @property

@@ -20,7 +20,8 @@ from tests.fuzz.wire import Reply
 T = f"{{{NAMESPACE}}}"
 UTC = timezone.utc
 # Design: "HTTP's own answers (400, 401, 403, 404, 405, 413, 415, 431) are one line of text/plain".
-REFUSALS = frozenset({400, 401, 403, 404, 405, 413, 415, 431})
+# RFC 9112 adds 501 and 505.
+REFUSALS = frozenset({400, 401, 403, 404, 405, 413, 415, 431, 501, 505})
 # Beside them, 408 tells a sender that its body did not come.
 TOO_SLOW = 408
 KINDS = {

@@ -222,11 +222,12 @@ def test_a_known_head_within_another_is_no_request(hot: Watched, answered_before
 
 
 def test_what_is_longer_than_announced_is_no_known_request(hot: Watched) -> None:
-    """The rest is another request, or none."""
-    learned(hot, by_id(1))
+    """The rest is another request, or none: that ends the connection after the answer."""
+    expected = learned(hot, by_id(1))
     with hot.peer() as peer:
         peer.socket.sendall(by_id(1) + b"\0")
-        assert raw_reply(peer).startswith(b"HTTP/1.1 400 ")
+        assert ids(raw_reply(peer)) == ids(expected)
+        assert peer.ended()
         assert not hot.was_at_once()
 
 

@@ -1709,7 +1709,7 @@ LINES = {
 @pytest.mark.parametrize("line", LINES.values(), ids=LINES)
 def test_what_is_no_http_closes_the_connection(line: bytes, shared_master: Master) -> None:
     """What does not speak HTTP/1.1 is told so once."""
-    refused(shared_master, line, plain(400, 431), closed=True)
+    refused(shared_master, line, plain(400, 431, 505), closed=True)
 
 
 @pytest.mark.parametrize("protocol", ["h2c", "websocket", "TLS/1.2"])

@@ -252,6 +252,15 @@ CASES: dict[str, tuple[Callable[[Master], bytes], str, str]] = {
         "415",
     ),
     "not HTTP": (lambda _: b"hello\r\n\r\n", "-", "400"),
+    "no Host": (lambda _: b"GET / HTTP/1.1\r\n\r\n", "-", "400"),
+    "a coding unknown": (
+        lambda _: wire.request(
+            wire.READING, headers=[("Content-Length", None), ("Transfer-Encoding", "gzip, chunked")]
+        ),
+        "-",
+        "501",
+    ),
+    "another HTTP": (lambda _: b"GET / HTTP/2.0\r\nHost: x\r\n\r\n", "-", "505"),
     "endless headers": (lambda _: b"GET / HTTP/1.1\r\nx: " + b"x" * 2**17, "-", "431"),
 }
 

@@ -1,11 +1,12 @@
 """A connection that cannot be held open by doing little: uvicorn's, with limits on headers and deadlines both ways."""
 
 import asyncio
-import re
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from cdb_server.http import framing
 from cdb_server.http.abandoned import PRESENCE, Presence
 from cdb_server.http.questions import RECEIVED
 from cdb_server.http.tally import TALLY, Tally
@@ -15,10 +16,6 @@ from cdb_server.settings import Settings
 MOST_WAITING = 16
 # Bytes around each byte of a body that is sent in small chunks.
 OVERHEAD = 16
-
-_REQUEST = re.compile(rb"[A-Z]{1,20} ")
-_TUNNEL = b"CONNECT "
-_OFFER = re.compile(rb"\r\nupgrade[ \t]*:", re.IGNORECASE)
 
 
 class BoundedConnection(HttpToolsProtocol):
@@ -30,7 +27,16 @@ class BoundedConnection(HttpToolsProtocol):
         self._in_headers = True
         # Whether the parser has the beginning of a request that is not whole.
         self._begun = False
+        # What has come of a head that is not whole.
         self._head = b""
+        self._chunks: framing.Chunks | None = None
+        self._length = 0
+        self._refusal: framing.Refusal | None = None
+        # Whether nothing is taken any more: there are answers to send, and then it closes.
+        self._deaf = False
+        # The one whose answer is sent; others may wait behind it.
+        self._answering: RequestResponseCycle | None = None
+        self._half_closed: asyncio.TimerHandle | None = None
         self._fed = 0
         self._delivered = 0
         self._header_timer: asyncio.TimerHandle | None = None
@@ -47,6 +53,13 @@ class BoundedConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_header_timer()
         self._cancel_write_timer()
+        if self._half_closed is not None:
+            self._half_closed.cancel()
+        answering = self._answering
+        if answering is not None and not answering.response_complete:
+            # uvicorn tells but the last of those that came one after another.
+            answering.disconnected = True
+            answering.message_event.set()
         super().connection_lost(exc)
         self._presence.lost()
 
@@ -54,39 +67,108 @@ class BoundedConnection(HttpToolsProtocol):
         # What comes may be the beginning of a head, which uvicorn is not shown before it is whole.
         self._unset_keepalive_if_required()
         received = data if self.at_rest() else b""
-        if self._in_headers and self._header_timer is None:
+        if self._in_headers and self._header_timer is None and not self._deaf:
             self._expect_headers()
-        self._fed += len(data)
-        if self._in_headers:
-            self._head += data
-            if (
-                _REQUEST.match(self._head)
-                and b"\r\n\r\n" not in self._head
-                and self._fed <= self._settings.header_limit
-            ):
-                return
-            data, self._head = _without_offer(self._head), b""
-            if _REQUEST.match(data) and data.find(b"\r\n\r\n") > self._settings.header_limit:
-                # Whole in one piece: once it is parsed, nothing of its length is left.
-                self._refuse_headers()
-                return
-        super().data_received(data)
-        # What was fed and is not body is headers, trailers, and what stands between chunks.
-        overhead = self._fed - self._delivered
-        allowed = self._settings.header_limit + OVERHEAD * self._delivered
-        if overhead > allowed and not self.transport.is_closing():
-            self._refuse_headers()
-        elif received and not self._begun and not self._fed and self.cycle and not self.expect_100_continue:
+        searched, data, self._head = len(self._head), self._head + data, b""
+        position = 0
+        while position < len(data) and not self._takes_no_more():
+            if self._in_headers:
+                position = framing.skip_empty_lines(data, position)
+                end = self._end_of_head(data, position, searched)
+                searched = 0
+                if end is None:
+                    self._head = data[position:]
+                    return
+            elif self._chunks is not None:
+                end = self._chunks.end(data, position)
+            else:
+                end = position + self._length - self._delivered
+            piece, position = data[position:end], end
+            self._feed(piece)
+        if received and not self._begun and not self._fed and self.cycle and not self.expect_100_continue:
             self.cycle.scope["extensions"] = {RECEIVED: {"request": received, "closes": not self.cycle.keep_alive}}
 
-    def _refuse_headers(self) -> None:
-        self._tally.refused(431)
-        text = b"the request's headers are too long\n"
-        self.transport.write(
-            b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
-            b"content-length: %d\r\nconnection: close\r\n\r\n%s" % (len(text), text)
-        )
+    def _takes_no_more(self) -> bool:
+        if self.transport.is_closing() or self._deaf:
+            return True
+        # Nothing is answered after an answer that closes the connection.
+        return self._in_headers and self.cycle is not None and not self.cycle.keep_alive
+
+    def _end_of_head(self, data: bytes, start: int, searched: int) -> int | None:
+        """Where a head ends, if it is whole and not refused; `searched` is how much was looked at before."""
+        end = data.find(framing.END, max(start, searched - 3))
+        length = (len(data) if end < 0 else end) - start
+        if length > self._settings.header_limit:
+            self._refuse(framing.Refusal(431, "the request's headers are too long"))
+        elif not framing.may_begin(data, start):
+            self._refuse(framing.Refusal(400, "this is not HTTP"))
+        elif end >= 0:
+            end += len(framing.END)
+            refusal = framing.check_line(data[start:end])
+            if refusal is None:
+                return end
+            self._refuse(refusal)
+        return None
+
+    def _feed(self, piece: bytes) -> None:
+        if self._in_headers:
+            piece = framing.without_offer(piece)
+        self._fed += len(piece)
+        super().data_received(piece)
+        # What was fed and is not body is headers, trailers, and what stands between chunks.
+        overhead = self._fed - self._delivered
+        if overhead > self._settings.header_limit + OVERHEAD * self._delivered and not self.transport.is_closing():
+            self._refuse(framing.Refusal(431, "the request's headers are too long"))
+
+    def _refuse(self, refusal: framing.Refusal) -> None:
+        """Turn away what came, and close; what came whole before is answered first."""
+        if self._deaf:
+            return
+        self._tally.refused(refusal.status)
+        if not self._in_headers and self.pipeline:
+            # It waits for its turn, which does not come.
+            self.pipeline.popleft()
+            self.cycle = self.pipeline[0][0] if self.pipeline else self._answering  # type: ignore[assignment]  # one is
+            self._in_headers = True
+        if self._in_headers and self.cycle is not None and not self.cycle.response_complete:
+            self._hear_no_more()
+            return
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            phrase = STATUS_LINE[refusal.status]
+            text = f"{refusal.text}\n".encode("ascii")
+            self.transport.write(
+                b"%scontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n"
+                b"cache-control: no-store\r\nconnection: close\r\n\r\n%s" % (phrase, len(text), text)
+            )
         self.transport.close()
+
+    def _hear_no_more(self) -> None:
+        """Take nothing any more, and close after the answer to the last that was taken."""
+        self._deaf = True
+        self._head = b""
+        self.cycle.keep_alive = False
+        self._cancel_header_timer()
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's own says nothing, asyncio's may
+        """Whether to keep the connection, for answers to what came whole: the peer sends no more, but may read.
+
+        It may be gone as well, which looks alike; then nothing is worth a long wait. Over TLS there is no half of a
+        connection.
+        """
+        waiting = self.cycle is not None and not self.cycle.response_complete
+        if self.scheme == "https" or not waiting or self.cycle.more_body or self.transport.is_closing():
+            return False
+        self._hear_no_more()
+        if self._half_closed is None:
+            self._half_closed = self.loop.call_later(self._settings.half_closed_deadline, self._check_half_closed)
+        return True
+
+    def _check_half_closed(self) -> None:
+        answering = self._answering
+        if answering is None or not answering.response_started:
+            self.transport.abort()
+            return
+        self._half_closed = self.loop.call_later(self._settings.half_closed_deadline, self._check_half_closed)
 
     def in_use(self) -> None:
         """An answer was given on the connection, though not by this."""
@@ -112,17 +194,32 @@ class BoundedConnection(HttpToolsProtocol):
         return (
             not self._begun
             and not self._head
+            and not self._deaf
             and (self.cycle is None or self.cycle.response_complete)
             and not self.flow.write_paused
             and not self.transport.is_closing()
         )
 
     def send_400_response(self, msg: str) -> None:
-        # What is not HTTP: uvicorn itself turns it away.
-        self._tally.refused(400)
-        super().send_400_response(msg)
+        # What is not HTTP to the parser, or was refused while it was parsed.
+        refusal, self._refusal = self._refusal, None
+        self._refuse(refusal or framing.Refusal(400, msg))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # RFC 9110, section 6.5.1: a trailer is not to be taken for a header.
+        if self._in_headers:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        self._refusal = framing.check_headers(
+            self.parser.get_method().decode("ascii"), self.url, self.parser.get_http_version(), self.headers
+        )
+        if self._refusal is not None:
+            raise framing.Refused
+        self.url = framing.in_origin_form(self.url, self.headers)
+        given = dict(self.headers)
+        self._length = int(given.get(b"content-length", 0))
+        self._chunks = framing.Chunks() if b"transfer-encoding" in given else None
         self._in_headers = False
         self._fed = self._delivered = 0
         self._cancel_header_timer()
@@ -135,6 +232,10 @@ class BoundedConnection(HttpToolsProtocol):
             raise ConnectionError("too many requests are waiting")
         self._begun = True
         super().on_message_begin()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         self._delivered += len(body)
@@ -157,7 +258,8 @@ class BoundedConnection(HttpToolsProtocol):
 
     def _abandon(self) -> None:
         """Close at once, in the middle of an answer."""
-        self.cycle.disconnected = True
+        if self._answering is not None:
+            self._answering.disconnected = True
         self.transport.abort()
 
     def _expect_headers(self) -> None:
@@ -180,14 +282,3 @@ class BoundedConnection(HttpToolsProtocol):
             return
         self._unsent = unsent
         self._write_timer = self.loop.call_later(self._settings.stall_deadline, self._check_reader)
-
-
-def _without_offer(data: bytes) -> bytes:
-    """Headers that ask for no other protocol and no tunnel: httptools takes such a request for one without a body.
-
-    Java's client offers another protocol with every request. A tunnel is refused like any other method but those known.
-    """
-    headers, end, rest = data.partition(b"\r\n\r\n")
-    if headers.startswith(_TUNNEL):
-        headers = b"OPTIONS " + headers[len(_TUNNEL) :]
-    return _OFFER.sub(b"\r\nOffered:", headers) + end + rest

@@ -52,9 +52,10 @@ class Front(asyncio.Protocol):
         if self._behind is not None:
             self._behind.connection_lost(exc)
 
-    def eof_received(self) -> None:
-        # uvloop closes after this: what is answered is sent before.
+    def eof_received(self) -> bool:
+        # uvloop closes after this, if nothing is under way: what is answered is sent before.
         self.send()
+        return self._behind is not None and self._behind.eof_received()
 
     def data_received(self, data: bytes) -> None:
         # Who asks without waiting gets answers in the order of the questions, and none after the last.

@@ -19,7 +19,7 @@ PAYLOAD, CALIBRATION, WSDL, METRICS = "payload", "calibration", "wsdl", "metrics
 # A request that was turned away before anybody looked what it asks for.
 UNKNOWN = "-"
 # Of HTTP's own answers, those that there are.
-REFUSALS = (400, 401, 403, 404, 405, 408, 413, 415, 416, 431, 500, 503)
+REFUSALS = (400, 401, 403, 404, 405, 408, 413, 415, 416, 431, 500, 501, 503, 505)
 OTHER = "other"
 
 
