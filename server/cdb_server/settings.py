@@ -2,7 +2,9 @@
 
 import ipaddress
 import re
+from contextlib import suppress
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -85,6 +87,20 @@ def public_address(text: str) -> str:
             f"{text!r} is not a base address like https://cdb.example.org or http://cdb.example.org:8080/mice"
         )
     return text
+
+
+def is_known_host(host: str, settings: Settings) -> bool:
+    """Whether the value of a Host header is an address, or a name that this server is known by.
+
+    By any other name a page of another site may have a browser come here, which believes to be there (DNS rebinding).
+    """
+    try:
+        name = (urlsplit(f"//{host}").hostname or "").removesuffix(".")
+    except ValueError:
+        return False
+    with suppress(ValueError):
+        return bool(ipaddress.ip_address(name))
+    return name in ("localhost", settings.host.lower(), urlsplit(settings.public_url).hostname)
 
 
 def is_this_machine(host: str) -> bool:

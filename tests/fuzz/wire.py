@@ -126,7 +126,7 @@ def request(
     given = list(headers)
     named = {name.lower() for name, _ in given}
     usual: list[tuple[str, str | bytes | None]] = [
-        ("Host", "cdb"),
+        ("Host", "localhost"),
         ("Content-Type", "text/xml; charset=utf-8"),
         ("Content-Length", str(len(body))),
     ]

@@ -19,13 +19,12 @@ from starlette.requests import Request
 from suds.client import Client
 
 import cdb
-from cdb_server.http.attempts import Attempts
 from cdb_server.http.legacy import LegacyCalls
 from cdb_server.http.refusals import Refused
 from cdb_server.http.room import LARGE, Room
 from cdb_server.http.threads import Pools
 from cdb_server.repository import Database, Following, Reader, Upload, Writer
-from cdb_server.settings import Settings
+from cdb_server.settings import Settings, is_known_host
 from cdb_server.soap import LEGACY, Legacy
 from tests import mirrors, servers
 from tests.fuzz import wire
@@ -456,6 +455,42 @@ def test_the_network_is_that_of_the_peer(tmp_path: Path) -> None:
         assert cdb.Calibration(master.url).get_calibration_for_id(1).author == "10.1.2.3"
 
 
+def test_nobody_stores_by_a_name_that_is_not_the_servers(tmp_path: Path) -> None:
+    """A page of another site may have its own name lead here: its visitors' browsers then take this for that site."""
+    with servers.master(f"sqlite:///{tmp_path}/cdb.sqlite", tmp_path, *ALLOWED) as master:
+
+        def stored(path: str, host: str | None) -> tuple[str, str]:
+            arguments = ("TOF1", "t0", FROM, "YWJj") if path == "/cdb/calibrationSuperMouse" else ("KL", FROM, "YWJj")
+            with wire.Peer(master.url) as peer:
+                headers = [("Host", host), ("Origin", f"http://{host}")]
+                reply = peer.ask(wire.request(path, called("setDetector", *arguments), headers=headers))
+            assert reply.status == 200
+            return said(etree.fromstring(reply.body).findtext(".//return", ""))
+
+        for path in ("/cdb/calibrationSuperMouse", "/cdb/cablingSuperMouse"):
+            for host in ("evil.example", "evil.example:8080", "cdb.example.evil.example", "127.0.0.1.evil.example", ""):
+                tag, text = stored(path, host)
+                assert tag == "error"
+                assert master.url in text
+        assert cdb.Calibration(master.url).get_status().serial == 0
+        for path in ("/cdb/calibrationSuperMouse", "/cdb/cablingSuperMouse"):
+            for host in ("127.0.0.1:9", "[::1]:8080", "192.0.2.1", "LOCALHOST:80"):
+                assert stored(path, host) == ("ok", "OK")
+        assert cdb.Calibration(master.url).get_status().serial == 2
+        assert "from 127.0.0.1, to a server named 'evil.example', by which" in master.log.read_text()
+
+
+@pytest.mark.parametrize(
+    "host", ["cdb.example", "CDB.example.", "cdb.example:80", "inside", "localhost", "192.0.2.1:1"]
+)
+def test_a_server_is_known_by_its_public_name_and_the_one_it_is_bound_to(host: str) -> None:
+    """And by every address, whatever the port."""
+    settings = Settings("sqlite://", host="inside", public_url="http://cdb.example:8080/mice")
+    assert is_known_host(host, settings)
+    assert not is_known_host(f"evil.{host}", settings)
+    assert not is_known_host(f"{host}@evil.example", settings)
+
+
 def test_a_mirror_answers_and_takes_no_uploads(open_master: Master, tmp_path: Path) -> None:
     """Whoever reads by the writing services goes on; whoever uploads is told where."""
     said(service(open_master.url, "/cdb/calibrationSuperMouse").setDetector("Mirrored", "t0", FROM, encoded(BINARY)))
@@ -505,7 +540,7 @@ def test_a_mirror_that_follows_no_longer_says_so(tmp_path: Path) -> None:
     def status() -> tuple[str, str]:
         with Database.open(url) as database:
             legacy = Legacy("/cdb/cabling", Settings(url), Reader(database), Reader(database), None)
-            answer = b"".join(legacy.answer(called("getStatus"), "127.0.0.1").parts)
+            answer = b"".join(legacy.answer(called("getStatus"), "127.0.0.1", "").parts)
         return said(etree.fromstring(answer).findtext(".//return", ""))
 
     assert status() == ("ok", "OK")
@@ -545,9 +580,9 @@ def test_without_room_for_a_large_payload_http_says_so(tmp_path: Path, monkeypat
         async def ask(kind: str) -> int:
             room = Room(1)
             await room.take(1)
-            calls = LegacyCalls(legacy, Attempts(), pools, Settings(url), room)
+            calls = LegacyCalls(legacy, pools, Settings(url), room)
             body = called("getCurrentDetectorCalibration", "TOF1", kind)
-            ready, known = await calls.answer(Request({"type": "http"}), body, "127.0.0.1")
+            ready, known = await calls.answer(Request({"type": "http", "headers": []}), body, "127.0.0.1")
             assert known is None
             return ready.length
 

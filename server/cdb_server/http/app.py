@@ -12,8 +12,8 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from cdb_server.errors import Unavailable
+from cdb_server.http import flood
 from cdb_server.http.abandoned import Abandonable
-from cdb_server.http.attempts import Attempts
 from cdb_server.http.body import Bodiless
 from cdb_server.http.counts import Counts
 from cdb_server.http.knowledge import Glancing, Watch
@@ -53,14 +53,13 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
     keep_buffers()
     pools = Pools.of(settings.threads)
     database = Database.open(settings.database, pools.count, fuse, read_only=settings.read_only)
-    attempts = Attempts()
     tally = Tally(counts)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[dict[str, object]]:
         # What the lifespan gives, connections get to see.
         yield {QUESTIONS: questions, TALLY: tally, OUTBOX: Outbox()}
-        attempts.tell()
+        flood.tell()
         if glance is not None:
             # Who writes in a thread would wait for it.
             with suppress(Busy):
@@ -90,19 +89,19 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
     routes = [
         Route(READING_PATH, Service(reading.contract, questions, settings, lambda _: room_of_questions)),
         *plain_routes(reader, pools.questions),
-        *legacy_routes(reader, sparing, writer, attempts, pools, settings, room, room_of_questions),
+        *legacy_routes(reader, sparing, writer, pools, settings, room, room_of_questions),
         metrics_route(counts, reader, pools.health, writes=writer is not None),
     ]
     if writer is None:
         routes.append(Route(WRITING_PATH, NoWriting(reader)))
     else:
         writing = writing_endpoint(writer, settings.max_payload)
-        writes = Writes(writing, Admission(database), watch, attempts, pools.writes, settings)
+        writes = Writes(writing, Admission(database), watch, pools.writes, settings)
         routes.append(Route(WRITING_PATH, Service(writing.contract, writes, settings, lambda _: room)))
     site = Site(reader, database, pools.pages.do, writes=writer is not None, public_url=settings.public_url)
     desk = None
     if writer is not None:
-        desk = Desk(site, writer, Admission(database), settings, Visitors(attempts, settings, room))
+        desk = Desk(site, writer, Admission(database), settings, Visitors(settings, room))
     routes += page_routes(site, desk, room_of_questions)
 
     async def not_answered(request: Request, error: Exception) -> Response:

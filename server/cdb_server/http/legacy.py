@@ -4,7 +4,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from cdb_server.errors import LargePayload, LongList, MalformedRequest, Unavailable
-from cdb_server.http.attempts import Attempts
+from cdb_server.http import attempts
 from cdb_server.http.peer import peer_of
 from cdb_server.http.ready import Ready
 from cdb_server.http.refusals import Refused
@@ -13,7 +13,7 @@ from cdb_server.http.service import Service
 from cdb_server.http.threads import RETRY_SECONDS, Pools
 from cdb_server.model import Knowledge
 from cdb_server.repository import Reader, Writer
-from cdb_server.settings import Settings
+from cdb_server.settings import Settings, is_known_host
 from cdb_server.soap import LEGACY, NOT_ALLOWED, Legacy
 
 
@@ -21,7 +21,6 @@ def legacy_routes(
     reader: Reader,
     sparing: Reader,
     writer: Writer | None,
-    attempts: Attempts,
     pools: Pools,
     settings: Settings,
     room: Room,
@@ -36,17 +35,16 @@ def legacy_routes(
         def room_of(peer: str, legacy: Legacy = legacy) -> Room:
             return room if legacy.takes_uploads_from(peer) else room_of_questions
 
-        calls = LegacyCalls(legacy, attempts, pools, settings, room)
+        calls = LegacyCalls(legacy, pools, settings, room)
         routes.append(Route(path, Service(legacy.contract, calls, settings, room_of, fault_status=200)))
     return routes
 
 
 class LegacyCalls:
-    """The calls of one service. Who may not upload is told of to `attempts`; `room` is for large answers."""
+    """The calls of one service; `room` is for large answers."""
 
-    def __init__(self, legacy: Legacy, attempts: Attempts, pools: Pools, settings: Settings, room: Room) -> None:
+    def __init__(self, legacy: Legacy, pools: Pools, settings: Settings, room: Room) -> None:
         self._legacy = legacy
-        self._attempts = attempts
         self._pools = pools
         self._settings = settings
         self._room = room
@@ -57,23 +55,27 @@ class LegacyCalls:
 
     async def answer(self, request: Request, body: bytes, author: str) -> tuple[Ready, Knowledge | None]:
         """The answer to a call. Raises Refused for what is none."""
+        host = request.headers.get("host", "")
         stores = self._legacy.takes_uploads_from(author)
         threads = self._pools.writes if stores else self._pools.questions
         try:
             try:
-                ready = await threads.do(lambda: self._ready(body, author, sparing=True))
+                ready = await threads.do(lambda: self._ready(body, author, host, sparing=True))
             except LongList:
-                ready = await self._pools.lists.do(lambda: self._ready(body, author))
+                ready = await self._pools.lists.do(lambda: self._ready(body, author, host))
             except LargePayload as large:
                 ready = await self._room.holding(
-                    large.size * OF_ANSWER, lambda: self._pools.large.do(lambda: self._ready(body, author))
+                    large.size * OF_ANSWER, lambda: self._pools.large.do(lambda: self._ready(body, author, host))
                 )
         except Unavailable as error:
             return self.failed(error), None
         except MalformedRequest as error:
             raise Refused(400, " ".join(error.message.split())) from None
         if ready.fault == NOT_ALLOWED:
-            self._attempts.refused(int(NOT_ALLOWED), author, "")
+            if is_known_host(host, self._settings):
+                attempts.refused(int(NOT_ALLOWED), author, "")
+            else:
+                attempts.by_another_name(author, host)
         return ready, None
 
     def failed(self, error: Exception) -> Ready:
@@ -82,5 +84,5 @@ class LegacyCalls:
             raise Refused(503, error.message, {"Retry-After": RETRY_SECONDS})
         raise error
 
-    def _ready(self, body: bytes, peer: str, *, sparing: bool = False) -> Ready:
-        return Ready.of(self._legacy.answer(body, peer, sparing=sparing), None)
+    def _ready(self, body: bytes, peer: str, host: str, *, sparing: bool = False) -> Ready:
+        return Ready.of(self._legacy.answer(body, peer, host, sparing=sparing), None)

@@ -8,8 +8,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from cdb_server.errors import TooLarge, Unavailable
-from cdb_server.http import tally
-from cdb_server.http.attempts import Attempts
+from cdb_server.http import attempts, tally
 from cdb_server.http.body import Disconnected, receive_body
 from cdb_server.http.peer import peer_of
 from cdb_server.http.refusals import Refused
@@ -32,8 +31,7 @@ def browses(request: Request) -> bool:
 class Visitors:
     """What the desk is told of who writes. What a form brings is received as any other upload is."""
 
-    def __init__(self, attempts: Attempts, settings: Settings, room: Room) -> None:
-        self._attempts = attempts
+    def __init__(self, settings: Settings, room: Room) -> None:
         self._settings = settings
         self._room = room
 
@@ -43,7 +41,10 @@ class Visitors:
 
     def refused(self, status: int, peer: str, user: str, *, of_another_site: bool = False) -> None:
         """Tell of an attempt to write that was refused."""
-        self._attempts.refused(status, peer, user, of_another_site=of_another_site)
+        if of_another_site:
+            attempts.of_another_site(peer, user)
+        else:
+            attempts.refused(status, peer, user)
 
     @asynccontextmanager
     async def received(self, request: Request, longest: int) -> AsyncIterator[bytes]:

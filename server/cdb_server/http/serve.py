@@ -15,6 +15,7 @@ from uvicorn.supervisors import Multiprocess
 from cdb_server.http import tls, workers
 from cdb_server.http.app import create_app
 from cdb_server.http.counts import Counts
+from cdb_server.http.flood import BoundedLog
 from cdb_server.http.front import Front
 from cdb_server.http.tally import layout
 from cdb_server.http.tracebacks import Tracebacks
@@ -30,8 +31,15 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"}},
-    "filters": {"tracebacks": {"()": Tracebacks}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain", "filters": ["tracebacks"]}},
+    "filters": {"tracebacks": {"()": Tracebacks}, "bounded": {"()": BoundedLog}},
+    "handlers": {
+        "stderr": {
+            "class": "logging.StreamHandler",
+            "formatter": "plain",
+            # What the first drops is no line, and not counted.
+            "filters": ["tracebacks", "bounded"],
+        }
+    },
     "root": {"level": "INFO", "handlers": ["stderr"]},
     # zeep tells each value that it cannot read with a traceback; the error that is raised then says enough.
     "loggers": {"uvicorn.error": {"level": "WARNING"}, "zeep": {"level": "CRITICAL"}},

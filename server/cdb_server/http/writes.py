@@ -6,8 +6,7 @@ from contextlib import contextmanager
 from starlette.requests import Request
 
 from cdb_server.errors import NotAdmitted, Unavailable
-from cdb_server.http import access
-from cdb_server.http.attempts import Attempts
+from cdb_server.http import access, attempts
 from cdb_server.http.knowledge import Watch
 from cdb_server.http.peer import peer_of
 from cdb_server.http.ready import Ready
@@ -20,21 +19,19 @@ from cdb_server.soap import Endpoint
 
 
 class Writes:
-    """One for each worker. Who is turned away is told of to `attempts`."""
+    """One for each worker."""
 
     def __init__(
         self,
         endpoint: Endpoint,
         admission: Admission,
         watch: Watch,
-        attempts: Attempts,
         threads: Threads,
         settings: Settings,
     ) -> None:
         self._endpoint = endpoint
         self._admission = admission
         self._watch = watch
-        self._attempts = attempts
         self._threads = threads
         self._settings = settings
         # Those that were valid when they were last seen.
@@ -88,7 +85,7 @@ class Writes:
         except (NotAdmitted, Refused) as error:
             self._known.discard(shown)
             refused = error if isinstance(error, Refused) else access.not_together(shown.name)
-            self._attempts.refused(refused.status, self._peer(request), shown.name)
+            attempts.refused(refused.status, self._peer(request), shown.name)
             raise refused from None
 
     def _peer(self, request: Request) -> str:

@@ -17,7 +17,7 @@ from cdb_server import instants
 from cdb_server.errors import InvalidArgument, LargePayload, LongList, MalformedRequest
 from cdb_server.model import GREATEST_NUMBER, CalibrationRecord
 from cdb_server.repository import Reader, Upload, Writer, cancellation
-from cdb_server.settings import Settings, contains
+from cdb_server.settings import Settings, contains, is_known_host
 from cdb_server.soap import values
 from cdb_server.soap.contract import Contract
 from cdb_server.soap.direct import ROWS_AT_ONCE
@@ -94,8 +94,8 @@ class Legacy:
         stores = self._writer is not None and "setDetector" in self.contract.operations
         return stores and contains(self._settings.legacy_write_networks, peer)
 
-    def answer(self, body: bytes, peer: str, *, sparing: bool = False) -> Answer:
-        """Answer a call from the address `peer`, which is the author of what is stored.
+    def answer(self, body: bytes, peer: str, host: str, *, sparing: bool = False) -> Answer:
+        """Answer a call from the address `peer`, which is the author of what is stored, to the `host` that it names.
 
         What goes wrong is said within the answer, whose `fault` names it. Raises MalformedRequest for what calls no
         operation of this service, to which there is no answer, and LargePayload and LongList as Endpoint.answer does.
@@ -106,6 +106,12 @@ class Legacy:
         if sparing and name in _LISTS:
             raise LongList
         try:
+            if name.startswith("set") and self._writer is not None and not is_known_host(host, self._settings):
+                raise _NotTaken(
+                    NOT_ALLOWED,
+                    f"{name} is not allowed at {host[:80]!a}, by which this server is not known: call it as "
+                    f"{self._settings.public_url}",
+                )
             said = self._said(name, self._given(name, call), peer, self._sparing if sparing else self._reader)
         except LargePayload:
             raise
