@@ -19,9 +19,9 @@ from starlette.requests import Request
 from suds.client import Client
 
 import cdb
+from cdb_server.http.budget import LARGE, Budget
 from cdb_server.http.legacy import LegacyCalls
 from cdb_server.http.refusals import Refused
-from cdb_server.http.room import LARGE, Room
 from cdb_server.http.threads import Pools
 from cdb_server.repository import Database, Following, Reader, Upload, Writer
 from cdb_server.settings import Settings, is_known_host
@@ -565,9 +565,8 @@ def test_who_may_not_store_takes_no_room_from_those_who_may(tmp_path: Path) -> N
         assert time.monotonic() - begin < 5
 
 
-def test_without_room_for_a_large_payload_http_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_room_for_a_large_payload_http_says_so(tmp_path: Path) -> None:
     """503, as for a request that finds none; a small payload needs none."""
-    monkeypatch.setattr("cdb_server.http.room.PATIENCE", 0.01)
     url = f"sqlite:///{tmp_path}/cdb.sqlite"
     Database.create(url)
     with Database.open(url) as database, closing(Pools.of(1)) as pools:
@@ -578,11 +577,11 @@ def test_without_room_for_a_large_payload_http_says_so(tmp_path: Path, monkeypat
         legacy = Legacy("/cdb/calibration", Settings(url), reader, sparing, None)
 
         async def ask(kind: str) -> int:
-            room = Room(1)
-            await room.take(1)
-            calls = LegacyCalls(legacy, pools, Settings(url), room)
-            body = called("getCurrentDetectorCalibration", "TOF1", kind)
-            ready, known = await calls.answer(Request({"type": "http", "headers": []}), body, "127.0.0.1")
+            room = Budget(1, patience=0.01)
+            with await room.reserve(1):
+                calls = LegacyCalls(legacy, pools, Settings(url), room)
+                body = called("getCurrentDetectorCalibration", "TOF1", kind)
+                ready, known = await calls.answer(Request({"type": "http", "headers": []}), body, "127.0.0.1")
             assert known is None
             return ready.length
 

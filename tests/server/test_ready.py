@@ -18,13 +18,13 @@ import pytest
 from starlette.requests import Request
 
 from cdb_server import instants
+from cdb_server.http.budget import Budget
 from cdb_server.http.heads import LONGEST, MOST, Head, KnownHeads
 from cdb_server.http.knowledge import Glancing, Watch
 from cdb_server.http.looks import Looks
 from cdb_server.http.questions import LONGEST as LONGEST_AT_ONCE
 from cdb_server.http.questions import Questions
 from cdb_server.http.ready import REMEMBERED, Question, Ready, ReadyAnswers
-from cdb_server.http.room import Room
 from cdb_server.http.shelf import LEAST
 from cdb_server.http.threads import Pools
 from cdb_server.instants import MICROSECOND
@@ -195,7 +195,7 @@ def asked(request: pytest.FixtureRequest, database_url: str, monkeypatch: pytest
             monkeypatch.setattr(endpoint, name, _told(resolved, getattr(endpoint, name)))
         known = Glancing(glance, glancing) if glance and glancing else None
         yield Asked(
-            Questions(endpoint, Watch(reader, known, pools.questions), pools, ReadyAnswers(10**6), Room(10**9)),
+            Questions(endpoint, Watch(reader, known, pools.questions), pools, ReadyAnswers(10**6), Budget(10**9)),
             Writer(database),
             endpoint,
             resolved,

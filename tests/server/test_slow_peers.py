@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -89,8 +90,10 @@ class Impatient:
 
 
 @contextmanager
-def impatient_master(folder: Path, max_payload: int, certificates: Certificates | None = None) -> Iterator[Impatient]:
-    """A master in processes of its own that waits for nobody longer than DEADLINE."""
+def impatient_master(
+    folder: Path, max_payload: int, certificates: Certificates | None = None, **limits: Any
+) -> Iterator[Impatient]:
+    """A master in processes of its own that waits for nobody longer than DEADLINE, or has these `limits`."""
     url = f"sqlite:///{folder}/cdb.sqlite"
     Database.create(url)
     database = Database.open(url)
@@ -99,7 +102,8 @@ def impatient_master(folder: Path, max_payload: int, certificates: Certificates 
     settings = Settings(url, port=0, public_url="http://127.0.0.1:0", max_payload=max_payload)
     if certificates is not None:
         settings = replace(settings, public_url="https://127.0.0.1:0", tls=certificates.tls)
-    listening, settings = listen(replace(settings, header_deadline=DEADLINE, stall_deadline=DEADLINE))
+    limits = {"header_deadline": DEADLINE, "stall_deadline": DEADLINE, **limits}
+    listening, settings = listen(replace(settings, **limits))
     process = multiprocessing.get_context("spawn").Process(target=serve, args=(listening, settings))
     process.start()
     listening.close()

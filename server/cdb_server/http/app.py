@@ -15,6 +15,7 @@ from cdb_server.errors import Unavailable
 from cdb_server.http import flood
 from cdb_server.http.abandoned import Abandonable
 from cdb_server.http.body import Bodiless
+from cdb_server.http.budget import LARGE, Budget
 from cdb_server.http.counts import Counts
 from cdb_server.http.knowledge import Glancing, Watch
 from cdb_server.http.legacy import legacy_routes
@@ -26,7 +27,6 @@ from cdb_server.http.plain import plain_routes
 from cdb_server.http.questions import QUESTIONS, Questions
 from cdb_server.http.ready import ReadyAnswers
 from cdb_server.http.refusals import Refused
-from cdb_server.http.room import LARGE, Room
 from cdb_server.http.service import Service
 from cdb_server.http.shelf import Shelf
 from cdb_server.http.tally import TALLY, Counted, Tally
@@ -80,7 +80,7 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
     sparing = Reader(database, max_rows=settings.max_rows, max_entries=settings.max_entries, max_data=LARGE)
     reading = reading_endpoint(reader, at_once, sparing)
     watch = Watch(reader, glancing, pools.questions)
-    room, room_of_questions = Room(settings.room), Room(settings.room_of_questions)
+    room, room_of_questions = Budget(settings.room), Budget(settings.room_of_questions)
     writer = None if settings.read_only else Writer(database)
     # With TLS, what is sent is not what the kernel would have. Each answer on the shelf is an open file.
     shelf = None if settings.tls else Shelf(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)

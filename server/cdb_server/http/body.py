@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cdb_server.http.budget import LARGE, OF_REQUEST, Share
 from cdb_server.http.refusals import Refused
-from cdb_server.http.room import LARGE, OF_REQUEST, Share
 from cdb_server.settings import Settings
 
 

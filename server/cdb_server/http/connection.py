@@ -9,6 +9,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from cdb_server.http import framing
 from cdb_server.http.abandoned import PRESENCE, Presence
 from cdb_server.http.questions import RECEIVED
+from cdb_server.http.taking import Taking
 from cdb_server.http.tally import TALLY, Tally
 from cdb_server.settings import Settings
 
@@ -16,6 +17,8 @@ from cdb_server.settings import Settings
 MOST_WAITING = 16
 # Bytes around each byte of a body that is sent in small chunks.
 OVERHEAD = 16
+# Looks at a reader in the time that it may stop.
+LOOKS = 4
 
 
 class BoundedConnection(HttpToolsProtocol):
@@ -41,7 +44,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._delivered = 0
         self._header_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
-        self._unsent = 0
+        self._taking: Taking | None = None
         self._last_received = 0.0
         self._tally: Tally = self.app_state[TALLY]
         self._presence = Presence(self._abandon)
@@ -222,6 +225,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._chunks = framing.Chunks() if b"transfer-encoding" in given else None
         self._in_headers = False
         self._fed = self._delivered = 0
+        self._taking = None
         self._cancel_header_timer()
         self.scope[PRESENCE] = self._presence  # type: ignore[literal-required]  # ours
         super().on_headers_complete()
@@ -249,11 +253,16 @@ class BoundedConnection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._unsent = self.transport.get_write_buffer_size()
-        self._write_timer = self.loop.call_later(self._settings.stall_deadline, self._check_reader)
+        # One for all pieces of an answer: anew for each, it would be patient with each.
+        if self._taking is None:
+            self._taking = Taking(self.transport, self._settings.least_rate, self._settings.stall_deadline)
+        self._taking.begin(self.loop.time())
+        self._expect_reader()
 
     def resume_writing(self) -> None:
         self._cancel_write_timer()
+        if self._taking is not None:
+            self._taking.is_too_slow(self.loop.time())
         super().resume_writing()
 
     def _abandon(self) -> None:
@@ -276,9 +285,10 @@ class BoundedConnection(HttpToolsProtocol):
             self._write_timer = None
 
     def _check_reader(self) -> None:
-        unsent = self.transport.get_write_buffer_size()
-        if self._unsent - unsent < self._settings.least_rate * self._settings.stall_deadline:
+        if self._taking is not None and self._taking.is_too_slow(self.loop.time()):
             self.transport.abort()
-            return
-        self._unsent = unsent
-        self._write_timer = self.loop.call_later(self._settings.stall_deadline, self._check_reader)
+        else:
+            self._expect_reader()
+
+    def _expect_reader(self) -> None:
+        self._write_timer = self.loop.call_later(self._settings.stall_deadline / LOOKS, self._check_reader)

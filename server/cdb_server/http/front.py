@@ -4,6 +4,7 @@ All else is handed on to uvicorn's, which is made when it is first needed: that 
 """
 
 import asyncio
+from collections.abc import Iterator
 from time import perf_counter_ns
 from typing import Any
 
@@ -16,6 +17,10 @@ from cdb_server.http.ready import Ready
 from cdb_server.http.shelf import LEAST
 from cdb_server.http.tally import TALLY, Tally
 from cdb_server.settings import Settings
+
+# Bytes that may wait above TLS, which takes ten times as many by itself, and where 0 would stop it for ever.
+OF_TLS = 2**16
+_NOTHING: Iterator[bytes | memoryview] = iter(())
 
 
 class Front(asyncio.Protocol):
@@ -37,6 +42,9 @@ class Front(asyncio.Protocol):
         self._until = 0.0
         # An answer that waits to be sent, what comes before it, and whether the connection is closed after it.
         self._unsent: tuple[Ready, bytes, bool] | None = None
+        # What is left of one that the peer had no room for.
+        self._pieces = _NOTHING
+        self._closes = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         self._transport = transport
@@ -44,11 +52,13 @@ class Front(asyncio.Protocol):
         self._server.connections.add(self)  # type: ignore[arg-type]  # it asks for no more than shutdown
         self._until = self._loop.time() + self._settings.header_deadline
         self._timer = self._loop.call_at(self._until, self._look_at_the_clock)
+        # Whatever the kernel has no room for is looked after, and nothing put on top of it.
+        transport.set_write_buffer_limits(high=0 if self._settings.tls is None else OF_TLS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.connections.discard(self)
         self._timer.cancel()
-        self._unsent = None
+        self._unsent, self._pieces = None, _NOTHING
         if self._behind is not None:
             self._behind.connection_lost(exc)
 
@@ -73,11 +83,15 @@ class Front(asyncio.Protocol):
     def resume_writing(self) -> None:
         if self._behind is not None:
             self._behind.resume_writing()
+            if self._pieces is not _NOTHING:
+                self._write()
 
     def shutdown(self) -> None:
         """As uvicorn asks it of its own: answer what is under way, and close."""
         self.send()
-        if self._behind is None:
+        if self._pieces is not _NOTHING:
+            self._closes = True
+        elif self._behind is None:
             self._transport.close()
         else:
             self._behind.shutdown()
@@ -122,13 +136,26 @@ class Front(asyncio.Protocol):
                 # The peer has gone.
                 self._transport.abort()
                 return
-        if sent < len(beginning) + ready.length:
-            self._transport.writelines(ready.rest(beginning, sent))
-        if closes:
-            self._transport.close()
-        elif self._behind is not None and self._behind is not behind:
+        self._pieces = iter(ready.rest(beginning, sent))
+        self._closes = closes
+        self._write()
+        if self._behind is not None and self._behind is not behind:
             # What the peer had no room for was handed on, to one that waits for its first request.
             self._behind.in_use()
+
+    def _write(self) -> None:
+        """Write what is left of the answer, a piece at a time: no more for this peer than its system has room for."""
+        for piece in self._pieces:
+            self._transport.write(piece)
+            if self._behind is not None and self._behind.flow.write_paused:
+                # No other answer may come between.
+                self._behind.flow.pause_reading()
+                return
+        self._pieces = _NOTHING
+        if self._closes:
+            self._transport.close()
+        elif self._behind is not None:
+            self._behind.flow.resume_reading()
 
     def _handed_on(self) -> BoundedConnection:
         self._timer.cancel()

@@ -5,10 +5,10 @@ from starlette.routing import Route
 
 from cdb_server.errors import LargePayload, LongList, MalformedRequest, Unavailable
 from cdb_server.http import attempts
+from cdb_server.http.budget import OF_ANSWER, OF_LIST, Budget, Reservation
 from cdb_server.http.peer import peer_of
 from cdb_server.http.ready import Ready
 from cdb_server.http.refusals import Refused
-from cdb_server.http.room import OF_ANSWER, Room
 from cdb_server.http.service import Service
 from cdb_server.http.threads import RETRY_SECONDS, Pools
 from cdb_server.model import Knowledge
@@ -23,8 +23,8 @@ def legacy_routes(
     writer: Writer | None,
     pools: Pools,
     settings: Settings,
-    room: Room,
-    room_of_questions: Room,
+    room: Budget,
+    room_of_questions: Budget,
 ) -> list[Route]:
     """The routes, on a `sparing` reader as soap.Legacy has it, and on a writer where there is one."""
     routes = []
@@ -32,7 +32,7 @@ def legacy_routes(
         legacy = Legacy(path, settings, reader, sparing, writer)
 
         # Who may not store takes no room from those who may.
-        def room_of(peer: str, legacy: Legacy = legacy) -> Room:
+        def room_of(peer: str, legacy: Legacy = legacy) -> Budget:
             return room if legacy.takes_uploads_from(peer) else room_of_questions
 
         calls = LegacyCalls(legacy, pools, settings, room)
@@ -43,7 +43,7 @@ def legacy_routes(
 class LegacyCalls:
     """The calls of one service; `room` is for large answers."""
 
-    def __init__(self, legacy: Legacy, pools: Pools, settings: Settings, room: Room) -> None:
+    def __init__(self, legacy: Legacy, pools: Pools, settings: Settings, room: Budget) -> None:
         self._legacy = legacy
         self._pools = pools
         self._settings = settings
@@ -62,11 +62,11 @@ class LegacyCalls:
             try:
                 ready = await threads.do(lambda: self._ready(body, author, host, sparing=True))
             except LongList:
-                ready = await self._pools.lists.do(lambda: self._ready(body, author, host))
+                reservation = await self._room.reserve(OF_LIST)
+                ready = await self._pools.lists.do(lambda: self._large(body, author, host, reservation))
             except LargePayload as large:
-                ready = await self._room.holding(
-                    large.size * OF_ANSWER, lambda: self._pools.large.do(lambda: self._ready(body, author, host))
-                )
+                reservation = await self._room.reserve(large.size * OF_ANSWER)
+                ready = await self._pools.large.do(lambda: self._large(body, author, host, reservation))
         except Unavailable as error:
             return self.failed(error), None
         except MalformedRequest as error:
@@ -83,6 +83,12 @@ class LegacyCalls:
         if isinstance(error, Unavailable):
             raise Refused(503, error.message, {"Retry-After": RETRY_SECONDS})
         raise error
+
+    def _large(self, body: bytes, peer: str, host: str, reservation: Reservation) -> Ready:
+        ready = self._ready(body, peer, host)
+        reservation.shrink(ready.length)
+        ready.reservation = reservation
+        return ready
 
     def _ready(self, body: bytes, peer: str, host: str, *, sparing: bool = False) -> Ready:
         return Ready.of(self._legacy.answer(body, peer, host, sparing=sparing), None)

@@ -10,15 +10,15 @@ from starlette.routing import Route
 from cdb_server.errors import TooLarge, Unavailable
 from cdb_server.http import attempts, tally
 from cdb_server.http.body import Disconnected, receive_body
+from cdb_server.http.budget import LARGE, OF_ANSWER, Budget, Share
 from cdb_server.http.peer import peer_of
 from cdb_server.http.refusals import Refused
-from cdb_server.http.room import LARGE, OF_ANSWER, Room, Share
 from cdb_server.http.threads import RETRY_SECONDS
 from cdb_server.pages import Archive, Desk, Page, Site, pages
 from cdb_server.settings import Settings
 
 
-def page_routes(site: Site, desk: Desk | None, room: Room) -> list[Route]:
+def page_routes(site: Site, desk: Desk | None, room: Budget) -> list[Route]:
     """The routes of a site's pages, and of its desk where it has one; `room` is for large files on their way out."""
     return [_route(page, room, site) for page in pages(site, desk)]
 
@@ -31,7 +31,7 @@ def browses(request: Request) -> bool:
 class Visitors:
     """What the desk is told of who writes. What a form brings is received as any other upload is."""
 
-    def __init__(self, settings: Settings, room: Room) -> None:
+    def __init__(self, settings: Settings, room: Budget) -> None:
         self._settings = settings
         self._room = room
 
@@ -57,7 +57,7 @@ class Visitors:
             yield body
 
 
-def _route(page: Page, room: Room, site: Site) -> Route:
+def _route(page: Page, room: Budget, site: Site) -> Route:
     async def endpoint(request: Request) -> Response:
         request.scope[tally.OPERATION] = page.name
         try:
@@ -71,13 +71,11 @@ def _route(page: Page, room: Room, site: Site) -> Route:
         if not isinstance(response, Archive) or response.largest <= LARGE:
             return response
 
-        async def given() -> Response:
-            return response
-
         try:
-            return await room.holding(response.largest * OF_ANSWER, given)
+            response.holds = await room.reserve(response.largest * OF_ANSWER)
         except Unavailable as error:
             text = error.message
             return await site.do(lambda: site.error(request, 503, text))
+        return response
 
     return Route(page.path, endpoint, methods=list(page.methods))

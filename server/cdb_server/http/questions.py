@@ -8,11 +8,11 @@ from starlette.requests import Request
 
 from cdb_server.errors import LargePayload, LongList, Unavailable
 from cdb_server.http import media
+from cdb_server.http.budget import OF_ANSWER, OF_LIST, Budget, Reservation
 from cdb_server.http.heads import Head, KnownHeads
 from cdb_server.http.knowledge import Watch
 from cdb_server.http.ready import HAVE, Question, Ready, ReadyAnswers
 from cdb_server.http.refusals import Refused
-from cdb_server.http.room import OF_ANSWER, Room
 from cdb_server.http.single_flight import SingleFlight
 from cdb_server.http.threads import Pools
 from cdb_server.model import Knowledge
@@ -38,7 +38,7 @@ class Questions:
         watch: Watch,
         pools: Pools,
         ready: ReadyAnswers,
-        room: Room,
+        room: Budget,
     ) -> None:
         self._endpoint = endpoint
         self._watch = watch
@@ -136,16 +136,21 @@ class Questions:
             try:
                 return await self._pools.questions.do(lambda: Ready.of(self._answer(question, sparing=True), known))
             except LargePayload as large:
-                wanted = large.size * OF_ANSWER
+                wanted, threads = large.size * OF_ANSWER, self._pools.large
             except LongList:
-                return await self._pools.lists.do(lambda: Ready.of(self._answer(question), known))
-            ready = await self._room.holding(
-                wanted, lambda: self._pools.large.do(lambda: Ready.of(self._answer(question), known))
-            )
+                wanted, threads = OF_LIST, self._pools.lists
+            reservation = await self._room.reserve(wanted)
+            ready = await threads.do(lambda: self._large(question, known, reservation))
         except Unavailable as error:
             return self.failed(error)
         # Until the last who is sent it has it, all others who ask for it get the same.
         self._ready.lend(question, ready)
+        return ready
+
+    def _large(self, question: Question, known: Knowledge | None, reservation: Reservation) -> Ready:
+        ready = Ready.of(self._answer(question), known)
+        reservation.shrink(ready.length)
+        ready.reservation = reservation
         return ready
 
     def _answer(self, question: Question, *, sparing: bool = False) -> Answer:

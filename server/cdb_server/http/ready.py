@@ -9,6 +9,7 @@ from weakref import WeakValueDictionary
 
 from cdb_server import instants
 from cdb_server.http import knowledge
+from cdb_server.http.budget import Reservation
 from cdb_server.http.shelf import LEAST, Shelf, Shelved
 from cdb_server.model import Clock, Knowledge
 from cdb_server.soap import Answer, Lasting
@@ -18,6 +19,8 @@ XML = "text/xml; charset=utf-8"
 HAVE = "CDB-Have"
 # Bytes up to which an answer is copied into one piece with its headers: that is quicker than to send it in several.
 JOINED = 2**14
+# Bytes of a longer one that are handed on at once.
+PIECE = 2**16
 # Of questions with long answers, so many of the last and at most as many before them are known to have come.
 REMEMBERED = 5_000
 Headers = list[tuple[bytes, bytes]]
@@ -50,6 +53,8 @@ class Ready:
     _begun: tuple[Knowledge, Headers, bytes] | None = None
     given: bool = False
     shelved: Shelved | None = None
+    # Of memory, until nobody has this any more.
+    reservation: Reservation | None = None
 
     @classmethod
     def of(cls, answer: Answer, known: Knowledge | None) -> "Ready":
@@ -83,13 +88,13 @@ class Ready:
         return self._begun[2] + (b"connection: close\r\n\r\n" if closes else b"\r\n")
 
     def rest(self, beginning: bytes, sent: int) -> list[bytes | memoryview]:
-        """What remains to be sent of a beginning and the answer, after so many bytes of both."""
+        """What remains to be sent of a beginning and the answer, after so many bytes of both, in pieces."""
         if self.length <= JOINED and not sent:
             return [b"".join((beginning, *self.parts))]
         rest: list[bytes | memoryview] = []
         for part in (beginning, *self.parts):
             if sent < len(part):
-                rest.append(memoryview(part)[sent:] if sent else part)
+                rest += [memoryview(part)[at : at + PIECE] for at in range(sent, len(part), PIECE)]
             sent = max(0, sent - len(part))
         return rest
 

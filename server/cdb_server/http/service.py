@@ -10,16 +10,13 @@ from starlette.types import Receive, Scope, Send
 from cdb_server.errors import Unavailable
 from cdb_server.http import media, tally
 from cdb_server.http.body import Disconnected, Incoming, announces_body, answer_and_linger, receive_body
-from cdb_server.http.ready import XML, Ready
+from cdb_server.http.budget import Budget, Share
+from cdb_server.http.ready import PIECE, XML, Ready
 from cdb_server.http.refusals import Refused
-from cdb_server.http.room import Room, Share
 from cdb_server.http.threads import RETRY_SECONDS
 from cdb_server.model import Knowledge
 from cdb_server.settings import Settings
 from cdb_server.soap import Contract
-
-# Bytes of an answer that are handed on at once.
-PIECE = 2**18
 
 
 class Operations(Protocol):
@@ -44,7 +41,7 @@ class Service:
         contract: Contract,
         operations: Operations,
         settings: Settings,
-        room_of: Callable[[str], Room],
+        room_of: Callable[[str], Budget],
         fault_status: int = 500,
     ) -> None:
         self._operations = operations

@@ -73,6 +73,8 @@ class Archive(Response):
         )
         del self.headers["Content-Length"]
         self.largest = largest
+        # What is to be held for as long as it is sent.
+        self.holds: object = None
         self._files = files
         self._do = do
 
