@@ -5,7 +5,7 @@ the server's inside belongs in it; that goes to the log.
 """
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from cdb_server import instants
 
@@ -135,11 +135,13 @@ class PayloadNotFound(CdbError, LookupError):
 
 
 class LargePayload(Exception):
-    """A payload of `size` bytes is wanted where none so large is given."""
+    """A payload of `size` bytes is wanted where none so large is given: of a calibration that was `found`, or alone."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, sha256: str, found: Any = None) -> None:
         super().__init__(f"the payload has {size} bytes")
         self.size = size
+        self.sha256 = sha256
+        self.found = found
 
 
 class LongList(Exception):

@@ -50,6 +50,8 @@ class Settings:
     # Of memory for large payloads on their way, in each worker; and for large questions, which nobody needs to ask, so
     # that who asks them does not take it from who stores.
     room: int = 240 * 2**20
+    room_of_answers: int = 112 * 2**20
+    room_of_small_answers: int = 48 * 2**20
     room_of_questions: int = 64 * 2**20
     header_limit: int = 64 * 2**10
     header_deadline: float = 15.0

@@ -15,14 +15,16 @@ from cdb_server.errors import Unavailable
 from cdb_server.http import flood
 from cdb_server.http.abandoned import Abandonable
 from cdb_server.http.body import Bodiless
-from cdb_server.http.budget import LARGE, Budget
+from cdb_server.http.budget import BUDGET, LARGE, Budget
 from cdb_server.http.counts import Counts
 from cdb_server.http.knowledge import Glancing, Watch
 from cdb_server.http.legacy import legacy_routes
 from cdb_server.http.memory import keep_buffers
+from cdb_server.http.metered import Metered
 from cdb_server.http.metrics import metrics_route
 from cdb_server.http.outbox import OUTBOX, Outbox
 from cdb_server.http.pages import Visitors, browses, page_routes
+from cdb_server.http.payloads import Payloads
 from cdb_server.http.plain import plain_routes
 from cdb_server.http.questions import QUESTIONS, Questions
 from cdb_server.http.ready import ReadyAnswers
@@ -58,7 +60,7 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[dict[str, object]]:
         # What the lifespan gives, connections get to see.
-        yield {QUESTIONS: questions, TALLY: tally, OUTBOX: Outbox()}
+        yield {QUESTIONS: questions, TALLY: tally, OUTBOX: Outbox(), BUDGET: room_of_small_answers}
         flood.tell()
         if glance is not None:
             # Who writes in a thread would wait for it.
@@ -81,15 +83,16 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
     reading = reading_endpoint(reader, at_once, sparing)
     watch = Watch(reader, glancing, pools.questions)
     room, room_of_questions = Budget(settings.room), Budget(settings.room_of_questions)
+    room_of_answers, room_of_small_answers = Budget(settings.room_of_answers), Budget(settings.room_of_small_answers)
     writer = None if settings.read_only else Writer(database)
     # With TLS, what is sent is not what the kernel would have. Each answer on the shelf is an open file.
     shelf = None if settings.tls else Shelf(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
     ready = ReadyAnswers(settings.ready_bytes, shelf=shelf)
-    questions = Questions(reading, watch, pools, ready, room)
+    questions = Questions(reading, watch, pools, ready, room_of_answers)
     routes = [
         Route(READING_PATH, Service(reading.contract, questions, settings, lambda _: room_of_questions)),
-        *plain_routes(reader, pools.questions),
-        *legacy_routes(reader, sparing, writer, pools, settings, room, room_of_questions),
+        *plain_routes(sparing, pools.questions, Payloads(reader, pools.large, room_of_answers)),
+        *legacy_routes(reader, sparing, writer, pools, settings, room, room_of_questions, room_of_answers),
         metrics_route(counts, reader, pools.health, writes=writer is not None),
     ]
     if writer is None:
@@ -128,6 +131,7 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
         exception_handlers={HTTPException: not_answered, Exception: failed},
     )
     services = (READING_PATH,) if writer is None else (READING_PATH, WRITING_PATH)
+    app.add_middleware(Metered, budget=room_of_small_answers)
     app.add_middleware(Bodiless, paths=(*services, *LEGACY), seconds=settings.stall_deadline)
     app.add_middleware(Abandonable)
     app.add_middleware(Counted, tally=tally)

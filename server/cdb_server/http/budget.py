@@ -15,6 +15,8 @@ OF_REQUEST, OF_ANSWER = 5, 3
 # For the longest list while it is made.
 OF_LIST = 96 * 2**20
 PATIENCE = 15.0
+# Where the connections find that of small answers in the state of the application's lifespan.
+BUDGET = "cdb.budget"
 NO_ROOM = "many large payloads are on their way here: try again later"
 
 
@@ -25,7 +27,7 @@ class Reservation:
     cancelled meanwhile, or gave up, nobody holds it.
     """
 
-    __slots__ = ("_budget", "_size")
+    __slots__ = ("__weakref__", "_budget", "_size")
 
     def __init__(self, budget: "Budget", size: int) -> None:
         self._budget = budget
@@ -101,9 +103,9 @@ class Budget:
         return reservation
 
     def reserve_at_once(self, size: int) -> Reservation | None:
-        """So many bytes if they are free, and nobody waits for them."""
+        """So many bytes if they are free."""
         self._collect()
-        if size > self._free or any(not turn.done() for _, turn in self._waiting):
+        if size > self._free:
             return None
         self._free -= size
         return Reservation(self, size)

@@ -10,6 +10,7 @@ from typing import Any
 
 from uvicorn.server import ServerState
 
+from cdb_server.http.budget import BUDGET, Budget, Reservation
 from cdb_server.http.connection import BoundedConnection
 from cdb_server.http.outbox import OUTBOX, Outbox
 from cdb_server.http.questions import QUESTIONS, Questions
@@ -37,6 +38,7 @@ class Front(asyncio.Protocol):
         self._server: ServerState = of_uvicorn["server_state"]
         self._questions: Questions = of_uvicorn["app_state"][QUESTIONS]
         self._tally: Tally = of_uvicorn["app_state"][TALLY]
+        self._budget: Budget = of_uvicorn["app_state"][BUDGET]
         self._outbox: Outbox = of_uvicorn["app_state"][OUTBOX]
         self._behind: BoundedConnection | None = None
         self._until = 0.0
@@ -44,6 +46,8 @@ class Front(asyncio.Protocol):
         self._unsent: tuple[Ready, bytes, bool] | None = None
         # What is left of one that the peer had no room for.
         self._pieces = _NOTHING
+        self._sending: Ready | None = None
+        self._held: Reservation | None = None
         self._closes = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
@@ -58,7 +62,7 @@ class Front(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.connections.discard(self)
         self._timer.cancel()
-        self._unsent, self._pieces = None, _NOTHING
+        self._unsent, self._pieces, self._sending, self._held = None, _NOTHING, None, None
         if self._behind is not None:
             self._behind.connection_lost(exc)
 
@@ -137,6 +141,7 @@ class Front(asyncio.Protocol):
                 self._transport.abort()
                 return
         self._pieces = iter(ready.rest(beginning, sent))
+        self._sending = ready
         self._closes = closes
         self._write()
         if self._behind is not None and self._behind is not behind:
@@ -150,8 +155,13 @@ class Front(asyncio.Protocol):
             if self._behind is not None and self._behind.flow.write_paused:
                 # No other answer may come between.
                 self._behind.flow.pause_reading()
+                if self._held is None and self._sending is not None:
+                    self._held = self._sending.under_way(self._budget)
+                    if self._held is None:
+                        # There is no memory for what it does not take now.
+                        self._transport.abort()
                 return
-        self._pieces = _NOTHING
+        self._pieces, self._sending, self._held = _NOTHING, None, None
         if self._closes:
             self._transport.close()
         elif self._behind is not None:

@@ -25,6 +25,7 @@ def legacy_routes(
     settings: Settings,
     room: Budget,
     room_of_questions: Budget,
+    room_of_answers: Budget,
 ) -> list[Route]:
     """The routes, on a `sparing` reader as soap.Legacy has it, and on a writer where there is one."""
     routes = []
@@ -35,7 +36,7 @@ def legacy_routes(
         def room_of(peer: str, legacy: Legacy = legacy) -> Budget:
             return room if legacy.takes_uploads_from(peer) else room_of_questions
 
-        calls = LegacyCalls(legacy, pools, settings, room)
+        calls = LegacyCalls(legacy, pools, settings, room_of_answers)
         routes.append(Route(path, Service(legacy.contract, calls, settings, room_of, fault_status=200)))
     return routes
 

@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from cdb_server import errors, instants
 from cdb_server.http import knowledge, ranges, tally
+from cdb_server.http.payloads import OCTETS, PayloadResponse, Payloads
 from cdb_server.http.refusals import Refused
 from cdb_server.http.threads import RETRY_SECONDS, Threads
 from cdb_server.model import GREATEST_NUMBER, CalibrationRecord
@@ -39,16 +40,19 @@ _STATUS: dict[type[errors.CdbError], int] = {
 }
 
 
-def plain_routes(reader: Reader, threads: Threads) -> list[Route]:
-    """The routes, on one reader."""
+def plain_routes(reader: Reader, threads: Threads, payloads: Payloads) -> list[Route]:
+    """The routes, on one reader that gives no large payloads; those come from `payloads`."""
 
     def route(path: str, operation: str, answered: Callable[[Reader, Request], Response]) -> Route:
         async def endpoint(request: Request) -> Response:
             request.scope[tally.OPERATION] = operation
             try:
-                return await threads.do(lambda: _answer(reader, request, answered))
-            except errors.Unavailable as error:
-                return Refused(503, error.message, {"Retry-After": RETRY_SECONDS}).response()
+                response = await threads.do(lambda: _answer(reader, request, answered))
+                if isinstance(response, PayloadResponse):
+                    await response.begin(payloads)
+                return response
+            except errors.CdbError as error:
+                return _refusal(error)
 
         return Route(path, endpoint, methods=["GET"])
 
@@ -66,17 +70,25 @@ def _answer(reader: Reader, request: Request, answered: Callable[[Reader, Reques
     except Refused as refused:
         response = refused.response()
     except errors.CdbError as error:
-        status = _STATUS[type(error)]
-        headers = {"Retry-After": RETRY_SECONDS} if status == 503 else {}
-        response = Refused(status, " ".join(error.message.split()), headers).response()
+        response = _refusal(error)
     response.raw_headers += known
     return response
+
+
+def _refusal(error: errors.CdbError) -> Response:
+    status = _STATUS[type(error)]
+    headers = {"Retry-After": RETRY_SECONDS} if status == 503 else {}
+    return Refused(status, " ".join(error.message.split()), headers).response()
 
 
 def _payload(reader: Reader, request: Request) -> Response:
     _check_arguments(request.query_params, ())
     sha256 = request.path_params["sha256"]
-    data = reader.payload(sha256)
+    data: bytes | errors.LargePayload
+    try:
+        data = reader.payload(sha256)
+    except errors.LargePayload as large:
+        data = large
     return _given(request, data, {"ETag": f'"{sha256.lower()}"', "Cache-Control": FOR_EVER})
 
 
@@ -87,16 +99,21 @@ def _calibration(reader: Reader, request: Request) -> Response:
     as_of = _instant("as_of", asked["as_of"]) if "as_of" in asked else None
     if "run" in asked and "date" in asked:
         raise errors.InvalidArgument("date", "run and date exclude each other: ask for one")
-    if "run" in asked:
-        found = reader.calibration_for_run(*key, _number("run", asked["run"]), as_of)
-    elif "date" in asked:
-        found = reader.calibration_for_date(*key, _instant("date", asked["date"]), as_of)
-    else:
-        found = reader.current_calibration(*key, as_of)
+    data: bytes | errors.LargePayload
+    try:
+        if "run" in asked:
+            found = reader.calibration_for_run(*key, _number("run", asked["run"]), as_of)
+        elif "date" in asked:
+            found = reader.calibration_for_date(*key, _instant("date", asked["date"]), as_of)
+        else:
+            found = reader.current_calibration(*key, as_of)
+        data = found.data or b""
+    except errors.LargePayload as large:
+        found, data = large.found, large
     # Rule 7: "An answer once given to a question with as_of never changes." A run that is not registered yet is an
     # error, which nobody keeps; once it is, each as_of before that is answered by its first registration, for ever.
     may_be_kept = ASK_AGAIN if as_of is None else FOR_EVER
-    return _given(request, found.data or b"", {"Cache-Control": may_be_kept, **_origin(found)})
+    return _given(request, data, {"Cache-Control": may_be_kept, **_origin(found)})
 
 
 def _origin(found: CalibrationRecord) -> dict[str, str]:
@@ -115,12 +132,16 @@ def _origin(found: CalibrationRecord) -> dict[str, str]:
     return {"ETag": f'"{tag}"', **told}
 
 
-def _given(request: Request, data: bytes, headers: dict[str, str]) -> Response:
+def _given(request: Request, data: bytes | errors.LargePayload, headers: dict[str, str]) -> Response:
     """The bytes, a range of them, or word that the caller has them."""
     tags = [tag.strip().removeprefix("W/") for tag in ",".join(request.headers.getlist("if-none-match")).split(",")]
     if headers["ETag"] in tags or "*" in tags:
         return Response(status_code=304, headers=headers)
-    return ranges.response(request, data, headers)
+    size = data.size if isinstance(data, errors.LargePayload) else len(data)
+    start, stop, status, headers = ranges.part(request, size, headers)
+    if isinstance(data, errors.LargePayload):
+        return PayloadResponse(data, start, stop, status, headers)
+    return Response(data[start:stop], status, media_type=OCTETS, headers=headers)
 
 
 def _check_arguments(asked: QueryParams, known: tuple[str, ...]) -> None:

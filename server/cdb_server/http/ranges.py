@@ -4,39 +4,45 @@ Several ranges at once are answered with the whole, as the RFC allows; so is a n
 """
 
 import re
+from typing import NamedTuple
 
 from starlette.requests import Request
-from starlette.responses import Response
 
 from cdb_server.http.refusals import Refused
 
-OCTETS = "application/octet-stream"
 _RANGE = re.compile(r"bytes=[ \t]*(\d{0,18})-(\d{0,18})[ \t]*", re.ASCII | re.IGNORECASE)
 
 
-def response(request: Request, data: bytes, headers: dict[str, str]) -> Response:
-    """The bytes asked for, of `data`, with `headers`, among which is the ETag that If-Range is held against.
+class Part(NamedTuple):
+    """The bytes from `start` to `stop`, and what an answer with them says of itself."""
+
+    start: int
+    stop: int
+    status: int
+    headers: dict[str, str]
+
+
+def part(request: Request, size: int, headers: dict[str, str]) -> Part:
+    """What is asked for of `size` bytes, with `headers`, among which is the ETag that If-Range is held against.
 
     Raises Refused (416) for a range that lies outside.
     """
     headers = {**headers, "Accept-Ranges": "bytes", "X-Content-Type-Options": "nosniff"}
+    whole = Part(0, size, 200, headers)
     match = _RANGE.fullmatch(request.headers.get("range", ""))
     # "A server MUST ignore a Range header field received with a request method that is unrecognized or for which range
     # handling is not defined. For this specification, GET is the only method".
     if request.method != "GET" or match is None or request.headers.get("if-range", headers["ETag"]) != headers["ETag"]:
-        return Response(data, media_type=OCTETS, headers=headers)
+        return whole
     first, last = match.groups()
     if not first and not last:
-        return Response(data, media_type=OCTETS, headers=headers)
+        return whole
     if first:
-        start, stop = int(first), min(int(last) + 1, len(data)) if last else len(data)
+        start, stop = int(first), min(int(last) + 1, size) if last else size
     else:
-        start, stop = max(0, len(data) - int(last)), len(data)
+        start, stop = max(0, size - int(last)), size
     if first and last and int(last) < int(first):
-        return Response(data, media_type=OCTETS, headers=headers)
+        return whole
     if start >= stop:
-        raise Refused(
-            416, f"there are {len(data)} bytes: none of them is asked for", {"Content-Range": f"bytes */{len(data)}"}
-        )
-    headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
-    return Response(data[start:stop], 206, media_type=OCTETS, headers=headers)
+        raise Refused(416, f"there are {size} bytes: none of them is asked for", {"Content-Range": f"bytes */{size}"})
+    return Part(start, stop, 206, {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{size}"})

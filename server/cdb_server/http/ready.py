@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import weakref
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from weakref import WeakValueDictionary
 
 from cdb_server import instants
 from cdb_server.http import knowledge
-from cdb_server.http.budget import Reservation
+from cdb_server.http.budget import Budget, Reservation
 from cdb_server.http.shelf import LEAST, Shelf, Shelved
 from cdb_server.model import Clock, Knowledge
 from cdb_server.soap import Answer, Lasting
@@ -55,6 +56,8 @@ class Ready:
     shelved: Shelved | None = None
     # Of memory, until nobody has this any more.
     reservation: Reservation | None = None
+    # The same of one that is made without, shared by all who are sent it now.
+    _sent: "weakref.ref[Reservation] | None" = None
 
     @classmethod
     def of(cls, answer: Answer, known: Knowledge | None) -> "Ready":
@@ -78,6 +81,16 @@ class Ready:
             self._proof,
             b";serial=%d" % known.serial if known else b"",
         ) + b"".join(b"%s: %s\r\n" % header for header in knowledge.headers(known))
+
+    def under_way(self, budget: Budget) -> Reservation | None:
+        """What is to be held while this is sent; None where there is no memory for it."""
+        if self.reservation is not None:
+            return self.reservation
+        sent = None if self._sent is None else self._sent()
+        if sent is None:
+            sent = budget.reserve_at_once(self.length if self.length > PIECE else 0)
+            self._sent = None if sent is None else weakref.ref(sent)
+        return sent
 
     def beginning(self, known: Knowledge, common: Headers, *, closes: bool) -> bytes:
         """What comes before the bytes of the answer in HTTP/1.1, with headers `common` to all."""

@@ -226,7 +226,7 @@ class Reader(Generic[Made]):
             size: int | None = statements.SIZE.value(connection, sha256=sha256)
             if size is None:
                 raise PayloadNotFound(sha256)
-            self._check_size(size)
+            self._check_size(size, sha256)
             data = statements.DATA.value(connection, sha256=sha256)
         return _prove(sha256, data)
 
@@ -303,16 +303,16 @@ class Reader(Generic[Made]):
         found = self._made(row)
         if found.sha256 in held:
             return found
-        self._check_size(found.size)
+        self._check_size(found.size, found.sha256, found)
         if held:
             row = statement.row(connection, upto=upto, most=self._max_data, **values)
             found = self._made(row) if row else found
         _prove(found.sha256, found.data)
         return found
 
-    def _check_size(self, size: int) -> None:
+    def _check_size(self, size: int, sha256: str, found: CalibrationRecord | CalibrationLine | None = None) -> None:
         if size > self._max_data:
-            raise LargePayload(size)
+            raise LargePayload(size, sha256, found)
 
     def _run(self, connection: Connected, run_number: int, upto: int | None, as_of: datetime | None) -> Run:
         model.number("run_number", run_number)
