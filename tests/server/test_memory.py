@@ -1,0 +1,54 @@
+"""The memory of a worker while peers ask for large answers of every kind and read nothing, or go at once.
+
+The long form, with 300 peers for each kind, is in `tests/hostile/memory.py`.
+"""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests import servers
+from tests.fuzz import wire
+from tests.hostile.memory import KINDS, MOST, SERVED, Stock, besiege
+from tests.server.test_bad_input import element, envelope
+from tests.servers import Master
+
+SIZE, PEERS, SECONDS = 12_000_000, 60, 2.0
+
+
+@pytest.fixture(scope="module")
+def stocked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Master, Stock]]:
+    """A running master with large payloads and a long list."""
+    folder = tmp_path_factory.mktemp("memory")
+    url = f"sqlite:///{folder}/cdb.sqlite"
+    with servers.master(url, folder) as master:
+        yield master, Stock.of(url, payloads=4, size=SIZE, rows=400)
+
+
+@pytest.mark.parametrize("kinds", [("GET",), KINDS], ids=["plain GET", "all kinds"])
+def test_peers_that_read_nothing_cost_little_and_hold_up_nobody(
+    kinds: tuple[str, ...], stocked: tuple[Master, Stock]
+) -> None:
+    """Each worker stays below 400 MB, and small answers of all kinds come meanwhile."""
+    seen = besiege(*stocked, kinds, PEERS, SECONDS)
+    assert seen.most < MOST
+    assert seen.unserved == []
+    assert seen.longest < SERVED
+
+
+def test_who_hangs_up_on_large_answers_leaves_nothing_behind(stocked: tuple[Master, Stock]) -> None:
+    """After many that went before their answer came, and while it came, one is made at once."""
+    master, stock = stocked
+    for at in range(PEERS):
+        with wire.Peer(master.url) as peer:
+            peer.socket.sendall(stock.requests("SOAP" if at % 2 else "GET", at))
+            if at % 3 == 0:
+                peer.socket.recv(1)
+    began = time.monotonic()
+    key = element("device_name", "LARGE0") + element("calibration_type", "t0")
+    with wire.Peer(master.url) as peer:
+        reply = peer.ask(wire.request(wire.READING, envelope(element("get_current_calibration", key))))
+    assert reply.status == 200
+    assert len(reply.body) > SIZE * 4 // 3
+    assert time.monotonic() - began < SERVED
