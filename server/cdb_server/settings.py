@@ -47,8 +47,8 @@ class Settings:
     ready_bytes: int = 48 * 2**20
     bytes_at_once: int = 256 * 2**10
     rows_at_once: int = 200
-    # Of memory for large payloads on their way, in each worker; and for large questions, which nobody needs to ask, so
-    # that who asks them does not take it from who stores.
+    # Of memory in each worker: for uploads; for large answers, and for those that are made before they are counted; and
+    # for archives and large questions, which nobody needs to ask, so that who asks them takes it from nobody else.
     room: int = 240 * 2**20
     room_of_answers: int = 112 * 2**20
     room_of_small_answers: int = 48 * 2**20
