@@ -51,6 +51,7 @@ hostile: $(READY)  ## Spoil answers at every byte, ask in odd ways, and check th
 	$(BIN)/python -m tests.hostile
 	$(BIN)/python -m tests.hostile.looking
 	$(BIN)/python -m pytest tests/hostile
+	$(BIN)/python -m tests.hostile.memory
 
 bench: $(READY)  ## Measure how fast the service is, against references measured likewise; leaves bench-data/
 	tests/benchmarks/install

@@ -3,11 +3,19 @@
 The long form, with 300 peers for each kind, is in `tests/hostile/memory.py`.
 """
 
+import asyncio
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
+from cdb_server.http import tally
+from cdb_server.http.abandoned import PRESENCE, Presence
+from cdb_server.http.budget import Budget
+from cdb_server.http.metered import Metered
+from cdb_server.http.ready import Ready
 from tests import servers
 from tests.fuzz import wire
 from tests.hostile.memory import KINDS, MOST, SERVED, Stock, besiege
@@ -34,7 +42,8 @@ def test_peers_that_read_nothing_cost_little_and_hold_up_nobody(
     seen = besiege(*stocked, kinds, PEERS, SECONDS)
     assert seen.most < MOST
     assert seen.unserved == []
-    assert seen.longest < SERVED
+    # A page waits its turn behind those of large payloads.
+    assert seen.longest < 3 * SERVED
 
 
 def test_who_hangs_up_on_large_answers_leaves_nothing_behind(stocked: tuple[Master, Stock]) -> None:
@@ -52,3 +61,37 @@ def test_who_hangs_up_on_large_answers_leaves_nothing_behind(stocked: tuple[Mast
     assert reply.status == 200
     assert len(reply.body) > SIZE * 4 // 3
     assert time.monotonic() - began < SERVED
+
+
+def test_a_large_answer_that_is_read_for_long_makes_way_for_who_waits() -> None:
+    """It is cut off where there is no other memory for somebody else, and not before."""
+
+    async def scenario() -> None:
+        waited = Budget(SIZE, patience=5)
+        ended = asyncio.Event()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            scope[tally.ANSWER] = ready = Ready((bytes(SIZE), b"", b""), "", "", None, "", SIZE, b"")
+            ready.reservation = await waited.reserve(SIZE - 1)
+            del ready
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+            begun.set()
+            await ended.wait()
+            del scope[tally.ANSWER]
+
+        async def ignore(*_: object) -> Any:
+            return None
+
+        begun = asyncio.Event()
+        metered = Metered(app, Budget(SIZE), waited, longest=0)
+        scope: Scope = {"type": "http", PRESENCE: Presence(ended.set)}
+        sent = asyncio.ensure_future(metered(scope, ignore, ignore))
+        await begun.wait()
+        with await waited.reserve(1):
+            assert not ended.is_set()
+        with await waited.reserve(2):
+            assert ended.is_set()
+        await sent
+
+    asyncio.run(scenario())

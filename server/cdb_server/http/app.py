@@ -131,7 +131,7 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts) -> Starlette:
         exception_handlers={HTTPException: not_answered, Exception: failed},
     )
     services = (READING_PATH,) if writer is None else (READING_PATH, WRITING_PATH)
-    app.add_middleware(Metered, budget=room_of_small_answers)
+    app.add_middleware(Metered, budget=room_of_small_answers, waited=room_of_answers)
     app.add_middleware(Bodiless, paths=(*services, *LEGACY), seconds=settings.stall_deadline)
     app.add_middleware(Abandonable)
     app.add_middleware(Counted, tally=tally)

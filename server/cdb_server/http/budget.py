@@ -69,7 +69,7 @@ class Budget:
         self._returned: deque[int] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
-        self._reclaim: Callable[[int], None] = _nothing
+        self._reclaim: list[Callable[[int], None]] = []
 
     @property
     def free(self) -> int:
@@ -78,8 +78,11 @@ class Budget:
         return self._free
 
     def reclaim_by(self, reclaim: Callable[[int], None]) -> None:
-        """Call `reclaim` with the bytes that are missing where somebody waits: it may give up what it keeps."""
-        self._reclaim = reclaim
+        """Call `reclaim` with the bytes that are missing where somebody waits: it may give up what it keeps.
+
+        What was named so before is called before, and this only where that was not enough.
+        """
+        self._reclaim.append(reclaim)
 
     async def reserve(self, size: int) -> Reservation:
         """Wait for so many bytes, or for all that there are. Raises Unavailable."""
@@ -131,9 +134,10 @@ class Budget:
         while self._waiting:
             size, turn = self._waiting[0]
             if not turn.done():
-                if size > self._free:
-                    self._reclaim(size - self._free)
-                    self._collect()
+                for reclaim in self._reclaim:
+                    if size > self._free:
+                        reclaim(size - self._free)
+                        self._collect()
                 if size > self._free:
                     return
                 self._free -= size
@@ -144,10 +148,6 @@ class Budget:
 def _give_up(turn: "asyncio.Future[Reservation | None]") -> None:
     if not turn.done():
         turn.set_result(None)
-
-
-def _nothing(_: int) -> None:
-    """There is nobody who keeps anything."""
 
 
 class Share:

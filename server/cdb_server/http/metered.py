@@ -3,21 +3,46 @@
 They are none of the large ones, which wait for memory before they are made; but hundreds that nobody reads are as much.
 """
 
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cdb_server.http import tally
+from cdb_server.http.abandoned import PRESENCE, Presence
 from cdb_server.http.budget import NO_ROOM, Budget, Reservation
 from cdb_server.http.ready import PIECE, Ready
 from cdb_server.http.refusals import Refused
 from cdb_server.http.threads import RETRY_SECONDS
 
+# Seconds.
+LONGEST = 120.0
+
+
+@dataclass(eq=False, slots=True)
+class _Large:
+    """A large answer that is sent since an instant of time.monotonic, and how to end that."""
+
+    began: float
+    length: int
+    abort: Callable[[], None]
+
 
 class Metered:
-    """Around the application: without memory for an answer that is no tiny one it is 503; all go out in pieces."""
+    """Around the application: without memory for an answer that is no tiny one it is 503; all go out in pieces.
 
-    def __init__(self, app: ASGIApp, budget: Budget) -> None:
+    `budget` is for those that are made before. Of those that waited for their memory in `waited` the oldest are cut off
+    where somebody waits who finds none, once they were sent for `longest` seconds: no reader needs to be so slow.
+    """
+
+    def __init__(self, app: ASGIApp, budget: Budget, waited: Budget, longest: float = LONGEST) -> None:
         self._app = app
         self._budget = budget
+        self._longest = longest
+        # In the order in which they began.
+        self._large: dict[_Large, None] = {}
+        waited.reclaim_by(self._cut_off)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -26,10 +51,11 @@ class Metered:
         budget = self._budget
         start: Message | None = None
         held: list[Reservation] = []
+        large: _Large | None = None
         refused = False
 
         async def send_metered(message: Message) -> None:
-            nonlocal start, refused
+            nonlocal start, refused, large
             if refused:
                 return
             if message["type"] == "http.response.start":
@@ -47,6 +73,10 @@ class Metered:
                         await Refused(503, NO_ROOM, {"Retry-After": RETRY_SECONDS}).response()(scope, receive, send)
                         return
                     held.append(counted)
+                presence: Presence | None = scope.get(PRESENCE)
+                if ready is not None and ready.reservation is not None and presence is not None:
+                    large = _Large(time.monotonic(), ready.length, presence.abort)
+                    self._large[large] = None
                 await send(start)
                 start = None
             for at in range(0, len(body) - PIECE, PIECE):
@@ -58,3 +88,13 @@ class Metered:
             await self._app(scope, receive, send_metered)
         finally:
             held.clear()
+            if large is not None:
+                self._large.pop(large, None)
+
+    def _cut_off(self, missing: int) -> None:
+        for large in list(self._large):
+            if missing <= 0 or time.monotonic() - large.began < self._longest:
+                return
+            del self._large[large]
+            large.abort()
+            missing -= large.length
