@@ -32,7 +32,20 @@ class Server:
 
     def workers(self) -> set[int]:
         """The processes that answer: begun by the first thread of the server."""
+        return {number for number in self._processes() if self._nice(number) == self._nice(self.process.pid)}
+
+    def background(self) -> set[int]:
+        """The processes that make lists and pages, at a lower priority."""
+        return self._processes() - self.workers()
+
+    def _processes(self) -> set[int]:
         return spawned(Path(f"/proc/{self.process.pid}/task/{self.process.pid}"))
+
+    def _nice(self, process: int) -> int | None:
+        try:
+            return os.getpriority(os.PRIO_PROCESS, process)
+        except ProcessLookupError:
+            return None
 
 
 @dataclass(frozen=True)

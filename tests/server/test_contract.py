@@ -18,7 +18,8 @@ import requests
 from lxml import etree
 
 from cdb_server import errors
-from cdb_server.http.app import READING_PATH, WRITING_PATH
+from cdb_server.http.app import WRITING_PATH
+from cdb_server.http.questions import READING_PATH
 from cdb_server.soap import LEGACY, types
 from cdb_server.soap.contract import Contract
 from cdb_server.soap.endpoint import Endpoint

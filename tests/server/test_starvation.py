@@ -1,13 +1,17 @@
 """Long questions of many, there or gone, keep nobody else waiting; the long form is in `make hostile`."""
 
+import os
 import signal
 import time
 from pathlib import Path
 
 import pytest
+import requests
 
+from tests.fuzz import wire
 from tests.hostile import starvation
 from tests.hostile.starvation import LEAVE, Leave
+from tests.servers import Master, until
 
 ROWS, QUESTIONS = 10_000, 60
 # Seconds that anybody waits at most; on a busy machine, several times as long as without the long questions.
@@ -24,6 +28,19 @@ def test_long_questions_keep_nobody_else_waiting(database_url: str, tmp_path: Pa
     assert waits.wrong == []
     longest = SECONDS + TIMES * max(before.longest.values())
     assert max(waits.longest.values()) < longest, (waits.longest, before.longest)
+
+
+def test_pages_and_lists_come_back_when_what_makes_them_is_killed(master: Master) -> None:
+    """Both processes are begun again, and answer; none of the workers is concerned."""
+    killed = until(lambda: len(master.background()) == 2 and master.background())
+    workers = until(lambda: len(master.workers()) == 2 and master.workers())
+    for process in killed:
+        os.kill(process, signal.SIGKILL)
+    until(lambda: len(master.background() - killed) == 2)
+    assert requests.get(f"{master.url}/journal", timeout=30).status_code == 200
+    with wire.Peer(master.url) as peer:
+        assert peer.ask(starvation.long_question(0)).status == 200
+    assert master.workers() == workers
 
 
 def test_a_server_ends_in_time_with_long_questions_under_way(database_url: str, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from starlette.routing import Route
 from cdb_server.errors import LargePayload, LongList, MalformedRequest, Unavailable
 from cdb_server.http import attempts
 from cdb_server.http.budget import OF_ANSWER, OF_LIST, Budget, Reservation
+from cdb_server.http.offload import Lists
 from cdb_server.http.peer import peer_of
 from cdb_server.http.ready import Ready
 from cdb_server.http.refusals import Refused
@@ -26,6 +27,7 @@ def legacy_routes(
     room: Budget,
     room_of_questions: Budget,
     room_of_answers: Budget,
+    lists: Lists | None = None,
 ) -> list[Route]:
     """The routes, on a `sparing` reader as soap.Legacy has it, and on a writer where there is one."""
     routes = []
@@ -36,7 +38,7 @@ def legacy_routes(
         def room_of(peer: str, legacy: Legacy = legacy) -> Budget:
             return room if legacy.takes_uploads_from(peer) else room_of_questions
 
-        calls = LegacyCalls(legacy, pools, settings, room_of_answers)
+        calls = LegacyCalls(legacy, pools, settings, room_of_answers, lists)
         routes.append(Route(path, Service(legacy.contract, calls, settings, room_of, fault_status=200)))
     return routes
 
@@ -44,11 +46,15 @@ def legacy_routes(
 class LegacyCalls:
     """The calls of one service; `room` is for large answers."""
 
-    def __init__(self, legacy: Legacy, pools: Pools, settings: Settings, room: Budget) -> None:
+    def __init__(
+        self, legacy: Legacy, pools: Pools, settings: Settings, room: Budget, lists: Lists | None = None
+    ) -> None:
+        """Long lists are made by `lists`, or here where there are none."""
         self._legacy = legacy
         self._pools = pools
         self._settings = settings
         self._room = room
+        self._lists = lists
 
     async def admit(self, request: Request) -> str:
         """The address of who calls. Everybody may; who may store is judged by it."""
@@ -63,8 +69,7 @@ class LegacyCalls:
             try:
                 ready = await threads.do(lambda: self._ready(body, author, host, sparing=True))
             except LongList:
-                reservation = await self._room.reserve(OF_LIST)
-                ready = await self._pools.lists.do(lambda: self._large(body, author, host, reservation))
+                ready = await self._long_list(body, author, host)
             except LargePayload as large:
                 reservation = await self._room.reserve(large.size * OF_ANSWER)
                 ready = await self._pools.large.do(lambda: self._large(body, author, host, reservation))
@@ -85,11 +90,14 @@ class LegacyCalls:
             raise Refused(503, error.message, {"Retry-After": RETRY_SECONDS})
         raise error
 
+    async def _long_list(self, body: bytes, peer: str, host: str) -> Ready:
+        if self._lists is None:
+            reservation = await self._room.reserve(OF_LIST)
+            return await self._pools.lists.do(lambda: self._large(body, peer, host, reservation))
+        return await self._lists.made(self._room, self._legacy.path, body, (peer, host), frozenset(), None)
+
     def _large(self, body: bytes, peer: str, host: str, reservation: Reservation) -> Ready:
-        ready = self._ready(body, peer, host)
-        reservation.shrink(ready.length)
-        ready.reservation = reservation
-        return ready
+        return self._ready(body, peer, host).holding(reservation)
 
     def _ready(self, body: bytes, peer: str, host: str, *, sparing: bool = False) -> Ready:
         return Ready.of(self._legacy.answer(body, peer, host, sparing=sparing), None)

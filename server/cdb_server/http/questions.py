@@ -11,6 +11,7 @@ from cdb_server.http import media
 from cdb_server.http.budget import OF_ANSWER, OF_LIST, Budget, Reservation
 from cdb_server.http.heads import Head, KnownHeads
 from cdb_server.http.knowledge import Watch
+from cdb_server.http.offload import Lists
 from cdb_server.http.ready import HAVE, Question, Ready, ReadyAnswers
 from cdb_server.http.refusals import Refused
 from cdb_server.http.single_flight import SingleFlight
@@ -21,6 +22,7 @@ from cdb_server.soap import Answer, Endpoint
 SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
 # Bytes of a question that is read on the event loop.
 LONGEST = 64 * 2**10
+READING_PATH = "/cdb/v2/calibration"
 # Seconds: what is given up after so long was a long list, and for how long none is tried on the event loop then.
 LATE, PAUSE = 0.003, 1.0
 # Where the connections find the questions in the state of the application's lifespan.
@@ -39,10 +41,13 @@ class Questions:
         pools: Pools,
         ready: ReadyAnswers,
         room: Budget,
+        lists: Lists | None = None,
     ) -> None:
+        """Long lists are made by `lists`, or here where there are none."""
         self._endpoint = endpoint
         self._watch = watch
         self._pools = pools
+        self._lists = lists
         self._ready = ready
         self._room = room
         self._heads = KnownHeads()
@@ -116,7 +121,7 @@ class Questions:
         # After one that was given up late, or while a list is made, none is tried: hundreds of long ones would hold up
         # everybody else.
         began = time.monotonic()
-        lists = began > self._no_lists_until and not self._pools.lists.busy
+        lists = began > self._no_lists_until and not (self._lists or self._pools.lists).busy
         answer = self._endpoint.answer_at_once(question.body, question.soap_action, _held(question), lists=lists)
         if answer is None:
             if time.monotonic() - began > LATE:
@@ -136,22 +141,25 @@ class Questions:
             try:
                 return await self._pools.questions.do(lambda: Ready.of(self._answer(question, sparing=True), known))
             except LargePayload as large:
-                wanted, threads = large.size * OF_ANSWER, self._pools.large
+                reservation = await self._room.reserve(large.size * OF_ANSWER)
+                ready = await self._pools.large.do(lambda: self._large(question, known, reservation))
             except LongList:
-                wanted, threads = OF_LIST, self._pools.lists
-            reservation = await self._room.reserve(wanted)
-            ready = await threads.do(lambda: self._large(question, known, reservation))
+                ready = await self._long_list(question, known)
         except Unavailable as error:
             return self.failed(error)
         # Until the last who is sent it has it, all others who ask for it get the same.
         self._ready.lend(question, ready)
         return ready
 
+    async def _long_list(self, question: Question, known: Knowledge | None) -> Ready:
+        if self._lists is None:
+            reservation = await self._room.reserve(OF_LIST)
+            return await self._pools.lists.do(lambda: self._large(question, known, reservation))
+        asked = (question.body, question.soap_action, _held(question), known)
+        return await self._lists.made(self._room, READING_PATH, *asked)
+
     def _large(self, question: Question, known: Knowledge | None, reservation: Reservation) -> Ready:
-        ready = Ready.of(self._answer(question), known)
-        reservation.shrink(ready.length)
-        ready.reservation = reservation
-        return ready
+        return Ready.of(self._answer(question), known).holding(reservation)
 
     def _answer(self, question: Question, *, sparing: bool = False) -> Answer:
         return self._endpoint.answer(question.body, question.soap_action, held=_held(question), sparing=sparing)

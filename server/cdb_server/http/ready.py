@@ -70,6 +70,12 @@ class Ready:
         digest = known.digest if known else ""
         return cls(parts, answer.operation, answer.fault, lasting, digest, sum(map(len, parts)), proof)
 
+    def holding(self, reservation: Reservation) -> "Ready":
+        """This answer, which keeps what it needs of the memory that was reserved for making it."""
+        reservation.shrink(self.length)
+        self.reservation = reservation
+        return self
+
     def head(self, known: Knowledge | None) -> bytes:
         """The headers of an answer of a server that knows this much, as HTTP/1.1 has them."""
         # A digest covers no header, so that the serial is told here again. A cache that keeps answers to POST must not

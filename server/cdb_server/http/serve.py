@@ -3,6 +3,7 @@
 import resource
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -13,10 +14,12 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from cdb_server.http import tls, workers
-from cdb_server.http.app import create_app
+from cdb_server.http.app import create_app, create_lists, create_pages
+from cdb_server.http.background import BackgroundProcess, Work
 from cdb_server.http.counts import Counts
 from cdb_server.http.flood import BoundedLog
 from cdb_server.http.front import Front
+from cdb_server.http.offload import Door, Doors
 from cdb_server.http.tally import layout
 from cdb_server.http.tracebacks import Tracebacks
 from cdb_server.repository import Fuse
@@ -75,9 +78,10 @@ def serve(listening: socket.socket, settings: Settings) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     # Room for those that come while others go, and for workers that uvicorn adds when it is told to.
     counts = Counts(layout(), rows=2 * settings.workers + 64)
+    fuse, doors = Fuse(), Doors(Door(), Door())
     config = tls.Configuration(
         settings,
-        app=partial(create_app, settings, Fuse(), counts),
+        app=partial(create_app, settings, fuse, counts, doors),
         factory=True,
         # Called as a class is.
         http=partial(Front, settings),
@@ -92,12 +96,50 @@ def serve(listening: socket.socket, settings: Settings) -> None:
         timeout_graceful_shutdown=GRACE_SECONDS,
         timeout_worker_healthcheck=HEALTH_SECONDS,
     )
-    if settings.workers > 1:
-        workers.begin_as_copies()
-        parent = Multiprocess(config, sockets=[listening])
+    workers.begin_as_copies()
+    with Supervisor(config, listening, _background(settings, listening, doors, fuse)) as parent:
         parent.run()
-        # uvicorn stops when one cannot start, and makes no difference between that and being told to.
-        if any(worker.exitcode == STARTUP_FAILURE for worker in parent.processes):
-            sys.exit(1)
-    else:
-        uvicorn.Server(config).run(sockets=[listening])
+    # uvicorn stops when one cannot start, and makes no difference between that and being told to.
+    if any(worker.exitcode == STARTUP_FAILURE for worker in parent.processes):
+        sys.exit(1)
+
+
+class Supervisor(Multiprocess):
+    """The parent of the workers, and of the background processes."""
+
+    def __init__(self, config: uvicorn.Config, listening: socket.socket, background: list[BackgroundProcess]) -> None:
+        super().__init__(config, sockets=[listening])
+        self._background = background
+
+    def __enter__(self) -> "Supervisor":
+        for process in self._background:
+            process.keep_alive()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Once the workers have ended, which may still have had work for them.
+        for process in self._background:
+            process.stop()
+
+    def keep_subprocess_alive(self) -> None:
+        super().keep_subprocess_alive()
+        for process in self._background:
+            process.keep_alive()
+
+
+def _background(settings: Settings, listening: socket.socket, doors: Doors, fuse: Fuse) -> list[BackgroundProcess]:
+    """One process of each kind for two workers."""
+
+    def lists() -> tuple[Work, Callable[[], None]]:
+        listening.close()
+        return create_lists(settings)
+
+    def pages() -> tuple[Work, Callable[[], None]]:
+        listening.close()
+        return create_pages(settings, fuse)
+
+    return [
+        BackgroundProcess(name, door, make, LOGGING)
+        for name, door, make in (("lists", doors.lists, lists), ("pages", doors.pages, pages))
+        for _ in range(max(1, settings.workers // 2))
+    ]

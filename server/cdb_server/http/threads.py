@@ -20,6 +20,8 @@ Result = TypeVar("Result")
 MAX_WAITING = 2_000
 # The same where each takes long.
 MAX_WAITING_LONG = 100
+# Pages made at a time: one that takes long does not keep all others waiting.
+PAGES_AT_ONCE = 2
 # Seconds between two requests that work stop.
 REPEAT_SECONDS = 0.05
 # After how many seconds whoever was told Unavailable may ask again, in Retry-After.
@@ -94,7 +96,7 @@ class Pools:
             questions=Threads(threads, name="questions"),
             large=Threads(2, MAX_WAITING_LONG, name="large"),
             lists=Threads(1, MAX_WAITING_LONG, name="lists"),
-            pages=Threads(2, MAX_WAITING_LONG, name="pages"),
+            pages=Threads(PAGES_AT_ONCE, MAX_WAITING_LONG, name="pages"),
             # One that stops halfway would keep waiting all whose writes share its commit.
             writes=Threads(threads, name="writes", cancels=False),
             health=Threads(1, MAX_WAITING_LONG, name="health"),

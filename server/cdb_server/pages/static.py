@@ -11,6 +11,7 @@ from cdb_server.pages.rendering import SECURITY
 
 # The only ones that are given, whatever lies in the folder.
 _KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+STATIC_PATH = "/static/{name}"
 _FOR_EVER = "public, max-age=31536000, immutable"
 
 
@@ -43,4 +44,4 @@ def page() -> Page:
         kept = _FOR_EVER if request.query_params.get("v") == version else "no-cache"
         return Response(data, 200, {**SECURITY, "Cache-Control": kept}, media_type=kind)
 
-    return Page("/static/{name}", "page_static", answer)
+    return Page(STATIC_PATH, "page_static", answer)

@@ -81,6 +81,7 @@ class Legacy:
     """
 
     def __init__(self, path: str, settings: Settings, reader: Reader, sparing: Reader, writer: Writer | None) -> None:
+        self.path = path
         self.contract = Contract(LEGACY[path])
         self._of_cabling = path.startswith("/cdb/cabling")
         self._spellings = {name.upper(): name for name in (_CABLED if self._of_cabling else _DETECTORS)}
