@@ -8,7 +8,7 @@ READY = $(VENV)/.cdb-ready
 AT_ONCE = --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint test-all interop browser fuzz crash-test hostile bench clean
+.PHONY: help demo test lint test-all interop browser fuzz crash-test hostile siege bench clean
 
 help:  ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,11 +47,16 @@ crash-test: $(READY)  ## Kill the server under load, CYCLES=2000 times, and chec
 	$(BIN)/python -m pytest tests/crash
 	$(BIN)/python -m tests.crash --cycles $(CYCLES) --seed $(SEED)
 
-hostile: $(READY)  ## Spoil answers at every byte, ask in odd ways, and check that no answer is wrong, short or late
-	$(BIN)/python -m tests.hostile
-	$(BIN)/python -m tests.hostile.looking
-	$(BIN)/python -m pytest tests/hostile
+REQUESTS ?= 1000000
+PAYLOADS ?= 20000
+hostile: $(READY)  ## Spoil answers at every byte, ask in odd ways (REQUESTS=1000000), store odd files (PAYLOADS=20000), lie to a mirror
+	$(BIN)/python -m tests.hostile --requests $(REQUESTS)
+	$(BIN)/python -m tests.hostile.looking --count $(PAYLOADS)
+	$(BIN)/python -m pytest tests/hostile/test_lies.py
+
+siege: $(READY)  ## Beset a server by hundreds that read nothing, ask long questions or look at large tables, and check who waits
 	$(BIN)/python -m tests.hostile.memory
+	$(BIN)/python -m pytest -s tests/hostile/test_others.py
 
 bench: $(READY)  ## Measure how fast the service is, against references measured likewise; leaves bench-data/
 	tests/benchmarks/install
