@@ -105,7 +105,7 @@ def test_a_second_time_nothing_is_fetched_or_stored(new_master: Master, earlier:
 def test_one_service_is_named_by_its_address(new_master: Master, earlier: EarlierCdb, address: str) -> None:
     """As clients of the earlier CDB name it."""
     copied(new_master, "--from", f"{earlier.url}/cdb/{address}")
-    devices = cdb.Calibration(new_master.url).list_devices()
+    devices = cdb.Calibration(new_master.url).list_devices(with_cabling=True)
     assert devices == (["DAQ"] if address.startswith("cabling") else ["CKOV A", "TOF1"])
 
 

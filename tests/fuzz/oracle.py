@@ -173,8 +173,8 @@ def _call(root: _Element, action: str | None, side: str) -> Call | Refusal:
 
 
 def _arguments(operation: _Element, known: tuple[Argument, ...]) -> Call | Refusal:
-    # XML Schema: between arguments there may be white space, where there are none there may be nothing.
-    _require(not operation.text.strip(SPACE if known else ""), "words between arguments")
+    # White space stands between arguments, and in place of them: clients write it where there are none.
+    _require(not operation.text.strip(SPACE), "words between arguments")
     if operation.cdata and not known:
         raise _Doubtful("an empty CDATA section for nothing")
     _require((XSI, "type") not in operation.attributes, "a type for the operation")
