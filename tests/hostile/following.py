@@ -19,6 +19,9 @@ INTERVAL = 0.02
 def main(database: str, master: str, seconds: str) -> None:
     """Follow until standard input ends; an answer may take so many seconds."""
     logging.config.dictConfig(LOGGING)
+    # Hundreds of lies come within a minute, and each is to be told.
+    for handler in logging.getLogger().handlers:
+        handler.filters.clear()
     ended = threading.Event()
     resumed = threading.Semaphore(0)
 
