@@ -1,6 +1,8 @@
 """What is done in a worker's threads comes back to who waits for it, whatever comes of it."""
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
@@ -21,3 +23,30 @@ def test_whoever_waits_for_a_thread_is_told_what_it_raised(raised: Exception) ->
 
     with Threads(1) as threads:
         assert asyncio.run(waiting()) is raised
+
+
+def test_an_error_keeps_nothing_of_who_met_it() -> None:
+    """A large answer that is made after one, with its memory, goes with its last user, and not with the next garbage
+    collection."""
+
+    class Answer:
+        """Something of which is known whether it is there."""
+
+    def work() -> None:
+        raise KeyError
+
+    async def made() -> Answer:
+        try:
+            await threads.do(work)
+        except KeyError:
+            answer = Answer()
+        return answer
+
+    with Threads(1) as threads:
+        gc.collect()
+        gc.disable()
+        try:
+            there = weakref.ref(asyncio.run(made()))
+            assert there() is None
+        finally:
+            gc.enable()

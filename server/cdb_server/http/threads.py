@@ -57,6 +57,10 @@ class Threads(ThreadPoolExecutor):
                 loop = asyncio.get_running_loop()
                 loop.call_soon(_stop, loop, cancellation, done)
             raise
+        finally:
+            # An error refers to this frame. If the frame referred to the error, both would keep what the caller has, a
+            # large answer and its memory, until the next garbage collection.
+            del done
 
     @property
     def busy(self) -> bool:
