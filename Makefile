@@ -8,7 +8,7 @@ READY = $(VENV)/.cdb-ready
 AT_ONCE = --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint test-all interop browser fuzz crash-test hostile siege bench clean
+.PHONY: help demo test lint test-all interop browser fuzz crash-test hostile odd-files siege bench clean
 
 help:  ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,11 +48,13 @@ crash-test: $(READY)  ## Kill the server under load, CYCLES=2000 times, and chec
 	$(BIN)/python -m tests.crash --cycles $(CYCLES) --seed $(SEED)
 
 REQUESTS ?= 1000000
-PAYLOADS ?= 20000
-hostile: $(READY)  ## Spoil answers at every byte, ask in odd ways (REQUESTS=1000000), store odd files (PAYLOADS=20000), lie to a mirror
+hostile: $(READY)  ## Spoil answers at every byte, ask in odd ways (REQUESTS=1000000), lie to a mirror
 	$(BIN)/python -m tests.hostile --requests $(REQUESTS)
-	$(BIN)/python -m tests.hostile.looking --count $(PAYLOADS)
 	$(BIN)/python -m pytest tests/hostile/test_lies.py
+
+PAYLOADS ?= 20000
+odd-files: $(READY)  ## Store odd files (PAYLOADS=20000), and look at each by every page within half a second
+	$(BIN)/python -m tests.hostile.looking --count $(PAYLOADS)
 
 siege: $(READY)  ## Beset a server by hundreds that read nothing, ask long questions or look at large tables, and check who waits
 	$(BIN)/python -m tests.hostile.memory
