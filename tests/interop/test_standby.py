@@ -216,6 +216,8 @@ def test_a_promoted_standby_is_a_master(
         token = Tokens(database).add(servers.USER)
     in_step(postgresql_cluster, replica)
     with servers.serving(replica.of(url), tmp_path, token, "--workers", "1") as copy:
+        # Its worker has the database open once it answers.
+        assert cdb.Calibration(copy.url).get_status().role == "mirror"
         replica.promote()
         with servers.serving(replica.of(url), tmp_path, token, "--workers", "1") as master:
             writer = cdb.CalibrationSuperMouse(master.url, user=master.user, token=token)
