@@ -24,7 +24,7 @@ from tests.server.test_slow_peers import ADD, GET, USER, Impatient, impatient_ma
 LARGEST = random.Random(6).randbytes(10 * 2**20)
 # The same of an answer that is kept ready, and sent by the kernel.
 KEPT = LARGEST[: 9 * 2**19]
-RATE, DEADLINE = 1_500_000, 0.4
+RATE, DEADLINE = 1_500_000, 1.0
 PIECE = 2**15
 GET_LARGEST = wire.request(f"/cdb/v2/payload/{hashlib.sha256(LARGEST).hexdigest()}", method="GET")
 GET_KEPT = wire.request(wire.READING, GET.replace(b"LARGE", b"KEPT"))
