@@ -161,7 +161,7 @@ def test_a_full_disk_does_not_blow_the_fuse(fused: tuple[Database, Fuse], tmp_pa
 
     with (
         failing_here("pwrite64", "ENOSPC", "1", tmp_path / "strace"),
-        pytest.raises(Unavailable, match="cannot be reached"),
+        pytest.raises(Unavailable, match="is full"),
     ):
         add_run()
     assert not fuse.blown
