@@ -106,7 +106,9 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts, doors: Doors | No
         writing = writing_endpoint(writer, settings.max_payload)
         writes = Writes(writing, Admission(database), watch, pools.writes, settings)
         routes.append(Route(WRITING_PATH, Service(writing.contract, writes, settings, lambda _: room)))
-    site, pages = _pages(settings, database, reader, writer, pools.pages, (room, room_of_questions))
+    site, pages = _pages(
+        settings, database, reader, writer, pools.pages, pools.pages, (room, room_of_questions)
+    )
     routes += pages if doors is None else handed_on(pages, Pages(doors.pages))
     app = Starlette(
         routes=routes,
@@ -149,17 +151,19 @@ def create_lists(settings: Settings) -> tuple[Work, Callable[[], None]]:
 def create_pages(settings: Settings, fuse: Fuse) -> tuple[Work, Callable[[], None]]:
     """What makes pages in a background process, and what ends it."""
     threads = Threads(PAGES_AT_ONCE, MAX_WAITING_LONG, name="pages")
-    database = Database.open(settings.database, PAGES_AT_ONCE, fuse, read_only=settings.read_only)
+    payload_threads = Threads(PAGES_AT_ONCE, MAX_WAITING_LONG, name="payload pages")
+    database = Database.open(settings.database, 2 * PAGES_AT_ONCE, fuse, read_only=settings.read_only)
     reader = Reader(database, max_rows=settings.max_rows, max_entries=settings.max_entries)
     writer = None if settings.read_only else Writer(database)
     rooms = Budget(settings.room), Budget(settings.room_of_questions)
-    site, pages = _pages(settings, database, reader, writer, threads, rooms)
+    site, pages = _pages(settings, database, reader, writer, threads, payload_threads, rooms)
     app = Starlette(routes=pages, exception_handlers=_error_handlers(site, threads))
     app.router.redirect_slashes = False
 
     def close() -> None:
         flood.tell()
         threads.close()
+        payload_threads.close()
         database.close()
 
     return pages_by(app), close
@@ -171,11 +175,19 @@ def _pages(
     reader: Reader,
     writer: Writer | None,
     threads: Threads,
+    payload_threads: Threads,
     rooms: tuple[Budget, Budget],
 ) -> tuple[Site, list[Route]]:
     """The site and its pages; `rooms` are for what is stored, and for what is asked."""
     room, room_of_questions = rooms
-    site = Site(reader, database, threads.do, writes=writer is not None, public_url=settings.public_url)
+    site = Site(
+        reader,
+        database,
+        threads.do,
+        payload_threads.do,
+        writes=writer is not None,
+        public_url=settings.public_url,
+    )
     desk = None
     if writer is not None:
         desk = Desk(site, writer, Admission(database), settings, Visitors(settings, room))

@@ -47,6 +47,6 @@ def archive_page(site: Site) -> Page:
         applied = question.answer(site.explaining)
         files = archive.files(question, applied, site.reader.payload, str(request.base_url))
         largest = max((each.calibration.size for each in applied.applying), default=0)
-        return archive.Archive(question.name, files, largest, site.do)
+        return archive.Archive(question.name, files, largest, site.do_payloads)
 
-    return site.page("/applies.zip", "page_archive", answer)
+    return site.page("/applies.zip", "page_archive", answer, shows_payloads=True)

@@ -22,4 +22,4 @@ def page(site: Site) -> Page:
         found = showing.differences(contents(site, left), contents(site, right), left.sha256 == right.sha256, names)
         return site.render(request, "compare.html", typed=typed, places=places, found=found, names=names)
 
-    return site.page("/compare", "page_compare", answer)
+    return site.page("/compare", "page_compare", answer, shows_payloads=True)

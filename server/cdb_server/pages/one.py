@@ -37,7 +37,7 @@ def page(site: Site) -> Page:
             public_url=site.public_url,
         )
 
-    return site.page("/calibrations/{id}", "page_calibration", answer)
+    return site.page("/calibrations/{id}", "page_calibration", answer, shows_payloads=True)
 
 
 def placed(site: Site, id: int, as_of: datetime | None = None) -> Place:

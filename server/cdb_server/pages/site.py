@@ -52,18 +52,25 @@ class Do(Protocol):
 class Site:
     """The site of one server. `writes` says whether it takes any: a mirror does not, and its pages say who does."""
 
-    def __init__(self, reader: Reader, database: Database, do: Do, *, writes: bool, public_url: str) -> None:
+    def __init__(
+        self, reader: Reader, database: Database, do: Do, do_payloads: Do, *, writes: bool, public_url: str
+    ) -> None:
+        """`do_payloads` is for pages that show payloads and take long: they keep no other page waiting."""
         self.reader = reader
         self.survey = Survey(database)
         self.explaining = Explaining(database)
         self.history = History(database)
         self.do = do
+        self.do_payloads = do_payloads
         self.writes = writes
         self.public_url = public_url.rstrip("/")
         self._templates = environment()
 
-    def page(self, path: str, name: str, answered: Callable[[Request], Response]) -> Page:
+    def page(
+        self, path: str, name: str, answered: Callable[[Request], Response], *, shows_payloads: bool = False
+    ) -> Page:
         """A page that is answered in a thread; its CdbErrors become pages that say what is wrong."""
+        do = self.do_payloads if shows_payloads else self.do
 
         def answer_or_say(request: Request) -> Response:
             try:
@@ -72,7 +79,7 @@ class Site:
                 return self._said(request, error)
 
         async def answer(request: Request) -> Response:
-            return await self.do(lambda: answer_or_say(request))
+            return await do(lambda: answer_or_say(request))
 
         return Page(path, name, answer)
 
