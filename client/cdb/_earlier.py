@@ -23,17 +23,19 @@ Answer = TypeVar("Answer")
 _SERVICE = re.compile(r"/cdb/((?:calibration|cabling)(?:SuperMouse)?)/?(?:\?wsdl)?/?$", re.IGNORECASE)
 
 
-# Its classes for what is not kept here, each with its writing twin. Code imports them beside those that are.
+# The classes of its version 1.1.9 for what is not kept here, each with its writing twin. Code imports them beside
+# those that are.
 ELSEWHERE = (
+    "AlarmHandler",
     "BatchIteration",
     "Beamline",
     "CoolingChannel",
-    "Controls",
     "DataQuality",
     "Geometry",
-    "MetaData",
-    "Reconstruction",
-    "Tracker",
+    "MCSerialNumber",
+    "PIDCtrl",
+    "StateMachine",
+    "Target",
 )
 
 

@@ -160,6 +160,10 @@ class DatabaseRefused(Exception):
     """The database that was named cannot be used: missing, foreign, newer or already there. For the operator."""
 
 
+class DatabaseExists(DatabaseRefused):
+    """There is a database already where one was to be made."""
+
+
 class TlsRefused(Exception):
     """A certificate or key that was named cannot be used. For the operator."""
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import cdb
+from cdb import _earlier
 from cdb._exceptions import CdbError, CdbPermanentError, CdbTemporaryError
 from demo import samples
 from tests import servers
@@ -370,7 +371,7 @@ def test_cabling_by_id_is_cabling_and_nothing_else(writer: cdb.CalibrationSuperM
     assert writer.get_calibration_for_id(stored.id) == "1"
 
 
-@pytest.mark.parametrize("name", ["Beamline", "Geometry", "CoolingChannelSuperMouse", "BatchIteration", "Controls"])
+@pytest.mark.parametrize("name", sorted({*_earlier.ELSEWHERE, "TargetSuperMouse"}))
 def test_what_is_not_here_says_where_it_is(name: str) -> None:
     """To import it beside what is here is no error, for a script may never use it."""
     program = f"from cdb import Calibration, {name}\nCalibration()\n{name}('http://localhost:8080')"

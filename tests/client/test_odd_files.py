@@ -245,3 +245,10 @@ for number in (1, 2):
     calls = [line.partition(" ")[2] for line in traced.read_text().splitlines() if "sync" in line or "noting" in line]
     seen = ["noting" if "noting" in call else "file" if "run.lock>" in call else "folder" for call in calls]
     assert seen == ["noting", "file", "folder", "noting", "file"]
+
+
+def test_a_file_without_an_end_is_not_stored(shared_master: Master) -> None:
+    """No server stores as much as is read of it at most."""
+    added = shell(shared_master, "add", "TOF1", "t0", "/dev/zero", "--valid-from", "2016-03-01")
+    assert added.returncode == 2
+    assert b"/dev/zero has more than 1,000,000,000 bytes, which no server stores" in added.stderr

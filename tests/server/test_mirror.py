@@ -321,6 +321,23 @@ def test_compare_tells_where_two_part(filled: Master, mirror: Mirror, tmp_path: 
     assert nobody.returncode == 1
 
 
+def test_compare_says_who_does_not_give_its_entries(filled: Master) -> None:
+    """Exit status 1 and a sentence, whatever a server answers."""
+    with way.way(filled.url) as leading:
+        leading.change = replaced("get_journal", rb"(?s)<tns:entry>.*</tns:entry>", b"")
+        compared = cdb_server("compare", filled.url, leading.url)
+    assert compared.returncode == 1
+    assert f"cdb-server: {leading.url} does not give its entry" in compared.stderr
+
+
+def test_a_mirror_whose_database_cannot_be_made_says_why(filled: Master, tmp_path: Path) -> None:
+    """The cause stands in the message, not that there is no database."""
+    url = f"sqlite:///{tmp_path}/absent/cdb.sqlite"
+    begun = cdb_server("mirror", "--of", filled.url, "--database", url)
+    assert begun.returncode == 1
+    assert f"{tmp_path}/absent/cdb.sqlite cannot be made: No such file or directory" in begun.stderr
+
+
 @pytest.fixture
 def behind(filled: Master, tmp_path: Path) -> Iterator[tuple[str, way.Way]]:
     """The database of a mirror that has all that the master has, and its way to the master."""

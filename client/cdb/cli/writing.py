@@ -17,6 +17,9 @@ from cdb.supermouse import CalibrationSuperMouse
 
 Row = dict[str, str]
 
+# SQLite stores no longer value, and PostgreSQL few more: a device or a pipe may be read without end.
+MAX_FILE_BYTES = 10**9
+
 
 class RefusedRow(Exception):
     """A row that cannot be sent."""
@@ -289,9 +292,13 @@ def _rows(table: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, Row]]:
 
 def _content(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        with file.open("rb") as opened:
+            data = opened.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise RefusedRow(f"{file} cannot be read: {error.strerror}") from None
+    if len(data) > MAX_FILE_BYTES:
+        raise RefusedRow(f"{file} has more than {MAX_FILE_BYTES:,} bytes, which no server stores")
+    return data
 
 
 def _ask(question: str) -> None:

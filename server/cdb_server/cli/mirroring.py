@@ -11,7 +11,7 @@ import click
 
 from cdb_server.cli import shared
 from cdb_server.cli.serving import listening, max_payload, serve_from
-from cdb_server.errors import DatabaseRefused
+from cdb_server.errors import DatabaseExists, DatabaseRefused
 from cdb_server.http import LOGGING
 from cdb_server.mirror import Follower, compare, journal_of, kept_running, own_journal
 from cdb_server.repository import Database, Following
@@ -36,10 +36,8 @@ def mirror_command(settings: Settings, master: str, resume: bool, max_payload: i
     The database is made when there is none. Each entry and payload is verified before it is stored. Where the two
     histories part, the mirror goes on serving what it has, after a restart too, and follows again only with --resume.
     """
-    with suppress(DatabaseRefused):
-        Database.create(settings.database)
     # Before anything reads it: whoever was killed in the middle of a write left that to be undone here.
-    with Database.open(settings.database, threads=1) as opened:
+    with _open_or_create(settings.database) as opened:
         if opened.kind == "standby":
             raise DatabaseRefused("PostgreSQL keeps this hot standby in step: serve it with 'cdb-server serve'")
         stopped = Following(opened).begin(master, resume=resume)
@@ -51,6 +49,16 @@ def mirror_command(settings: Settings, master: str, resume: bool, max_payload: i
         )
     with nullcontext() if stopped else kept_running(partial(follow, settings.database, master, max_payload)):
         serve_from(replace(settings, read_only=True), f"mirror of {master}")
+
+
+def _open_or_create(url: str) -> Database:
+    try:
+        return Database.open(url, threads=1)
+    except DatabaseRefused:
+        # Where there is one all the same, to open it says again what is wrong with it.
+        with suppress(DatabaseExists):
+            Database.create(url)
+    return Database.open(url, threads=1)
 
 
 def follow(database: str, master: str, max_payload: int, ended: threading.Event) -> None:

@@ -106,9 +106,7 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts, doors: Doors | No
         writing = writing_endpoint(writer, settings.max_payload)
         writes = Writes(writing, Admission(database), watch, pools.writes, settings)
         routes.append(Route(WRITING_PATH, Service(writing.contract, writes, settings, lambda _: room)))
-    site, pages = _pages(
-        settings, database, reader, writer, pools.pages, pools.pages, (room, room_of_questions)
-    )
+    site, pages = _pages(settings, database, reader, writer, pools.pages, pools.pages, (room, room_of_questions))
     routes += pages if doors is None else handed_on(pages, Pages(doors.pages))
     app = Starlette(
         routes=routes,

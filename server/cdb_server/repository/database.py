@@ -13,7 +13,7 @@ from typing import Literal
 from sqlalchemy import URL, Connection, Engine, event, exc, inspect, select
 
 from cdb_server import schema
-from cdb_server.errors import DatabaseRefused, Unavailable
+from cdb_server.errors import DatabaseExists, DatabaseRefused, Unavailable
 from cdb_server.repository import connections, pooler, replication
 from cdb_server.repository.alone import Alone
 from cdb_server.repository.connections import BUSY, engine_of, name_of, parse_url
@@ -57,7 +57,11 @@ class Database:
 
     @classmethod
     def create(cls, url: str) -> None:
-        """Make a new, empty database. Raises DatabaseRefused, having touched nothing, where there is one already."""
+        """Make a new, empty database.
+
+        Raises DatabaseExists, having touched nothing, where there is one already, and DatabaseRefused where none can
+        be made.
+        """
         parsed = parse_url(url)
         with _for_operator(parsed):
             if parsed.get_backend_name() == "sqlite":
@@ -68,7 +72,7 @@ class Database:
                     with engine.begin() as connection:
                         taken = set(inspect(connection).get_table_names()) & set(schema.metadata.tables)
                         if taken:
-                            raise DatabaseRefused(
+                            raise DatabaseExists(
                                 f"{name_of(parsed)} already holds {', '.join(sorted(taken))}: "
                                 "name a new database, or serve this one"
                             )
@@ -282,8 +286,8 @@ def _create_sqlite(path: Path) -> None:
         raise DatabaseRefused(f"{path} cannot be made: {error.strerror}") from error
 
 
-def _taken(path: Path) -> DatabaseRefused:
-    return DatabaseRefused(f"{path} already exists: name a new file, or serve this one")
+def _taken(path: Path) -> DatabaseExists:
+    return DatabaseExists(f"{path} already exists: name a new file, or serve this one")
 
 
 @contextmanager
