@@ -17,7 +17,7 @@ from cdb_server.http import flood
 from cdb_server.http.abandoned import Abandonable
 from cdb_server.http.background import Work, lists_by, pages_by
 from cdb_server.http.body import Bodiless
-from cdb_server.http.budget import BUDGET, LARGE, Budget
+from cdb_server.http.budget import BUDGET, LARGE, LARGE_QUESTION, Budget
 from cdb_server.http.counts import Counts
 from cdb_server.http.knowledge import Glancing, Watch
 from cdb_server.http.legacy import legacy_routes
@@ -86,7 +86,8 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts, doors: Doors | No
     sparing = Reader(database, max_rows=settings.max_rows, max_entries=settings.max_entries, max_data=LARGE)
     reading = reading_endpoint(reader, at_once, sparing)
     watch = Watch(reader, glancing, pools.questions)
-    room, room_of_questions = Budget(settings.room), Budget(settings.room_of_questions)
+    room = Budget(settings.room)
+    room_of_questions = Budget(settings.room_of_questions, uncounted=LARGE_QUESTION)
     room_of_answers, room_of_small_answers = Budget(settings.room_of_answers), Budget(settings.room_of_small_answers)
     writer = None if settings.read_only else Writer(database)
     # With TLS, what is sent is not what the kernel would have. Each answer on the shelf is an open file.

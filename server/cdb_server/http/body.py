@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cdb_server.http.budget import LARGE, OF_REQUEST, Share
+from cdb_server.http.budget import OF_REQUEST, Share
 from cdb_server.http.refusals import Refused
 from cdb_server.settings import Settings
 
@@ -88,7 +88,7 @@ async def receive_body(request: Request, settings: Settings, share: Share, longe
             if message["type"] == "http.disconnect":
                 raise Disconnected
             chunk = message.get("body", b"")
-            if length <= LARGE < length + len(chunk):
+            if length <= share.uncounted < length + len(chunk):
                 began = anyio.current_time()
                 patience.deadline = math.inf
                 await share.take(expected * OF_REQUEST)

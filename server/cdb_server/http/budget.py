@@ -12,6 +12,8 @@ from cdb_server.errors import Unavailable
 # compared; and in an answer, which is read and encoded.
 LARGE = 2**20
 OF_REQUEST, OF_ANSWER = 5, 3
+# Bytes from which on a question is large: anybody may ask, and no question needs as many.
+LARGE_QUESTION = 2**16
 # For the longest list while it is made.
 OF_LIST = 96 * 2**20
 PATIENCE = 15.0
@@ -56,11 +58,12 @@ class Reservation:
 class Budget:
     """`size` bytes; nobody waits longer for some of them than `patience`, in seconds.
 
-    For one event loop, apart from what is given back.
+    A request's body of at most `uncounted` bytes needs none of them. For one event loop, apart from what is given back.
     """
 
-    def __init__(self, size: int, patience: float = PATIENCE) -> None:
+    def __init__(self, size: int, patience: float = PATIENCE, *, uncounted: int = LARGE) -> None:
         self._patience = patience
+        self.uncounted = uncounted
         self._size = self._free = size
         # In the order in which they came.
         self._waiting: deque[tuple[int, asyncio.Future[Reservation | None]]] = deque()
@@ -155,6 +158,7 @@ class Share:
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
+        self.uncounted = budget.uncounted
         self._reservation: Reservation | None = None
 
     async def take(self, wanted: int) -> None:
