@@ -19,7 +19,7 @@ SERVER_LAYERS = (
     ("repository",),
     ("validity", "journal"),
     ("schema",),
-    ("model", "errors", "settings", "instants"),
+    ("model", "errors", "settings", "instants", "logs"),
 )
 CLIENT_LAYERS = (
     ("cli",),

@@ -9,7 +9,7 @@ import logging.config
 import sys
 import threading
 
-from cdb_server.http import LOGGING
+from cdb_server.logs import LOGGING
 from cdb_server.mirror import Follower
 from cdb_server.repository import Database, Following
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cdb_server.http import attempts
-from cdb_server.http.flood import IN_FULL, LONGEST, BoundedLog
+from cdb_server.logs import MAX_LINE_CHARACTERS, MAX_LINES, BoundedLog
 from tests import servers
 from tests.fuzz import wire
 
@@ -48,7 +48,7 @@ def test_thousands_of_requests_leave_a_few_lines_that_count_them(
     with servers.master(f"sqlite:///{tmp_path}/cdb.sqlite", tmp_path) as master:
         with ThreadPoolExecutor(8) as threads:
             list(threads.map(attempt, range(MANY)))
-        assert 0 < len(master.log.read_text().splitlines()) <= 2 * IN_FULL, "within a minute"
+        assert 0 < len(master.log.read_text().splitlines()) <= 2 * MAX_LINES, "within a minute"
     lines = master.log.read_text().splitlines()
     more = [re.search(rf"WARNING .*: (\d+) more lines within 60 seconds like: .*{line}", text) for text in lines]
     counted = [int(found[1]) for found in more if found]
@@ -92,7 +92,7 @@ def test_a_line_that_stands_for_others_is_short(caplog: pytest.LogCaptureFixture
     bound.filter(logging.LogRecord("x", logging.WARNING, "x.py", 1, "x" * 10_000 + "\n%s", ("y",), None))
     bound.tell()
     [record] = caplog.records
-    assert record.getMessage() == f"1 more lines within 60 seconds like: {'x' * LONGEST}"
+    assert record.getMessage() == f"1 more lines within 60 seconds like: {'x' * MAX_LINE_CHARACTERS}"
 
 
 @pytest.mark.parametrize("name", ["a\nERROR forged", "a\r\n", "\x1b[2J", "\u2028", "\u202e", "ä" * 1000, "'\"", "\0"])

@@ -13,7 +13,7 @@ import pytest
 import requests
 
 import cdb
-from cdb_server.http.tracebacks import LONGEST, SECONDS, Tracebacks
+from cdb_server.logs import MAX_TRACEBACK_CHARACTERS, TRACEBACK_SECONDS, Tracebacks
 from tests import servers
 from tests.servers import Master
 
@@ -100,7 +100,7 @@ def test_it_is_counted_each_time_and_told_once_a_minute(master: Master) -> None:
     logged = master.log.read_text()
     assert 1 <= logged.count("Traceback") <= 2
     assert "OverflowError" in logged
-    assert len(logged) < 3 * LONGEST
+    assert len(logged) < 3 * MAX_TRACEBACK_CHARACTERS
 
 
 def test_where_even_the_status_cannot_be_read_each_is_told(master: Master, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_the_same_place_is_told_again_after_a_minute(monkeypatch: pytest.MonkeyP
 
     def told(error: type[Exception] = KeyError) -> str:
         try:
-            raise error("x" * 2 * LONGEST)
+            raise error("x" * 2 * MAX_TRACEBACK_CHARACTERS)
         except Exception as raised:
             record = logging.LogRecord("cdb", logging.ERROR, "", 1, "it %s", ("failed",), (error, raised, None))
         return f"{record.getMessage()}\n{record.exc_text}" if tracebacks.filter(record) else ""
@@ -129,10 +129,10 @@ def test_the_same_place_is_told_again_after_a_minute(monkeypatch: pytest.MonkeyP
     assert told().partition("\n")[0] == "it failed"
     assert [told(), told()] == ["", ""]
     assert told(ValueError)
-    clock[0] += SECONDS
+    clock[0] += TRACEBACK_SECONDS
     again = told()
     assert again.partition("\n")[0] == "it failed, after 2 more like it"
-    assert len(again) < LONGEST + 100
+    assert len(again) < MAX_TRACEBACK_CHARACTERS + 100
 
 
 def test_what_is_cancelled_at_the_end_of_the_server_is_no_error() -> None:

@@ -12,7 +12,7 @@ import click
 from cdb_server.cli import shared
 from cdb_server.cli.serving import listening, max_payload, serve_from
 from cdb_server.errors import DatabaseExists, DatabaseRefused
-from cdb_server.http import LOGGING
+from cdb_server.logs import LOGGING
 from cdb_server.mirror import Follower, compare, journal_of, kept_running, own_journal
 from cdb_server.repository import Database, Following
 from cdb_server.settings import Settings, public_address

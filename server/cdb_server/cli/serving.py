@@ -9,7 +9,6 @@ import click
 
 from cdb_server.cli import shared
 from cdb_server.errors import DatabaseRefused
-from cdb_server.http import listen, serve
 from cdb_server.instants import spell
 from cdb_server.repository import Database, Reader, occupy
 from cdb_server.settings import (
@@ -113,6 +112,9 @@ def serve_from(settings: Settings, role: str) -> None:
 
     Raises DatabaseRefused when the address cannot be had, or the database is being replaced.
     """
+    # Imported late: it takes half a second, which commands that serve nothing need not wait for.
+    from cdb_server.http import listen, serve
+
     occupy(settings.database)
     try:
         listens, settings = listen(settings)

@@ -1,5 +1,5 @@
 """The ASGI application and the server that runs it: routes, limits, deadlines, authentication."""
 
-from cdb_server.http.serve import LOGGING, listen, serve
+from cdb_server.http.serve import listen, serve
 
-__all__ = ["LOGGING", "listen", "serve"]
+__all__ = ["listen", "serve"]

@@ -12,8 +12,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from cdb_server import logs
 from cdb_server.errors import Unavailable
-from cdb_server.http import flood
 from cdb_server.http.abandoned import Abandonable
 from cdb_server.http.background import Work, lists_by, pages_by
 from cdb_server.http.body import Bodiless
@@ -65,7 +65,7 @@ def create_app(settings: Settings, fuse: Fuse, counts: Counts, doors: Doors | No
     async def lifespan(_: Starlette) -> AsyncIterator[dict[str, object]]:
         # What the lifespan gives, connections get to see.
         yield {QUESTIONS: questions, TALLY: tally, OUTBOX: Outbox(), BUDGET: room_of_small_answers}
-        flood.tell()
+        logs.tell()
         if glance is not None:
             # Who writes in a thread would wait for it.
             with suppress(Busy):
@@ -160,7 +160,7 @@ def create_pages(settings: Settings, fuse: Fuse) -> tuple[Work, Callable[[], Non
     app.router.redirect_slashes = False
 
     def close() -> None:
-        flood.tell()
+        logs.tell()
         threads.close()
         payload_threads.close()
         database.close()

@@ -1,4 +1,4 @@
-"""The log of attempts to write that were refused. How many lines of it there may be is bounded by `flood.py`."""
+"""The log of attempts to write that were refused. How many lines of it there may be is bounded by `logs.py`."""
 
 import logging
 

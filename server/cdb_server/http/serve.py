@@ -17,11 +17,10 @@ from cdb_server.http import tls, workers
 from cdb_server.http.app import create_app, create_lists, create_pages
 from cdb_server.http.background import BackgroundProcess, Work
 from cdb_server.http.counts import Counts
-from cdb_server.http.flood import BoundedLog
 from cdb_server.http.front import Front
 from cdb_server.http.offload import Door, Doors
 from cdb_server.http.tally import layout
-from cdb_server.http.tracebacks import Tracebacks
+from cdb_server.logs import LOGGING
 from cdb_server.repository import Fuse
 from cdb_server.settings import Settings
 
@@ -30,23 +29,6 @@ KEEP_ALIVE_SECONDS = 30
 # On a busy machine a worker takes longer to start than uvicorn's own five seconds, after which it would be killed.
 HEALTH_SECONDS = 30
 BACKLOG = 2048
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"}},
-    "filters": {"tracebacks": {"()": Tracebacks}, "bounded": {"()": BoundedLog}},
-    "handlers": {
-        "stderr": {
-            "class": "logging.StreamHandler",
-            "formatter": "plain",
-            # What the first drops is no line, and not counted.
-            "filters": ["tracebacks", "bounded"],
-        }
-    },
-    "root": {"level": "INFO", "handlers": ["stderr"]},
-    # zeep tells each value that it cannot read with a traceback; the error that is raised then says enough.
-    "loggers": {"uvicorn.error": {"level": "WARNING"}, "zeep": {"level": "CRITICAL"}},
-}
 
 
 def listen(settings: Settings) -> tuple[socket.socket, Settings]:
