@@ -7,7 +7,8 @@ from typing import Any
 
 import cdb
 from cdb_server import instants
-from cdb_server.repository import Database, Upload, Writer
+from cdb_server.database.transactions import Database
+from cdb_server.repository.writer import Upload, Writer
 
 DEVICES, TYPES = ("TOF1", "TOF 2", "KL"), ("t0", "tw")
 FIRST_RUN = 7661
@@ -44,7 +45,7 @@ def write(url: str, count: int, seed: int = 1, ago: timedelta = DAY) -> None:
             else:
                 # Of few different contents: some are known already.
                 data = random.Random(chance.randrange(count)).randbytes(chance.choice([1, 100, 3000]))
-                upload = Upload.checked(
+                upload = Upload.validated(
                     chance.choice(DEVICES),
                     chance.choice(TYPES),
                     start,

@@ -13,12 +13,13 @@ from typing import Any
 
 import uvicorn
 
-from cdb_server.http import listen, tls
+from cdb_server.database.transactions import CircuitBreaker, Database
+from cdb_server.http import serve
 from cdb_server.http.app import create_app
-from cdb_server.http.counts import Counts
-from cdb_server.http.front import Front
-from cdb_server.http.tally import layout
-from cdb_server.repository import Database, Fuse, Tokens
+from cdb_server.http.metrics import SharedCounters, counter_layout
+from cdb_server.http.protocol.fast_path import FastPath
+from cdb_server.http.serve import listen
+from cdb_server.repository.tokens import Tokens
 from cdb_server.settings import Settings
 from tests.certificates import Certificates
 from tests.fuzz import wire
@@ -118,13 +119,13 @@ def watched(
     listening, given = listen(given)
     running = Watched(given, token, certificates.context() if certificates else None)
 
-    class Telling(Front):
+    class Telling(FastPath):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
             super().connection_made(transport)
             running.loop = self._loop
 
-        def _answered_at_once(self, data: bytes) -> bool:
-            done = super()._answered_at_once(data)
+        def _answer_immediately(self, data: bytes) -> bool:
+            done = super()._answer_immediately(data)
             running.told.put(done)
             return done
 
@@ -132,9 +133,9 @@ def watched(
             super().send()
             running.unsent = max(running.unsent, self._transport.get_write_buffer_size())
 
-    config = tls.Configuration(
+    config = serve.ServerConfig(
         given,
-        app=partial(create_app, given, Fuse(), Counts(layout(), rows=2)),
+        app=partial(create_app, given, CircuitBreaker(), SharedCounters(counter_layout(), rows=2)),
         factory=True,
         http=partial(Telling, given),
         ws="none",

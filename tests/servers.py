@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import cdb
-from cdb_server.repository import Database, Tokens
+from cdb_server.database.transactions import Database
+from cdb_server.repository.tokens import Tokens
 
 USER = "alice"
 # Seconds after which what should have happened will not.

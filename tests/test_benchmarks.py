@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from cdb_server.database.transactions import Database
 from cdb_server.errors import CalibrationNotFound
 from cdb_server.instants import MICROSECOND
 from cdb_server.maintenance import verify
-from cdb_server.repository import Database, Reader
+from cdb_server.repository.reader import Reader
 from tests import servers
 from tests.benchmarks import answers, bare, loading, questions, report
 from tests.benchmarks.figures import Figure, Rounds, Target, at_least, at_most

@@ -17,8 +17,9 @@ import pytest
 import cdb
 import cdb.cli
 import cdb_server.cli
+from cdb_server.database.transactions import Database
 from cdb_server.instants import UTC
-from cdb_server.repository import Database, Upload, Writer
+from cdb_server.repository.writer import Upload, Writer
 from tests import clusters, servers
 from tests.servers import Master, Server
 from tests.test_documented import ROOT, commands, settings
@@ -99,7 +100,7 @@ def past_master(tmp_path: Path) -> Iterator[Master]:
     Database.create(url)
     with Database.open(url) as database:
         writer = Writer(database, clock=lambda: march)
-        upload = Upload.checked("TOF1", "t0", march, data, None, None, max_payload=100)
+        upload = Upload.validated("TOF1", "t0", march, data, None, None, max_payload=100)
         writer.add_calibration(upload, author=servers.USER)
         writer.add_run(7662, march, None, author=servers.USER)
     with servers.serving(url, tmp_path, "", "--workers", "1") as running:

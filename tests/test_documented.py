@@ -213,7 +213,7 @@ def test_the_worked_example_of_the_journal_is_what_the_server_gives() -> None:
     digest = journal.GENESIS
     for entry in entries:
         netstrings = re.findall(r"'(\d+:[^']*,)'", JOURNAL.partition(f"printf '%s' {digest}")[2].partition(">")[0])
-        assert "".join(netstrings).encode() == journal.canonical(entry)
+        assert "".join(netstrings).encode() == journal.canonical_form(entry)
         digest = journal.digest(digest, entry)
         assert f"\n{digest}  -\n" in JOURNAL
 

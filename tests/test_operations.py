@@ -13,8 +13,9 @@ import pytest
 import cdb.cli
 import cdb_server.cli
 from cdb_server import maintenance
-from cdb_server.errors import DatabaseRefused
-from cdb_server.repository import Database, Tokens
+from cdb_server.database.transactions import Database
+from cdb_server.errors import DatabaseUnusable
+from cdb_server.repository.tokens import Tokens
 from tests import clusters
 from tests.test_documented import ROOT, commands, settings
 from tests.test_layers import SERVER, modules
@@ -162,7 +163,7 @@ def test_the_role_of_the_guide_restores_with_the_right_that_the_guide_says(
     maintenance.back_up(url, tmp_path / "backup")
     with Database.open(url) as database:
         Tokens(database).add("later")
-    with pytest.raises(DatabaseRefused, match="ALTER ROLE … CREATEDB, by a superuser"):
+    with pytest.raises(DatabaseUnusable, match="ALTER ROLE … CREATEDB, by a superuser"):
         maintenance.restore(url, tmp_path / "backup")
     giving, taking = re.split(r"(?<=;)\s*", blocks("sql")[1].strip())[:2]
     with psycopg.connect(postgresql_cluster, autocommit=True) as superuser:

@@ -1,7 +1,5 @@
-"""The server of the MICE calibration database: masters that take writes, mirrors that repeat them."""
+"""The server of the MICE calibration database: masters accept writes, mirrors serve read-only copies."""
 
 from importlib.metadata import version
-
-__all__ = ["__version__"]
 
 __version__ = version("mice-cdb")

@@ -1,4 +1,4 @@
-"""`python -m cdb_server` is `cdb-server`, and says what to install where the server's libraries are not there."""
+"""Runs `cdb-server` as `python -m cdb_server`, and names the package to install when a library is missing."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The errors of this service. Each is named as the fault that it becomes on the wire and as the client's error class.
+"""Defines the errors callers see: the fault each becomes on the wire, and the HTTP status of each.
 
 The text of an error is for the person who asked: what was asked, what is wrong, what to do next (rule 14). Nothing of
 the server's inside belongs in it; that goes to the log.
@@ -22,7 +22,7 @@ class CdbError(Exception):
     def __init__(self, message: str, **asked: object) -> None:
         super().__init__(message)
         self.message = message
-        self.asked = asked
+        self.details = asked
 
 
 class CalibrationNotFound(CdbError, LookupError):
@@ -45,7 +45,7 @@ class CalibrationNotFound(CdbError, LookupError):
             when = " now" if as_of is None else ""
             if date is not None:
                 start = "" if run_number is None else f"the start of run {run_number}, "
-                when = f" at {start}{instants.spell(date)}"
+                when = f" at {start}{instants.format_instant(date)}"
             what = f"no calibration of {device_name} {calibration_type} applies{when}"
         super().__init__(
             f"{what}{_as_of(as_of)}: {hint}",
@@ -108,8 +108,8 @@ class AsOfNotReached(CdbError):
 
     def __init__(self, as_of: datetime, complete_until: datetime) -> None:
         super().__init__(
-            f"as_of {instants.spell(as_of)} is not reached: this server's journal is complete until "
-            f"{instants.spell(complete_until)}; ask again later, or with an as_of not after that",
+            f"as_of {instants.format_instant(as_of)} is not reached: this server's journal is complete until "
+            f"{instants.format_instant(complete_until)}; ask again later, or with an as_of not after that",
             as_of=as_of,
             complete_until=complete_until,
         )
@@ -141,14 +141,14 @@ class LargePayload(Exception):
         super().__init__(f"the payload has {size} bytes")
         self.size = size
         self.sha256 = sha256
-        self.found = found
+        self.calibration = found
 
 
 class LongList(Exception):
     """A list that may be long is wanted where none is made."""
 
 
-class NotAdmitted(Exception):
+class InvalidToken(Exception):
     """User and token do not belong together, or no longer: who asks may not write."""
 
 
@@ -156,17 +156,39 @@ class Diverged(Exception):
     """A mirror and its master have different histories, or what came was changed on its way. For the operator."""
 
 
-class DatabaseRefused(Exception):
+class DatabaseUnusable(Exception):
     """The database that was named cannot be used: missing, foreign, newer or already there. For the operator."""
 
 
-class DatabaseExists(DatabaseRefused):
+class DatabaseExists(DatabaseUnusable):
     """There is a database already where one was to be made."""
 
 
-class TlsRefused(Exception):
+class TlsUnusable(Exception):
     """A certificate or key that was named cannot be used. For the operator."""
 
 
 def _as_of(as_of: datetime | None) -> str:
-    return "" if as_of is None else f" as of {instants.spell(as_of)}"
+    return "" if as_of is None else f" as of {instants.format_instant(as_of)}"
+
+
+def too_many_writes() -> Unavailable:
+    """What who waited too long is told."""
+    return Unavailable("too many writes are waiting: try again later")
+
+
+# After how many seconds whoever was told Unavailable may ask again, in Retry-After.
+RETRY_AFTER_SECONDS = "10"
+
+STATUS_OF_ERROR: dict[type[CdbError], int] = {
+    CalibrationNotFound: 404,
+    RunNotFound: 404,
+    PayloadNotFound: 404,
+    InvalidArgument: 400,
+    Integrity: 400,
+    TooLarge: 413,
+    MalformedRequest: 400,
+    AsOfNotReached: 503,
+    Unavailable: 503,
+    DamagedPayload: 500,
+}

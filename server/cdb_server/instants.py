@@ -1,4 +1,4 @@
-"""Instants: aware datetimes in UTC, and their one spelling as text (rule 1).
+"""Parses and formats instants: UTC datetimes, microseconds since 1970, and their text form (rule 1).
 
 Rule 1: "Everything is UTC with microseconds. A time without offset is UTC. A time finer than a microsecond is refused,
 never rounded (zeros beyond the sixth digit are not finer)."
@@ -9,14 +9,18 @@ import re
 from datetime import datetime, timedelta, timezone
 
 UTC = timezone.utc
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 MICROSECOND = timedelta(microseconds=1)
-FIRST = datetime(1, 1, 1, tzinfo=UTC)
+
+MIN_INSTANT = datetime(1, 1, 1, tzinfo=UTC)
 
 # What the contract's type `instant` admits; whether the day exists is for datetime to say.
-PATTERN = (
+INSTANT_PATTERN = (
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6}0*)?(Z|[+\-][0-9]{2}:[0-9]{2})?"
 )
+
 _INSTANT = re.compile(
     r"(\d{4})-(\d{2})-(\d{2})T([01]\d|2[0-3]):([0-5]\d):([0-5]\d)(?:\.(\d{1,6})0*)?(?:Z|([+-])(\d{2}):(\d{2}))?",
     re.ASCII,
@@ -55,7 +59,7 @@ def parse(text: str) -> datetime:
     return instant
 
 
-def spell(instant: datetime) -> str:
+def format_instant(instant: datetime) -> str:
     """The text of an instant: `2016-03-01T08:00:00.000000Z`, always with six digits of fraction."""
     utc = instant if instant.tzinfo is UTC else instant.astimezone(UTC)
     return f"{utc.isoformat('T', 'microseconds')[:-6]}Z"
@@ -73,16 +77,18 @@ def from_microseconds(microseconds: int) -> datetime:
     return EPOCH + timedelta(microseconds=microseconds)
 
 
-def spell_microseconds(microseconds: int) -> str:
+def format_microseconds(microseconds: int) -> str:
     """As `spell`, of microseconds since 1970: for lists, without a datetime in between."""
-    day, rest = divmod(microseconds, _DAY)
+    day, rest = divmod(microseconds, _MICROSECONDS_PER_DAY)
     minute, rest = divmod(rest, 60_000_000)
     second, micro = divmod(rest, 1_000_000)
     return f"{_date(day)}{_MINUTES[minute]}{_SECONDS[second]}{micro:06}Z"
 
 
-_DAY = 24 * 60 * 60 * 1_000_000
+_MICROSECONDS_PER_DAY = 24 * 60 * 60 * 1_000_000
+
 _MINUTES = tuple(f"T{hour:02}:{minute:02}:" for hour in range(24) for minute in range(60))
+
 _SECONDS = tuple(f"{second:02}." for second in range(60))
 
 

@@ -1,4 +1,4 @@
-"""Rule 12: the journal proves itself. An entry's digest covers it and, through the one before it, all earlier ones.
+"""Computes a journal entry's digest over its canonical form and the previous digest (rule 12).
 
 The canonical form of an entry is the concatenation of netstrings, one for each field, in this order:
 
@@ -24,7 +24,7 @@ from cdb_server.model import Entry
 GENESIS = "0" * 64
 
 
-def canonical(entry: Entry) -> bytes:
+def canonical_form(entry: Entry) -> bytes:
     """The bytes of an entry that its digest covers."""
     content = entry.content
     values: list[object] = [entry.serial, content.kind, entry.created, entry.author]
@@ -34,14 +34,14 @@ def canonical(entry: Entry) -> bytes:
 
 def digest(previous: str, entry: Entry) -> str:
     """The digest of an entry, given that of the one before it (GENESIS before the first)."""
-    return hashlib.sha256(previous.encode("ascii") + canonical(entry)).hexdigest()
+    return hashlib.sha256(previous.encode("ascii") + canonical_form(entry)).hexdigest()
 
 
 def _netstring(value: object) -> bytes:
     if value is None:
         text = ""
     elif isinstance(value, datetime):
-        text = instants.spell(value)
+        text = instants.format_instant(value)
     else:
         text = str(value)
     encoded = text.encode("utf-8")

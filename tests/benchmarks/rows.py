@@ -14,18 +14,20 @@ from typing import Any
 
 import click
 
-from cdb_server.instants import spell
-from cdb_server.repository import Database, Reader, entries, statements
-from cdb_server.repository.prepared import Prepared
-from cdb_server.soap.contract import Contract
-from cdb_server.soap.direct import Direct
+from cdb_server.database.statements import CompiledStatement
+from cdb_server.database.transactions import Database
+from cdb_server.instants import format_instant
+from cdb_server.repository import journal_entries, lookups
+from cdb_server.repository.reader import Reader
+from cdb_server.soap.operations import ReadingOperations
+from cdb_server.soap.wsdl import Wsdl
 from tests.benchmarks.bare import parameters
 from tests.benchmarks.stock import Stock
 
 ROUNDS = 31
 
 
-def bare(connection: sqlite3.Connection, statement: Prepared, **values: Any) -> Callable[[], int]:
+def bare(connection: sqlite3.Connection, statement: CompiledStatement, **values: Any) -> Callable[[], int]:
     """What runs a statement and tells how many rows it gave."""
     asked = parameters(statement, **values)
     return lambda: len(connection.execute(*asked).fetchall())
@@ -48,18 +50,18 @@ def main(database: Path) -> None:
         stock = Stock(last, 1)
         start = stock.valid_from(last // 3)
         stop = start + timedelta(seconds=1000 * stock.step.total_seconds())
-        direct = Direct(Reader(opened), Contract("calibration.wsdl"))
+        direct = ReadingOperations(Reader(opened), Wsdl("calibration.wsdl"))
         for operation, given, statement, values in (
             (
                 "get_ids",
-                {"start_time": spell(start), "stop_time": spell(stop)},
-                lambda: statements.DURING[1](None),
+                {"start_time": format_instant(start), "stop_time": format_instant(stop)},
+                lambda: lookups.IN_FORCE_DURING[1](None),
                 {"start": start, "stop": stop, "limit": 100_001},
             ),
             (
                 "get_journal",
                 {"after_serial": "0", "limit": "1000"},
-                lambda: entries._LINES,
+                lambda: journal_entries._FORMATTED_AFTER,
                 {"after_serial": 0, "limit": 1000},
             ),
         ):

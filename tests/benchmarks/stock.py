@@ -47,7 +47,7 @@ class Stock:
     @property
     def name(self) -> str:
         """What it is called on disk, where it is kept for as long as the tables are made like this."""
-        return f"cdb_v{schema.VERSION}_{self.count}_{self.size}"
+        return f"cdb_v{schema.SCHEMA_VERSION}_{self.count}_{self.size}"
 
     @cached_property
     def step(self) -> timedelta:

@@ -13,8 +13,9 @@ import pytest
 
 import cdb
 from cdb.cli import difference
+from cdb_server.database.transactions import Database
 from cdb_server.instants import UTC
-from cdb_server.repository import Database, Upload, Writer
+from cdb_server.repository.writer import Upload, Writer
 from tests import servers
 from tests.client.shells import said, shell, under_a_terminal
 from tests.server.oracle import Clock
@@ -76,7 +77,7 @@ def test_the_answers_as_of_two_times_are_compared(tmp_path: Path) -> None:
         january, clock = datetime(2016, 1, 1, tzinfo=UTC), Clock(datetime(2016, 3, 1, 8, tzinfo=UTC))
         with Database.open(master.database) as database:
             for content in (b"1", b"2"):
-                upload = Upload.checked("TOF1", "t0", january, content, None, None, max_payload=9)
+                upload = Upload.validated("TOF1", "t0", january, content, None, None, max_payload=9)
                 Writer(database, clock=clock).add_calibration(upload, "alice")
                 clock.now += timedelta(hours=1)
         times = ["--as-of", "2016-03-01 08:30", "--as-of", "now"]

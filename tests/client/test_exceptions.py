@@ -9,7 +9,7 @@ from lxml import etree
 
 import cdb
 from cdb import _exceptions
-from cdb_server.soap.faults import FAULTS
+from cdb_server.soap.types import FAULT_TYPES
 
 XS = "{http://www.w3.org/2001/XMLSchema}"
 WSDL = "{http://schemas.xmlsoap.org/wsdl/}"
@@ -26,7 +26,7 @@ def declared_faults() -> set[str]:
 
 def test_every_fault_of_the_contract_is_an_error_of_its_name_here_and_at_the_server() -> None:
     """Server error, fault and client error: one name each, and none is missing."""
-    assert declared_faults() == {fault.__type_name__ for fault in FAULTS.values()}
+    assert declared_faults() == {fault.__type_name__ for fault in FAULT_TYPES.values()}
     # PayloadNotFound is an answer of get_payload, which mirrors ask.
     assert set(_exceptions.FAULTS) == declared_faults() | {"PayloadNotFound"}
     for name, error in _exceptions.FAULTS.items():

@@ -12,8 +12,9 @@ from click.testing import CliRunner
 
 import cdb
 from cdb.cli import main
-from cdb_server.instants import UTC, spell
-from cdb_server.repository import Database, Upload, Writer
+from cdb_server.database.transactions import Database
+from cdb_server.instants import UTC, format_instant
+from cdb_server.repository.writer import Upload, Writer
 from tests import servers
 from tests.client.shells import said, shell, under_a_terminal
 from tests.server.oracle import Clock
@@ -50,7 +51,7 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Master]:
                 elif first == "withdrew":
                     writer.withdraw_calibration(int(second), f"reason {serial}", author)
                 else:
-                    upload = Upload.checked(first, second, MARCH, b"%d" % serial, None, "a note", max_payload=10)
+                    upload = Upload.validated(first, second, MARCH, b"%d" % serial, None, "a note", max_payload=10)
                     writer.add_calibration(upload, author)
         yield master
 
@@ -132,7 +133,7 @@ def test_as_json_an_entry_has_the_names_of_the_contract(history: Master) -> None
     entries = json.loads(said(history, "log", "--json"))
     found = cdb.Calibration(history.url).get_journal()
     assert [entry["digest"] for entry in entries] == [entry.digest for entry in found]
-    assert [entry["created"] for entry in entries] == [spell(entry.created) for entry in found]
+    assert [entry["created"] for entry in entries] == [format_instant(entry.created) for entry in found]
     assert entries[2]["run_number"] == 7662
     assert entries[2]["withdrawn"] is None
     assert entries[4]["calibration_id"] == 1
@@ -175,7 +176,7 @@ def test_thousands_of_entries_are_shown(backend: str, new_database_url: Callable
         get_journal = cdb.Calibration.get_journal
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(cdb.Calibration, "get_journal", counted)
-            assert serials(master, "--since", spell(since)) == list(range(2490, 2502))
+            assert serials(master, "--since", format_instant(since)) == list(range(2490, 2502))
         # Twice, as lines and as JSON: a search among 2,501, then the entries.
         assert len(asked) <= 2 * 13
         assert sum(asked) < 60

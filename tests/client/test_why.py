@@ -10,8 +10,9 @@ from click.testing import CliRunner
 
 import cdb
 from cdb.cli import main
-from cdb_server.instants import UTC, spell
-from cdb_server.repository import Database, Upload, Writer
+from cdb_server.database.transactions import Database
+from cdb_server.instants import UTC, format_instant
+from cdb_server.repository.writer import Upload, Writer
 from tests import histories, servers
 from tests.client.shells import said, shell, under_a_terminal
 from tests.server.oracle import Clock
@@ -33,7 +34,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Master]:
 
             def store(days: int, content: bytes, comment: str | None = None) -> None:
                 clock.now += timedelta(minutes=1)
-                upload = Upload.checked("TOF1", "t0", MARCH + days * DAY, content, None, comment, max_payload=10)
+                upload = Upload.validated("TOF1", "t0", MARCH + days * DAY, content, None, comment, max_payload=10)
                 writer.add_calibration(upload, "alice")
 
             def run(number: int, start: datetime) -> None:
@@ -51,7 +52,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Master]:
             run(7662, MARCH + 3 * DAY)  # 8
             run(7661, MARCH - DAY)  # 9
             clock.now += timedelta(minutes=1)
-            upload = Upload.checked("TOF2", "t0", datetime(2999, 1, 1, tzinfo=UTC), b"x", None, None, max_payload=10)
+            upload = Upload.validated("TOF2", "t0", datetime(2999, 1, 1, tzinfo=UTC), b"x", None, None, max_payload=10)
             writer.add_calibration(upload, "alice")  # 10
         yield master
 
@@ -140,8 +141,8 @@ def test_as_json_it_has_the_names_of_the_contract(told: Master) -> None:
     assert set(explained["winner"]) == {*cdb.CalibrationRecord.__dataclass_fields__}
     assert explained["winner"]["sha256"] == text.sha256
     assert [run["start_time"] for run in explained["question"]["registrations"]] == [
-        spell(MARCH + 2 * DAY),
-        spell(MARCH + 3 * DAY),
+        format_instant(MARCH + 2 * DAY),
+        format_instant(MARCH + 3 * DAY),
     ]
     assert [(step["kind"], step["author"], step["before"], step["after"]) for step in explained["timeline"]][-2:] == [
         ("calibration", "alice", 4, 6),

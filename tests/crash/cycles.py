@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cdb_server.repository import Database, Tokens
+from cdb_server.database.transactions import Database
+from cdb_server.repository.tokens import Tokens
 from tests import servers
 from tests.crash.cluster import Cluster, cluster
 from tests.crash.ledger import Findings, Ledger, whole

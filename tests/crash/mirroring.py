@@ -21,8 +21,10 @@ import click
 
 import cdb
 from cdb_server import maintenance
+from cdb_server.database.transactions import Database
 from cdb_server.model import Entry
-from cdb_server.repository import Database, Reader, Tokens
+from cdb_server.repository.reader import Reader
+from cdb_server.repository.tokens import Tokens
 from tests import mirrors, servers, way
 
 KINDS = ("mirror killed", "follower killed", "worker killed", "master killed", "link down", "answers truncated")

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from cdb_server.database.transactions import CircuitBreaker, Database
 from cdb_server.errors import Unavailable
 from cdb_server.model import Run
-from cdb_server.repository import Database, Fuse, Reader, Upload, Writer
+from cdb_server.repository.reader import Reader
+from cdb_server.repository.writer import Upload, Writer
 from tests import servers
 from tests.crash import strace
 from tests.crash.ledger import whole
@@ -46,7 +48,7 @@ def repeatedly_failing(url: str, calls: str, error: str, when: str, folder: Path
         sent.add(write.content)
         _, device, type_, _, comment, _, sha256 = write.content
         valid_from = datetime.fromisoformat(spelled(write.content[3]).replace("Z", "+00:00"))
-        checked = Upload.checked(
+        checked = Upload.validated(
             str(device), str(type_), valid_from, write.data, str(sha256), str(comment), max_payload=2**20
         )
         try:
@@ -94,11 +96,11 @@ def backend() -> str:
 
 
 @pytest.fixture
-def fused(database_url: str) -> Iterator[tuple[Database, Fuse]]:
+def fused(database_url: str) -> Iterator[tuple[Database, CircuitBreaker]]:
     """A new database, open, and the fuse that stops its writes."""
     Database.create(database_url)
-    fuse = Fuse()
-    with Database.open(database_url, fuse=fuse) as database:
+    fuse = CircuitBreaker()
+    with Database.open(database_url, circuit_breaker=fuse) as database:
         yield database, fuse
 
 
@@ -152,7 +154,7 @@ def test_after_a_failed_fsync_no_worker_writes_until_the_server_is_restarted(
     assert not findings, findings
 
 
-def test_a_full_disk_does_not_blow_the_fuse(fused: tuple[Database, Fuse], tmp_path: Path) -> None:
+def test_a_full_disk_does_not_blow_the_fuse(fused: tuple[Database, CircuitBreaker], tmp_path: Path) -> None:
     """What did not fit was given back, and the kernel has dropped nothing: the next write is taken."""
     database, fuse = fused
 
@@ -164,11 +166,11 @@ def test_a_full_disk_does_not_blow_the_fuse(fused: tuple[Database, Fuse], tmp_pa
         pytest.raises(Unavailable, match="is full"),
     ):
         add_run()
-    assert not fuse.blown
+    assert not fuse.is_tripped
     assert add_run().author == "alice"
 
 
-def test_a_failing_rollback_blows_the_fuse(fused: tuple[Database, Fuse], tmp_path: Path) -> None:
+def test_a_failing_rollback_blows_the_fuse(fused: tuple[Database, CircuitBreaker], tmp_path: Path) -> None:
     """A write that is given up for another reason may meet the failing disk only when it is taken back."""
     database, fuse = fused
 
@@ -188,7 +190,7 @@ def test_a_failing_rollback_blows_the_fuse(fused: tuple[Database, Fuse], tmp_pat
     ):
         give_up()
     assert strace.injected(tmp_path / "strace")
-    assert fuse.blown
+    assert fuse.is_tripped
     with pytest.raises(Unavailable, match="restarted"), database.write():
         raise AssertionError("the disk has failed")
 

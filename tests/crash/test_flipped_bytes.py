@@ -15,19 +15,22 @@ from urllib.parse import urlsplit
 import pytest
 
 import cdb
+from cdb_server.database.transactions import Database
 from cdb_server.errors import CdbError, Diverged
 from cdb_server.instants import parse
 from cdb_server.mirror import Follower
-from cdb_server.repository import Database, Following, Reader, Upload, Writer
+from cdb_server.repository.mirror_writer import MirrorWriter
+from cdb_server.repository.reader import Reader
+from cdb_server.repository.writer import Upload, Writer
 from tests import servers
 from tests.fuzz.schema import NAMESPACE
 from tests.fuzz.structure import SOAP
 
 
-class Deaf(Following):
+class Deaf(MirrorWriter):
     """Following, but for what the master says of itself: that is no part of the journal, and takes the disk's time."""
 
-    def heard(self, *_: object) -> None:
+    def record_contact(self, *_: object) -> None:
         """Nothing is noted."""
 
 
@@ -92,7 +95,7 @@ def test_no_flipped_byte_is_applied(tmp_path: Path, operation: str) -> None:
         writer.add_run(1, parse("2016-03-01T00:00:00Z"), None, "daq")
         comment = "after the March survey, with the second crate's cables as they were " * 10
         args = "TOF1", "t0", parse("2016-03-01T00:00:00Z"), data, None, comment.strip()
-        sha256 = writer.add_calibration(Upload.checked(*args, max_payload=1_000), "alice").sha256
+        sha256 = writer.add_calibration(Upload.validated(*args, max_payload=1_000), "alice").sha256
         expected = Reader(database).journal(0, 10)
     with servers.serving(urls[0], tmp_path, "") as master, canned() as server:
         asked = {
@@ -104,8 +107,8 @@ def test_no_flipped_byte_is_applied(tmp_path: Path, operation: str) -> None:
         status = cdb.Calibration(master.url).get_status()
         url, copy = urls[1], tmp_path / "copy.sqlite"
         with Database.open(url) as database:
-            Following(database).begin(server.url)
-            Following(database).repeat([(*expected[0], None)])
+            MirrorWriter(database).start_following(server.url)
+            MirrorWriter(database).append_entries([(*expected[0], None)])
         before = (tmp_path / "mirror.sqlite").read_bytes()
         chance = random.Random(2)
         harmless = []
@@ -125,7 +128,7 @@ def test_no_flipped_byte_is_applied(tmp_path: Path, operation: str) -> None:
             server.answers = right | {operation: bytes(altered)}
             with suppress(cdb.CdbError, CdbError, Diverged):
                 follower.catch_up(threading.Event())
-            if Following(opened).head().serial != 1:
+            if MirrorWriter(opened).last_entry().serial != 1:
                 assert Reader(opened).journal(0, 10) == expected, position
                 assert Reader(opened).calibration_for_id(2).data == data
                 harmless.append(position)

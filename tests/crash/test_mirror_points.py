@@ -13,8 +13,10 @@ import pytest
 
 import cdb
 from cdb_server import maintenance
+from cdb_server.database.transactions import Database
 from cdb_server.mirror import Follower
-from cdb_server.repository import Database, Following, Reader
+from cdb_server.repository.mirror_writer import MirrorWriter
+from cdb_server.repository.reader import Reader
 from tests import histories, servers
 
 CALLS = "pwrite64,write,fsync,fdatasync,ftruncate,unlink"
@@ -49,7 +51,7 @@ def test_killed_at_any_point_of_applying_it_goes_on(strace: str, tmp_path: Path)
             file.unlink(missing_ok=True)
             Database.create(f"sqlite:///{file}")
             with Database.open(f"sqlite:///{file}") as database:
-                Following(database).begin(master.url)
+                MirrorWriter(database).start_following(master.url)
             injected = ["-e", f"inject={CALLS}:signal=KILL:when={when}", "-e", f"trace={CALLS}"]
             paths = ["-P", str(file), "-P", f"{file}-journal"]
             command = [strace, "-f", "-qq", "-o", "/dev/null", *injected, *paths]
@@ -61,7 +63,7 @@ def test_killed_at_any_point_of_applying_it_goes_on(strace: str, tmp_path: Path)
                 assert found == expected[: len(found)]
                 assert not maintenance.verify(database).problems
                 reached.add(len(found))
-                Follower(master.url, Following(database)).catch_up(threading.Event())
+                Follower(master.url, MirrorWriter(database)).catch_up(threading.Event())
                 assert [digest for _, digest in Reader(database).journal(0, 1_000)] == expected
                 assert not maintenance.verify(database).problems
             if done.returncode == 0:

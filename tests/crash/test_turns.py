@@ -6,8 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
+from cdb_server.database.transactions import Database
 from cdb_server.instants import UTC
-from cdb_server.repository import Database, Reader, Writer
+from cdb_server.repository.reader import Reader
+from cdb_server.repository.writer import Writer
 from tests.crash import strace
 
 

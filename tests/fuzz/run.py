@@ -197,10 +197,12 @@ class _Errors(logging.Handler):
 
 @contextlib.contextmanager
 def _in_process() -> Iterator[Service]:
-    from cdb_server.http import media
-    from cdb_server.http.refusals import Refused
-    from cdb_server.repository import Database, Reader, Writer
-    from cdb_server.soap import reading_endpoint, writing_endpoint
+    from cdb_server.database.transactions import Database
+    from cdb_server.http.protocol import request_rules
+    from cdb_server.http.protocol.request_rules import HttpError
+    from cdb_server.repository.reader import Reader
+    from cdb_server.repository.writer import Writer
+    from cdb_server.soap.endpoint import reading_endpoint, writing_endpoint
 
     errors = _Errors()
     log = logging.getLogger("cdb_server")
@@ -225,9 +227,9 @@ def _in_process() -> Iterator[Service]:
             errors.last = None
             since, start = datetime.now(timezone.utc), time.perf_counter()
             try:
-                media.check_body(made.body)
+                request_rules.check_encoding(made.body)
                 answer = endpoints[made.side].answer(made.body, made.action or "", "fuzz")
-            except Refused as refused:
+            except HttpError as refused:
                 return judge.judge_refused(made, refused.status), 0.0
             except Exception as error:
                 # Rule 14: what is no answer and no refusal is a finding, whatever it is.

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from cdb_server.soap.contract import Argument, Contract
+from cdb_server.soap.wsdl import Argument, Wsdl
 
 NAMESPACE = "urn:mice:cdb:2"
 SOAP = "http://schemas.xmlsoap.org/soap/envelope/"
@@ -118,7 +118,7 @@ class Asked:
 class Family:
     """One envelope: the pieces between its places, and these."""
 
-    def __init__(self, contract: Contract, chance: random.Random) -> None:
+    def __init__(self, contract: Wsdl, chance: random.Random) -> None:
         self._chance = chance
         self._pieces: list[str] = [""]
         self._places: list[Place] = []
@@ -257,7 +257,7 @@ class Family:
         self._add(">")
 
 
-def families(contract: Contract, seed: int, numbers: range) -> Iterator[Family]:
+def families(contract: Wsdl, seed: int, numbers: range) -> Iterator[Family]:
     """Those of such numbers; each is the same whenever it is made."""
     for number in numbers:
         yield Family(contract, random.Random(f"{seed} {number}"))

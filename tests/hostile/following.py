@@ -9,9 +9,10 @@ import logging.config
 import sys
 import threading
 
+from cdb_server.database.transactions import Database
 from cdb_server.logs import LOGGING
 from cdb_server.mirror import Follower
-from cdb_server.repository import Database, Following
+from cdb_server.repository.mirror_writer import MirrorWriter
 
 INTERVAL = 0.02
 
@@ -33,10 +34,10 @@ def main(database: str, master: str, seconds: str) -> None:
 
     threading.Thread(target=listen, daemon=True).start()
     with Database.open(database) as opened:
-        following = Following(opened)
+        following = MirrorWriter(opened)
         while not ended.is_set():
-            following.begin(master, resume=True)
-            Follower(master, following, interval=INTERVAL, answer_seconds=float(seconds)).follow(ended)
+            following.start_following(master, resume=True)
+            Follower(master, following, poll_seconds=INTERVAL, answer_seconds=float(seconds)).follow(ended)
             if not ended.is_set():
                 resumed.acquire()
 

@@ -4,16 +4,15 @@ It learns no request template and no head, and keeps no answer. What it answers 
 """
 
 from cdb_server.cli import main
-from cdb_server.http.heads import KnownHeads
-from cdb_server.http.ready import ReadyAnswers
-from cdb_server.soap.templates import RequestTemplates
+from cdb_server.http.request_templates import RequestHeadCache, RequestTemplateCache
+from cdb_server.http.response_cache import ResponseCache
 
 
 def forget() -> None:
     """Have nothing remembered in this process, and in those that it forks."""
-    RequestTemplates.learn = lambda *_: None  # type: ignore[method-assign]  # on purpose
-    KnownHeads.learn = lambda *_: None  # type: ignore[method-assign]  # on purpose
-    ReadyAnswers.keep = ReadyAnswers.lend = lambda *_: None  # type: ignore[method-assign]  # on purpose
+    RequestTemplateCache.learn = lambda *_: None  # type: ignore[method-assign]  # on purpose
+    RequestHeadCache.learn = lambda *_: None  # type: ignore[method-assign]  # on purpose
+    ResponseCache.put = ResponseCache.put_weak = lambda *_: None  # type: ignore[method-assign]  # on purpose
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ def entries(change: Callable[[list[bytes]], list[bytes]]) -> Callable[[Truth], T
 
 
 def spelled(value: Any) -> str:
-    return instants.spell(value) if isinstance(value, datetime) else escape(str(value))
+    return instants.format_instant(value) if isinstance(value, datetime) else escape(str(value))
 
 
 def forged(content: Callable[[Truth], Any], data: bytes = DATA, **other: Any) -> Callable[[Truth], Tell]:

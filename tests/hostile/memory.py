@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 
 import click
 
-from cdb_server.repository import Database, Upload, Writer
+from cdb_server.database.transactions import Database
+from cdb_server.repository.writer import Upload, Writer
 from tests import servers
 from tests.fuzz import wire
 from tests.server.test_bad_input import element, envelope
@@ -104,7 +105,7 @@ def _store(
 ) -> None:
     sha256 = hashlib.sha256(data).hexdigest()
     writer.add_calibration(
-        Upload.checked(device, "t0", valid_from, data, sha256, comment, max_payload=size + 1), "alice"
+        Upload.validated(device, "t0", valid_from, data, sha256, comment, max_payload=size + 1), "alice"
     )
 
 

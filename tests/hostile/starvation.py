@@ -11,7 +11,8 @@ from typing import Literal
 
 import requests
 
-from cdb_server.repository import Database, Tokens
+from cdb_server.database.transactions import Database
+from cdb_server.repository.tokens import Tokens
 from tests import servers
 from tests.benchmarks.loading import load
 from tests.benchmarks.stock import AUTHOR, BEGIN, END, Stock

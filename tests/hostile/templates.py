@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from cdb_server.database.transactions import Database
+from cdb_server.http.request_templates import RequestTemplateCache
 from cdb_server.instants import UTC
-from cdb_server.repository import Database, Upload, Writer
-from cdb_server.soap import Endpoint
-from cdb_server.soap.contract import Contract
-from cdb_server.soap.direct import _READ, FOR_EVER, Lasting
-from cdb_server.soap.services import Calibration
-from cdb_server.soap.templates import Request, RequestTemplates
+from cdb_server.repository.writer import Upload, Writer
+from cdb_server.soap.endpoint import Endpoint, ParsedRequest
+from cdb_server.soap.operations import ARGUMENT_PARSERS, VALID_FOREVER, Cacheability, Calibration
+from cdb_server.soap.wsdl import Wsdl
 from tests import servers
 from tests.fuzz import wire
 from tests.hostile.families import REQUESTS, Asked, families
@@ -50,21 +50,21 @@ def fill(database_url: str) -> None:
         keys = ("TOF1", "t0"), ("TOF2", "tw"), ("TOF1", "t0"), ("KL", "t"), ("T", "t0"), ("5", "t"), ("TOF1", "tw")
         for number, (device, kind) in enumerate(keys, 1):
             data = str(number).encode()
-            upload = Upload.checked(device, kind, FIRST_DAY + number * DAY, data, None, None, max_payload=100)
+            upload = Upload.validated(device, kind, FIRST_DAY + number * DAY, data, None, None, max_payload=100)
             writer.add_calibration(upload, "alice")
         for number in range(1, 7):
             writer.add_run(number, FIRST_DAY + (number + 1) * DAY, None, "daq")
 
 
-class _Counting(RequestTemplates):
+class _Counting(RequestTemplateCache):
     """Tells how often a template was of use."""
 
     def __init__(self) -> None:
         super().__init__()
         self.used = 0
 
-    def read(self, body: bytes, soap_action: str) -> Request | None:
-        found = super().read(body, soap_action)
+    def match(self, body: bytes, soap_action: str) -> ParsedRequest | None:
+        found = super().match(body, soap_action)
         self.used += found is not None
         return found
 
@@ -72,22 +72,22 @@ class _Counting(RequestTemplates):
 class _Echo:
     """Answers a question with the question, read as Direct reads it: its answer depends on nothing else."""
 
-    def __init__(self, contract: Contract) -> None:
+    def __init__(self, contract: Wsdl) -> None:
         self._reads = {
-            name: {argument.name: _READ[argument.type] for argument in arguments}
+            name: {argument.name: ARGUMENT_PARSERS[argument.type] for argument in arguments}
             for name, arguments in contract.operations.items()
         }
 
-    def answer(self, name: str, given: dict[str, str], held: frozenset[str]) -> tuple[tuple[bytes, ...], Lasting]:
+    def answer(self, name: str, given: dict[str, str], held: frozenset[str]) -> tuple[tuple[bytes, ...], Cacheability]:
         """The name, the arguments, and what they say. Raises InvalidArgument."""
         reads = self._reads[name]
         read = [reads[argument](argument, text) for argument, text in given.items()]
-        return (name.encode(), repr(given).encode(), repr(read).encode()), FOR_EVER
+        return (name.encode(), repr(given).encode(), repr(read).encode()), VALID_FOREVER
 
 
 def _endpoint() -> Endpoint:
-    endpoint = Endpoint(Contract("calibration.wsdl"), Calibration)
-    endpoint._at_once = _Echo(endpoint.contract)  # type: ignore[assignment]  # it is asked for nothing else
+    endpoint = Endpoint(Wsdl("calibration.wsdl"), Calibration)
+    endpoint._nonblocking_operations = _Echo(endpoint.wsdl)  # type: ignore[assignment]  # it is asked for nothing else
     return endpoint
 
 
@@ -96,11 +96,11 @@ def in_process(seed: int, numbers: range) -> Compared:
     compared = Compared()
     warm, fresh = _endpoint(), _endpoint()
     counting = warm._templates = _Counting()
-    for number, family in zip(numbers, families(warm.contract, seed, numbers), strict=True):
+    for number, family in zip(numbers, families(warm.wsdl, seed, numbers), strict=True):
         for asked in family.requests():
-            fresh._templates = RequestTemplates()
+            fresh._templates = RequestTemplateCache()
             found, expected = (
-                endpoint.answer_at_once(asked.body, asked.soap_action, frozenset()) for endpoint in (warm, fresh)
+                endpoint.answer_nonblocking(asked.body, asked.soap_action, frozenset()) for endpoint in (warm, fresh)
             )
             compared.counts["accepted" if expected else "refused"] += 1
             if found != expected and len(compared.findings) < MOST_FINDINGS:
@@ -124,7 +124,7 @@ def both(database_url: str, folder: Path) -> Iterator[tuple[str, str]]:
 def over_http(urls: tuple[str, str], seed: int, numbers: range) -> Compared:
     """Ask two servers the same, on connections that are kept for as long as both keep them."""
     compared = Compared()
-    contract = Contract("calibration.wsdl")
+    contract = Wsdl("calibration.wsdl")
     # It says when it was asked.
     del contract.operations["get_status"]
     peers: list[wire.Peer] = []

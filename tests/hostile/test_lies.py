@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 
 from cdb_server import maintenance
-from cdb_server.repository import Database
+from cdb_server.database.transactions import Database
 from tests.hostile import lies
 from tests.hostile.trial import MOST_KB, trial
 

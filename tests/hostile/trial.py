@@ -9,8 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cdb_server import instants
-from cdb_server.model import COMPLETE_AFTER
-from cdb_server.repository import Database, Following, Reader, Upload, Writer
+from cdb_server.database.transactions import Database
+from cdb_server.model import COMPLETENESS_DELAY
+from cdb_server.repository.mirror_writer import MirrorWriter
+from cdb_server.repository.reader import Reader
+from cdb_server.repository.writer import Upload, Writer
 from tests import histories, servers
 from tests.hostile import lies
 from tests.hostile.false_master import FalseMaster, false_master
@@ -44,7 +47,7 @@ class Trial:
 
     def store(self, data: bytes) -> None:
         """Accept a calibration."""
-        upload = Upload.checked("TOF1", "t0", lies.START, data, None, None, max_payload=2**25)
+        upload = Upload.validated("TOF1", "t0", lies.START, data, None, None, max_payload=2**25)
         self._writer.add_calibration(upload, "alice")
 
     def lied_to(self, lie: Lie) -> None:
@@ -55,7 +58,7 @@ class Trial:
             self.false.tell = lie.make(self.write())
         if lie.harmless:
             until(lambda: self.mirror.status().serial == self.true.status().serial)
-            assert self.mirror.status().complete_until <= instants.now() - COMPLETE_AFTER
+            assert self.mirror.status().complete_until <= instants.now() - COMPLETENESS_DELAY
         else:
             until(lambda: any(level in self._log.read_bytes()[log:] for level in (b" WARNING ", b" ERROR ")), 15)
         said = self.mirror.status()
@@ -70,7 +73,7 @@ class Trial:
 
     def goes_on(self, patience: float = servers.PATIENCE) -> None:
         """Wait until the mirror has, and knows that it has, all that is true by now; resume it where it stopped."""
-        since = instants.now() - COMPLETE_AFTER
+        since = instants.now() - COMPLETENESS_DELAY
 
         def is_there() -> bool:
             status = self.mirror.status()
@@ -108,11 +111,11 @@ def trial(folder: Path, answer_seconds: float = 2.0) -> Iterator[Trial]:
     for made in (of, url):
         Database.create(made)
     with Database.open(of) as accepting:
-        data = Upload.checked("TOF1", "t0", histories.START, b"first", None, None, max_payload=100)
+        data = Upload.validated("TOF1", "t0", histories.START, b"first", None, None, max_payload=100)
         first = Writer(accepting).add_calibration(data, "alice")
         Writer(accepting).withdraw_calibration(first.id, "wrong", "alice")
     with Database.open(url) as database:
-        Following(database).begin("http://master")
+        MirrorWriter(database).start_following("http://master")
     log = folder / "following.log"
     with (
         servers.serving(of, folder, "") as master,

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from cdb_server import maintenance
-from cdb_server.repository import Database
+from cdb_server.database.transactions import Database
 from tests.server.test_verification import filled
 
 PROGRAMS = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: int(folder.parent.name))

@@ -18,7 +18,7 @@ import requests
 import suds.client
 
 import cdb
-from cdb_server.instants import spell
+from cdb_server.instants import format_instant
 from tests import servers
 from tests.fuzz import wire
 from tests.interop.test_nginx import free_port
@@ -117,7 +117,7 @@ def complete(master: Master, stored: cdb.CalibrationRecord) -> str:
     """The instant after a calibration was stored, once it can be asked as of it."""
     as_of = stored.created + timedelta(microseconds=1)
     servers.until(lambda: cdb.Calibration(master.url).get_status().complete_until >= as_of, 20)
-    return spell(as_of)
+    return format_instant(as_of)
 
 
 def test_a_payload_comes_from_the_cache(ours: Cache, master: Master) -> None:
@@ -185,7 +185,7 @@ def test_an_error_is_never_kept(ours: Cache, master: Master) -> None:
         assert [ours.get(path).status_code for _ in range(2)] == [404, 404]
     stored = client.add_calibration(f"N{name}", "t0", "2016-03-01", data)
     assert [ours.get(path).content for path in paths] == [data, data]
-    as_of = spell(stored.created + timedelta(microseconds=1))
+    as_of = format_instant(stored.created + timedelta(microseconds=1))
     run = int(name[:8], 16) + 1
     later = f"{paths[0]}?run={run}&as_of={as_of}"
     assert ours.get(later).status_code == 503

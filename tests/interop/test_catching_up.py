@@ -7,9 +7,11 @@ from functools import partial
 
 import pytest
 
+from cdb_server.database.transactions import Database
 from cdb_server.instants import UTC
-from cdb_server.model import COMPLETE_AFTER
-from cdb_server.repository import Database, Reader, Writer
+from cdb_server.model import COMPLETENESS_DELAY
+from cdb_server.repository.reader import Reader
+from cdb_server.repository.writer import Writer
 from tests import clusters, servers
 from tests.clusters import Standby
 from tests.interop.test_standby import MARCH, SLACK, cut, in_step, mend, pause
@@ -41,7 +43,7 @@ def test_what_is_complete_is_there_while_the_standby_catches_up(
     in_step(postgresql_cluster, replica)
     with Database.open(url) as primary, Database.open(replica.of(url), read_only=True) as database:
         # As if each write took nearly as long from its `created` to its commit as it may.
-        writer = Writer(primary, clock=lambda: datetime.now(UTC) - COMPLETE_AFTER + SLACK)
+        writer = Writer(primary, clock=lambda: datetime.now(UTC) - COMPLETENESS_DELAY + SLACK)
         reader = Reader(database)
         for turn in range(TURNS):
             way = None
@@ -53,7 +55,7 @@ def test_what_is_complete_is_there_while_the_standby_catches_up(
                 writer.add_run(MANY * turn + number + 1, MARCH, None, author="alice").created for number in range(MANY)
             ]
             # From here on the primary's word that nothing is missing would be wrong without them.
-            servers.until(partial(is_past, written[-1] + COMPLETE_AFTER), 20)
+            servers.until(partial(is_past, written[-1] + COMPLETENESS_DELAY), 20)
             mend(replica, way) if turn % 2 else replica.say("SELECT pg_wal_replay_resume()")
             deadline = time.monotonic() + 30
             there = 0

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from cdb_server.repository import Database, Reader
+from cdb_server.database.transactions import Database
+from cdb_server.repository.reader import Reader
 from tests.servers import Master
 
 HERE = Path(__file__).parent

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from cdb_server.repository import Database, Tokens
+from cdb_server.database.transactions import Database
+from cdb_server.repository.tokens import Tokens
 from tests import servers
 from tests.servers import Server
 

@@ -14,8 +14,9 @@ import psycopg
 import pytest
 
 import cdb
-from cdb_server.errors import DatabaseRefused
-from cdb_server.repository import Database, Reader
+from cdb_server.database.transactions import Database
+from cdb_server.errors import DatabaseUnusable
+from cdb_server.repository.reader import Reader
 from tests import servers
 from tests.interop.test_amcheck import Cluster
 from tests.servers import Master
@@ -120,11 +121,11 @@ def test_in_session_mode_a_copy_is_read_only(master: Master) -> None:
 def test_in_any_other_mode_the_server_does_not_start(mode: str, turns: str, master: Master, cluster: str) -> None:
     """However busy the pooler is, and whichever connection it gives out next: one sentence says what to set."""
     with pgbouncer(cluster, f"pool_mode = {mode}", f"server_round_robin = {turns}") as url:
-        with pytest.raises(DatabaseRefused, match="set pool_mode = session for this database in PgBouncer"):
+        with pytest.raises(DatabaseUnusable, match="set pool_mode = session for this database in PgBouncer"):
             Database.open(url)
         with others(url):
             for _ in range(20):
-                with pytest.raises(DatabaseRefused, match="set pool_mode = session for this database in PgBouncer"):
+                with pytest.raises(DatabaseUnusable, match="set pool_mode = session for this database in PgBouncer"):
                     Database.open(url)
         serve = [sys.executable, "-m", "cdb_server", "serve", "--database", url, "--bind", "127.0.0.1:0"]
         ended = subprocess.run(serve, capture_output=True, text=True, timeout=60)
@@ -136,6 +137,6 @@ def test_sessions_that_are_not_reset_are_refused(master: Master, cluster: str) -
     """What one leaves behind, the next one would find: prepared statements among it."""
     with (
         pgbouncer(cluster, "pool_mode = session", "server_reset_query =") as url,
-        pytest.raises(DatabaseRefused, match="set server_reset_query = DISCARD ALL in PgBouncer"),
+        pytest.raises(DatabaseUnusable, match="set server_reset_query = DISCARD ALL in PgBouncer"),
     ):
         Database.open(url)

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import cdb
-from cdb_server.repository import Database, Tokens
+from cdb_server.database.transactions import Database
+from cdb_server.repository.tokens import Tokens
 from tests import mirrors, servers
 from tests.test_deployment import run, section, typed, wait_for
 

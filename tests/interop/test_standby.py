@@ -9,12 +9,15 @@ import requests
 
 import cdb
 from cdb_server import instants
-from cdb_server.errors import DatabaseRefused
+from cdb_server.database.transactions import Database
+from cdb_server.errors import DatabaseUnusable
 from cdb_server.instants import UTC
-from cdb_server.model import COMPLETE_AFTER
-from cdb_server.repository import Database, Following, Reader, Tokens, Writer
-from cdb_server.repository.append import head
-from cdb_server.repository.standing import standing
+from cdb_server.model import COMPLETENESS_DELAY
+from cdb_server.repository.lookups import journal_state, last_entry
+from cdb_server.repository.mirror_writer import MirrorWriter
+from cdb_server.repository.reader import Reader
+from cdb_server.repository.tokens import Tokens
+from cdb_server.repository.writer import Writer
 from tests import clusters, servers
 from tests.clusters import Standby
 from tests.fuzz import wire
@@ -133,13 +136,13 @@ def test_an_idle_primary_is_heard_by_a_role_that_may(
         assert before > MARCH
         clusters.said(postgresql_cluster, "SELECT pg_current_xact_id()")
         servers.until(advanced, 20)
-        assert reader.status().complete_until < datetime.now(UTC) - COMPLETE_AFTER
+        assert reader.status().complete_until < datetime.now(UTC) - COMPLETENESS_DELAY
         clusters.said(postgresql_cluster, f"GRANT pg_read_all_stats TO {role}")
         in_step(postgresql_cluster, replica)
         for _ in range(3):
             before = reader.status().complete_until
             servers.until(advanced, 20)
-            assert reader.status().complete_until < datetime.now(UTC) - COMPLETE_AFTER
+            assert reader.status().complete_until < datetime.now(UTC) - COMPLETENESS_DELAY
         # Cut off, it does not go on.
         way = cut(replica)
         stood = reader.status()
@@ -160,15 +163,15 @@ def test_what_is_replayed_after_a_question_began_is_not_complete_for_it(
     Database.create(url)
     in_step(postgresql_cluster, replica)
     with Database.open(url) as primary, Database.open(replica.of(url), read_only=True) as database:
-        writer = Writer(primary, clock=lambda: datetime.now(UTC) - COMPLETE_AFTER + SLACK)
+        writer = Writer(primary, clock=lambda: datetime.now(UTC) - COMPLETENESS_DELAY + SLACK)
         with database.read() as connection:
-            assert head(connection).serial == 0
+            assert last_entry(connection).serial == 0
             written = writer.add_run(1, MARCH, None, author="alice").created
-            servers.until(lambda: datetime.now(UTC) > written + COMPLETE_AFTER, 20)
+            servers.until(lambda: datetime.now(UTC) > written + COMPLETENESS_DELAY, 20)
             clusters.said(postgresql_cluster, "SELECT pg_current_xact_id()")
             in_step(postgresql_cluster, replica)
-            assert head(connection).serial == 0
-            assert standing(connection, database.kind, instants.now).complete_until < written
+            assert last_entry(connection).serial == 0
+            assert journal_state(connection, database.kind, instants.now).complete_until < written
         assert Reader(database).status().complete_until >= written
 
 
@@ -179,9 +182,9 @@ def test_a_standby_of_a_mirror_is_as_old_as_the_mirror(
     url = new_database_url("postgresql")
     Database.create(url)
     with Database.open(url) as database:
-        following = Following(database)
-        following.begin("http://master.example:8080")
-        following.heard(0, MARCH, MARCH)
+        following = MirrorWriter(database)
+        following.start_following("http://master.example:8080")
+        following.record_contact(0, MARCH, MARCH)
     in_step(postgresql_cluster, replica)
     with Database.open(replica.of(url), read_only=True) as database:
         status = Reader(database).status()
@@ -198,7 +201,7 @@ def test_a_standby_of_an_older_database_is_refused(
     Database.create(url)
     clusters.said(url, "UPDATE cdb_schema SET version = 1")
     in_step(postgresql_cluster, replica)
-    with pytest.raises(DatabaseRefused, match="has schema version 1: serve its primary with this software first"):
+    with pytest.raises(DatabaseUnusable, match="has schema version 1: serve its primary with this software first"):
         Database.open(replica.of(url))
 
 

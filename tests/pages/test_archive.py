@@ -7,14 +7,14 @@ import pytest
 
 from cdb_server import instants
 from cdb_server.model import CalibrationRecord
-from cdb_server.pages.archive import name_of
+from cdb_server.pages.views.applies import payload_file_name
 
 THEN = instants.parse("2016-03-01T00:00:00Z")
 
 
 def named(device_name: str, calibration_type: str, id: int = 12) -> str:
     """The name of the file of a calibration."""
-    return name_of(
+    return payload_file_name(
         CalibrationRecord(
             id, device_name, calibration_type, THEN, None, THEN, "alice", None, False, None, None, 1, "0" * 64
         )

@@ -5,21 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from cdb_server.pages import comparison
-from cdb_server.pages.comparison import SideBySide, TableChange
-from cdb_server.pages.content import look
+from cdb_server.pages.payload import diff
+from cdb_server.pages.payload.detect import detect
+from cdb_server.pages.payload.diff import SideBySide, TableChange
 from demo import samples
 
 
 def lines(left: bytes, right: bytes) -> SideBySide:
-    return comparison.side_by_side(look(left), look(right))
+    return diff.side_by_side(detect(left), detect(right))
 
 
 def tables(left: bytes, right: bytes) -> TableChange:
-    one, other = look(left).table, look(right).table
+    one, other = detect(left).table, detect(right).table
     assert one is not None
     assert other is not None
-    found = comparison.tables(one, other)
+    found = diff.compare_tables(one, other)
     assert found is not None
     return found
 
@@ -32,7 +32,7 @@ def test_equal_lines_far_from_a_change_are_left_out() -> None:
     assert [row.kind for row in found.rows] == ["gap", *["equal"] * 3, "changed", *["equal"] * 3, "gap"]
     assert found.rows[0].left_number == 7
     assert (found.rows[4].left_number, found.rows[4].right_number) == (11, 11)
-    assert (found.removed, found.added, found.changed, found.whole) == (0, 0, 1, True)
+    assert (found.removed, found.added, found.changed, found.complete) == (0, 0, 1, True)
 
 
 def test_the_words_that_differ_are_marked() -> None:
@@ -64,13 +64,13 @@ def test_values_are_compared_channel_by_channel() -> None:
     """Whatever the order of the rows; largest first."""
     found = tables(b"K 1 a 10\nK 2 a 20\nK 3 a 30\n", b"K 3 a 30\nK 2 a 15\nK 1 a 11\n")
     [column] = found.columns
-    assert [(change.channel, change.old, change.new, change.by) for change in column.largest] == [
+    assert [(change.channel, change.old, change.new, change.difference) for change in column.largest] == [
         ("2", "20", "15", -5.0),
         ("1", "10", "11", 1.0),
     ]
     assert column.largest[0].relative == -0.25
     assert found.labels == ["3", "2", "1"]
-    assert column.by == [0.0, -5.0, 1.0]
+    assert column.differences == [0.0, -5.0, 1.0]
     assert column.mean == pytest.approx(-4 / 3)
 
 
@@ -90,30 +90,30 @@ def test_channels_that_repeat_are_compared_row_by_row() -> None:
     """And it is said."""
     found = tables(b"a 1.5\na 2.5\n", b"a 1.5\na 3.5\na 4.5\n")
     assert found.by_number
-    assert [change.by for change in found.columns[0].largest] == [1.0]
+    assert [change.difference for change in found.columns[0].largest] == [1.0]
     assert len(found.only_right) == 1
 
 
 def test_other_columns_are_not_compared() -> None:
     """A file of another device, perhaps."""
-    one, other = look(b"1 2.5\n2 2.5\n").table, look(b"1 2.5 3\n2 2.5 3\n").table
+    one, other = detect(b"1 2.5\n2 2.5\n").table, detect(b"1 2.5 3\n2 2.5 3\n").table
     assert one is not None
     assert other is not None
-    assert comparison.tables(one, other) is None
+    assert diff.compare_tables(one, other) is None
 
 
 def test_the_trackers_are_compared_in_a_page_s_time(tmp_path: Path) -> None:
     """8,400 channels of JSON that all differ, as text and as tables."""
     samples.write(tmp_path)
     began = time.thread_time()
-    old, new = (look((tmp_path / f"trackers_{year}.json").read_bytes()) for year in (2015, 2017))
-    found = comparison.side_by_side(old, new)
+    old, new = (detect((tmp_path / f"trackers_{year}.json").read_bytes()) for year in (2015, 2017))
+    found = diff.side_by_side(old, new)
     assert old.table is not None
     assert new.table is not None
-    assert comparison.tables(old.table, new.table) is not None
+    assert diff.compare_tables(old.table, new.table) is not None
     assert time.thread_time() - began < 1
-    assert len(found.rows) == comparison.MOST_SHOWN
-    assert not found.whole
+    assert len(found.rows) == diff.MAX_SHOWN_ROWS
+    assert not found.complete
 
 
 @pytest.mark.parametrize("new", [b"b\na\n", b"a\n", b"a\nc\na\nd\n"])
@@ -123,5 +123,5 @@ def test_lines_that_repeat_are_compared_in_a_page_s_time(new: bytes) -> None:
     found = lines(b"a\nb\n" * 200_000, new * 200_000)
     assert time.thread_time() - began < 2
     assert found.by_number
-    assert found.cut
-    assert len(found.rows) <= comparison.MOST_SHOWN
+    assert found.truncated
+    assert len(found.rows) <= diff.MAX_SHOWN_ROWS

@@ -6,17 +6,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cdb_server.instants import FIRST, MICROSECOND, UTC
-from cdb_server.model import Beginning, Extent, Lane
-from cdb_server.pages import drawing, looking
+from cdb_server.instants import MICROSECOND, MIN_INSTANT, UTC
+from cdb_server.model import Lane, TimelinePoint, TimeRange
+from cdb_server.pages import timeline_layout
 
 START, STOP = datetime(2016, 1, 1, tzinfo=UTC), datetime(2017, 1, 1, tzinfo=UTC)
-YEAR = Extent(START, STOP)
+YEAR = TimeRange(START, STOP)
 
 
-def lane(*in_force: datetime, whole: bool = True) -> drawing.DrawnLane:
-    began = tuple(Beginning(number, at) for number, at in enumerate(in_force, 1))
-    return drawing.lane(Lane("TOF1", "t0", began, (), (), whole), YEAR)
+def lane(*in_force: datetime, whole: bool = True) -> timeline_layout.DrawnLane:
+    began = tuple(TimelinePoint(number, at) for number, at in enumerate(in_force, 1))
+    return timeline_layout.draw_lane(Lane("TOF1", "t0", began, (), (), whole), YEAR)
 
 
 def test_bars_follow_each_other_without_a_gap_and_the_last_reaches_the_end() -> None:
@@ -32,7 +32,7 @@ def test_an_empty_lane_has_no_bars_and_says_so() -> None:
     """No calibration is none in force, also in words."""
     drawn = lane()
     assert drawn.bars == ()
-    assert drawn.told == "0 calibrations in force between 2016-01-01 00:00:00 and 2017-01-01 00:00:00."
+    assert drawn.description == "0 calibrations in force between 2016-01-01 00:00:00 and 2017-01-01 00:00:00."
 
 
 def test_too_many_are_drawn_as_their_changes_once_a_thousandth() -> None:
@@ -40,7 +40,7 @@ def test_too_many_are_drawn_as_their_changes_once_a_thousandth() -> None:
     drawn = lane(START, START + timedelta(days=100), START + timedelta(days=100, minutes=1), whole=False)
     assert drawn.bars == ()
     assert drawn.changes == "M273 0v1"
-    assert drawn.told.startswith("More calibrations")
+    assert drawn.description.startswith("More calibrations")
 
 
 INSTANTS = st.datetimes(timezones=st.just(UTC))
@@ -51,10 +51,10 @@ INSTANTS = st.datetimes(timezones=st.just(UTC))
 @example(datetime(2000, 1, 1, tzinfo=UTC), timedelta(days=1_826_213), 3)
 def test_ticks_lie_within_any_period_in_order_and_are_few(start: datetime, length: timedelta, most: int) -> None:
     """From a microsecond to all of time: no more than asked, and the one that a rounding of months may add."""
-    stop = drawing.moved(start, length)
+    stop = timeline_layout.shift(start, length)
     if stop <= start:
         return
-    found = drawing.ticks(Extent(start, stop), most)
+    found = timeline_layout.ticks(TimeRange(start, stop), most)
     at = [tick.at for tick in found]
     assert at == sorted(set(at))
     assert all(start <= each <= stop for each in at)
@@ -71,29 +71,31 @@ def test_ticks_have_labels_as_long_as_they_differ() -> None:
         (20, "2016-01-05"),
         (1, "2016-01-01 06:00"),
     ):
-        labels = [tick.label for tick in drawing.ticks(Extent(START, START + timedelta(days=days)))]
+        labels = [tick.label for tick in timeline_layout.ticks(TimeRange(START, START + timedelta(days=days)))]
         assert label in labels, labels
 
 
-@pytest.mark.parametrize("start", [FIRST, START, drawing.LAST - timedelta(seconds=1)])
+@pytest.mark.parametrize("start", [MIN_INSTANT, START, timeline_layout.MAX_INSTANT - timedelta(seconds=1)])
 def test_no_way_leads_out_of_time(start: datetime) -> None:
     """Earlier than the year 1 and later than 9999 there is nothing to look at, and no error."""
-    look = looking.looked_at({"from": start.isoformat(), "to": (start + timedelta(seconds=1)).isoformat()}, None, START)
+    look = timeline_layout.window_from_query(
+        {"from": start.isoformat(), "to": (start + timedelta(seconds=1)).isoformat()}, None, START
+    )
     assert look.period.start == start
-    for _, query in looking.ways(look):
+    for _, query in timeline_layout.navigation(look):
         assert query.startswith("from=")
 
 
 def test_one_end_of_a_period_is_enough_and_a_wrong_one_is_told() -> None:
     """What is not typed is where everything begins or ends; what cannot be read is said, and everything shown."""
-    extent = Extent(START, STOP)
-    everything = looking.looked_at({}, extent, STOP)
-    assert everything.whole
+    extent = TimeRange(START, STOP)
+    everything = timeline_layout.window_from_query({}, extent, STOP)
+    assert everything.is_everything
     assert everything.period.start < START
     assert everything.period.stop > STOP
-    later = looking.looked_at({"from": "2016-06-01"}, extent, STOP)
-    assert later.period == Extent(datetime(2016, 6, 1, tzinfo=UTC), everything.period.stop)
+    later = timeline_layout.window_from_query({"from": "2016-06-01"}, extent, STOP)
+    assert later.period == TimeRange(datetime(2016, 6, 1, tzinfo=UTC), everything.period.stop)
     for wrong in ({"from": "yesterday"}, {"from": "2016-06-01", "to": "2016-06-01"}, {"to": "1999-01-01"}):
-        look = looking.looked_at(wrong, extent, STOP)
-        assert look.wrong
+        look = timeline_layout.window_from_query(wrong, extent, STOP)
+        assert look.problem
         assert look.period == everything.period

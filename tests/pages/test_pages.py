@@ -15,7 +15,7 @@ import pytest
 import requests
 
 import cdb
-from cdb_server.instants import spell
+from cdb_server.instants import format_instant
 from tests import mirrors, servers
 from tests.servers import Master
 
@@ -251,7 +251,7 @@ def test_the_archive_holds_the_files_and_a_lock_file_that_the_client_takes(
     client = cdb.Calibration(master.url)
     last = client.get_journal(after_serial=0, limit=1000)[-1].created
     servers.until(lambda: client.get_status().complete_until >= last, 30)
-    as_of = spell(last)
+    as_of = format_instant(last)
     answer = get(master, f"/applies.zip?{when.format(as_of=as_of)}")
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "application/zip"

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cdb_server.pages import plot
-from cdb_server.pages.plot import Plot, Series
+from cdb_server.pages.payload import plot
+from cdb_server.pages.payload.plot import Plot, Series
 
 
 def drawn(*values: float | None, signed: bool = False) -> Plot:
@@ -64,8 +64,8 @@ def test_a_gap_is_left_for_what_is_not_known() -> None:
 def test_many_channels_share_a_mark() -> None:
     """From the least of their values to the greatest; and the words say so."""
     found = drawn(*(float(n % 7) for n in range(8400)))
-    assert found.gathered == 35
-    assert len(found.series[0].marks) == plot.MOST_MARKS
+    assert found.channels_per_mark == 35
+    assert len(found.series[0].marks) == plot.MAX_MARKS
     assert found.series[0].marks[0].text == "0 to 34: 0 to 6"
 
 

@@ -7,12 +7,15 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from cdb_server.database.transactions import Database
 from cdb_server.errors import RunNotFound
 from cdb_server.instants import MICROSECOND, UTC
-from cdb_server.model import Entry, Extent, NewCalibration, RunTimes, Withdrawal
-from cdb_server.repository import Database, Explaining, History, Reader, Survey, Upload, Writer
-from cdb_server.repository import history as history_module
-from cdb_server.repository.history import Filter
+from cdb_server.model import Entry, NewCalibration, RunTimes, TimeRange, Withdrawal
+from cdb_server.repository import journal_entries
+from cdb_server.repository.explanations import Explanations, Timelines
+from cdb_server.repository.journal_entries import EntryFilter, JournalSearch
+from cdb_server.repository.reader import Reader
+from cdb_server.repository.writer import Upload, Writer
 from tests.server.oracle import Clock
 
 DAY = timedelta(days=1)
@@ -22,7 +25,7 @@ KEYS = [("KL A", "gain"), ("TOF1", "t0"), ("TOF1", "tw")]
 
 def upload(key: tuple[str, str], valid_from: datetime, data: bytes) -> Upload:
     sha256 = hashlib.sha256(data).hexdigest()
-    return Upload.checked(*key, valid_from, data, sha256, "by chance", max_payload=100)
+    return Upload.validated(*key, valid_from, data, sha256, "by chance", max_payload=100)
 
 
 @pytest.fixture
@@ -71,9 +74,9 @@ def in_force(stands: list[tuple[datetime, int]], instant: datetime) -> int | Non
 def test_a_lane_is_rule_3_at_every_instant(database: Database) -> None:
     """Drawn exactly, what a lane shows at any instant is in force then; drawn by steps, at every step."""
     entries = everything(database)
-    survey = Survey(database)
+    survey = Timelines(database)
     for first, last in ((-5, 50), (3, 20), (7, 8)):
-        period = Extent(START + first * DAY, START + last * DAY)
+        period = TimeRange(START + first * DAY, START + last * DAY)
         step = (period.stop - period.start) / 60
         for most, times in (
             (500, [START + hours * timedelta(hours=12) for hours in range(first * 2, last * 2 + 1)]),
@@ -85,7 +88,7 @@ def test_a_lane_is_rule_3_at_every_instant(database: Database) -> None:
                 begins = [each.valid_from for each in lane.in_force]
                 assert begins == sorted(set(begins))
                 drawn = [(each.valid_from, each.id) for each in lane.in_force]
-                assert lane.whole or not most
+                assert lane.complete or not most
                 for instant in times:
                     assert in_force(drawn, instant) == in_force(stands, instant), (key, instant)
 
@@ -93,8 +96,8 @@ def test_a_lane_is_rule_3_at_every_instant(database: Database) -> None:
 def test_a_whole_lane_tells_of_all_that_never_was_in_force(database: Database) -> None:
     """Withdrawn and superseded ones are drawn too: nothing that begins in the period is left out."""
     entries = everything(database)
-    period = Extent(START - DAY, START + 50 * DAY)
-    for lane in Survey(database).lanes(KEYS, period, 500, 10):
+    period = TimeRange(START - DAY, START + 50 * DAY)
+    for lane in Timelines(database).lanes(KEYS, period, 500, 10):
         key = (lane.device_name, lane.calibration_type)
         stored = {
             entry.serial
@@ -115,11 +118,11 @@ def test_runs_are_all_drawn_or_one_a_step(database: Database) -> None:
     starts = {
         entry.content.run_number: entry.content.start_time for entry in entries if isinstance(entry.content, RunTimes)
     }
-    period = Extent(START - DAY, START + 50 * DAY)
-    found, whole = Survey(database).runs(period, 100, 10)
+    period = TimeRange(START - DAY, START + 50 * DAY)
+    found, whole = Timelines(database).runs(period, 100, 10)
     assert whole
     assert dict(found) == starts
-    few, whole = Survey(database).runs(period, 1, 2)
+    few, whole = Timelines(database).runs(period, 1, 2)
     assert not whole
     assert set(few) <= set(found)
     assert few[0] == found[0]
@@ -130,23 +133,23 @@ def test_the_extent_is_from_the_first_to_the_last(database: Database) -> None:
     entries = everything(database)
     begins = [entry.content.valid_from for entry in entries if isinstance(entry.content, NewCalibration)]
     starts = [entry.content.start_time for entry in entries if isinstance(entry.content, RunTimes)]
-    survey = Survey(database)
-    assert survey.extent() == Extent(min(begins + starts), max(begins + starts))
-    assert survey.extent(("NOBODY", "t0")) is None
+    survey = Timelines(database)
+    assert survey.time_range() == TimeRange(min(begins + starts), max(begins + starts))
+    assert survey.time_range(("NOBODY", "t0")) is None
     assert survey.keys(2) == KEYS[:2]
 
 
 def test_what_applies_is_explained(database: Database) -> None:
     """For every day: what rule 3 gives, what it gave an instant before that began, and what it passed over."""
     entries = everything(database)
-    explaining = Explaining(database)
+    explaining = Explanations(database)
     stored = {entry.serial: entry.content for entry in entries if isinstance(entry.content, NewCalibration)}
     seen_passed_over = 0
     for days in range(-1, 42):
         instant = START + days * DAY
         applied = explaining.for_date(instant)
-        told = {(each.calibration.device_name, each.calibration.calibration_type): each for each in applied.applying}
-        assert sorted([*told, *applied.nothing]) == KEYS
+        told = {(each.calibration.device_name, each.calibration.calibration_type): each for each in applied.resolutions}
+        assert sorted([*told, *applied.unresolved]) == KEYS
         for key in KEYS:
             stands = standing(entries, key)
             id = in_force(stands, instant)
@@ -154,7 +157,7 @@ def test_what_applies_is_explained(database: Database) -> None:
             if id is None:
                 continue
             begins = stored[id].valid_from
-            before = told[key].took_over_from
+            before = told[key].predecessor
             assert (before and before.id) == in_force(stands, begins - MICROSECOND)
             others = sorted(
                 (
@@ -166,8 +169,8 @@ def test_what_applies_is_explained(database: Database) -> None:
                 ),
                 reverse=True,
             )
-            assert [each.id for each in told[key].passed_over] == [serial for _, serial in others[:3]]
-            assert told[key].more == (len(others) > 3)
+            assert [each.id for each in told[key].skipped] == [serial for _, serial in others[:3]]
+            assert told[key].more_skipped == (len(others) > 3)
             seen_passed_over += len(others)
     assert seen_passed_over > 50
 
@@ -175,30 +178,30 @@ def test_what_applies_is_explained(database: Database) -> None:
 def test_a_run_is_explained_by_its_start_and_as_of_an_instant(database: Database) -> None:
     """Rule 5; and with as_of the journal up to then, no more."""
     entries = everything(database)
-    explaining = Explaining(database)
+    explaining = Explanations(database)
     run = next(entry.content for entry in reversed(entries) if isinstance(entry.content, RunTimes))
     applied = explaining.for_run(run.run_number)
     assert applied.run is not None
     assert applied.instant == run.start_time
-    assert applied.applying == explaining.for_date(run.start_time).applying
+    assert applied.resolutions == explaining.for_date(run.start_time).resolutions
     with pytest.raises(RunNotFound):
         explaining.for_run(99)
     for cut in (10, 50, 100):
         applied = explaining.for_date(START + 30 * DAY, entries[cut - 1].created)
-        for each in applied.applying:
+        for each in applied.resolutions:
             key = (each.calibration.device_name, each.calibration.calibration_type)
             assert each.calibration.id == in_force(standing(entries[:cut], key), START + 30 * DAY)
-            assert all(other.id <= cut for other in each.passed_over)
+            assert all(other.id <= cut for other in each.skipped)
 
 
 @pytest.mark.parametrize("window", [7, 1000])
 def test_the_journal_is_found_by_any_filter(database: Database, window: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Page after page, whatever the window: exactly the entries that match, the latest first."""
-    monkeypatch.setattr(history_module, "WINDOW", window)
+    monkeypatch.setattr(journal_entries, "MAX_SEARCHED_ENTRIES", window)
     entries = everything(database)
     about = {entry.serial: entry.content for entry in entries if isinstance(entry.content, NewCalibration)}
 
-    def matches(entry: Entry, wanted: Filter) -> bool:
+    def matches(entry: Entry, wanted: EntryFilter) -> bool:
         content = entry.content
         if isinstance(content, Withdrawal):
             device, kind = about[content.calibration_id].device_name, about[content.calibration_id].calibration_type
@@ -214,19 +217,19 @@ def test_the_journal_is_found_by_any_filter(database: Database, window: int, mon
         )
         return all(value is None or value.lower() == found.lower() for value, found in asked)
 
-    history = History(database)
+    history = JournalSearch(database)
     some = 0
     for kind in (None, "calibration", "withdrawal", "run"):
         for author in (None, "alice", "BOB"):
             for device in (None, "tof1", "nobody"):
                 for type_ in (None, "T0"):
-                    wanted = Filter(kind, author, device, type_)
+                    wanted = EntryFilter(kind, author, device, type_)
                     found, before = [], 10**9
                     while before > 1:
-                        page = history.find(wanted, before, 5)
-                        found += [line.entry for line in page.lines]
-                        assert page.floor < before
-                        before = page.floor
+                        page = history.search(wanted, before, 5)
+                        found += [line.entry for line in page.entries]
+                        assert page.searched_from < before
+                        before = page.searched_from
                     assert found == [entry for entry in reversed(entries) if matches(entry, wanted)], wanted
                     some += bool(found)
     assert some > 20

@@ -4,18 +4,19 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from cdb_server import arguments
 from cdb_server.instants import UTC
-from cdb_server.pages import typed, words
+from cdb_server.pages import context
 
 AT = datetime(2016, 3, 1, 8, tzinfo=UTC)
 
 
 def test_an_instant_shows_microseconds_only_where_it_has_some() -> None:
     """Whole seconds are whole seconds."""
-    assert words.instant(AT) == "2016-03-01 08:00:00"
-    assert words.instant(AT.replace(microsecond=20)) == "2016-03-01 08:00:00.000020"
-    assert words.second(AT.replace(microsecond=20)) == "2016-03-01 08:00:00"
-    assert words.exact(AT) == "2016-03-01T08:00:00.000000Z"
+    assert context.format_for_page(AT) == "2016-03-01 08:00:00"
+    assert context.format_for_page(AT.replace(microsecond=20)) == "2016-03-01 08:00:00.000020"
+    assert context.format_to_second(AT.replace(microsecond=20)) == "2016-03-01 08:00:00"
+    assert context.format_exact(AT) == "2016-03-01T08:00:00.000000Z"
 
 
 @pytest.mark.parametrize(
@@ -38,12 +39,12 @@ def test_an_instant_shows_microseconds_only_where_it_has_some() -> None:
 )
 def test_an_age_is_told_in_its_two_greatest_units(passed: timedelta | float, told: str) -> None:
     """As people say it."""
-    assert words.age(passed) == told
+    assert context.format_age(passed) == told
 
 
 def test_sizes_and_counts() -> None:
     """One of a thing is singular."""
-    assert [words.size(each) for each in (0, 1, 999, 1000, 999_949, 999_950)] == [
+    assert [context.format_size(each) for each in (0, 1, 999, 1000, 999_949, 999_950)] == [
         "0 bytes",
         "1 byte",
         "999 bytes",
@@ -51,7 +52,7 @@ def test_sizes_and_counts() -> None:
         "999.9 kB",
         "1.0 MB",
     ]
-    assert [words.count(1, "entry"), words.count(2000, "entry"), words.count(0, "run")] == [
+    assert [context.format_count(1, "entry"), context.format_count(2000, "entry"), context.format_count(0, "run")] == [
         "1 entry",
         "2,000 entries",
         "0 runs",
@@ -70,20 +71,20 @@ def test_sizes_and_counts() -> None:
 )
 def test_a_time_is_read_as_people_write_it(text: str) -> None:
     """Without an offset it is UTC."""
-    assert typed.instant(text) == AT
-    assert typed.instant("2016-03-01") == AT.replace(hour=0)
+    assert arguments.parse_typed_instant(text) == AT
+    assert arguments.parse_typed_instant("2016-03-01") == AT.replace(hour=0)
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "1.3.2016", "2016-02-30", "2016-03-01 08:00:00.0000001", "2016"])
 def test_what_is_no_time_is_told_how_to_write_one(text: str) -> None:
     """Finer than a microsecond is refused, never rounded."""
     with pytest.raises(ValueError, match="write it as"):
-        typed.instant(text)
+        arguments.parse_typed_instant(text)
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "7.5", "run 7", "9" * 30, "٣"])
 def test_what_is_no_run_number_is_told_so(text: str) -> None:
     """From 1 on, in 63 bits, in ASCII."""
     with pytest.raises(ValueError, match="digits alone"):
-        typed.number(text)
-    assert typed.number(" 7662 ") == 7662
+        arguments.parse_typed_number(text)
+    assert arguments.parse_typed_number(" 7662 ") == 7662

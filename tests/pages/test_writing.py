@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 import cdb
-from cdb_server.pages.uploading import CARRIED
-from cdb_server.repository import Database, Tokens
+from cdb_server.database.transactions import Database
+from cdb_server.pages.views.upload import MAX_CARRIED_BYTES
+from cdb_server.repository.tokens import Tokens
 from tests import mirrors, servers
 from tests.pages.visits import Form, Visitor, hidden, signed_in
 from tests.servers import Master
@@ -123,7 +124,7 @@ class TestUpload:
         self, visitor: Visitor, writer: cdb.CalibrationSuperMouse
     ) -> None:
         """It does not come back with the page; another file in its place is not stored."""
-        data = bytes(CARRIED) + b"\n"
+        data = bytes(MAX_CARRIED_BYTES) + b"\n"
         page = preview(visitor, data)
         assert "carried" not in hidden(page)
         assert len(page) < 20_000

@@ -9,9 +9,10 @@ import pytest
 import requests
 
 import cdb
-from cdb_server.repository import Database, Tokens
+from cdb_server.database.transactions import Database
+from cdb_server.repository.tokens import Tokens
 from cdb_server.schema import token
-from cdb_server.settings import contains, networks
+from cdb_server.settings import is_in_networks, parse_networks
 from tests import servers
 from tests.ready import envelope
 from tests.servers import Master
@@ -159,7 +160,7 @@ def test_the_network_is_judged_before_the_token_and_by_the_socket(tmp_path: Path
 )
 def test_a_peer_is_inside_or_outside_the_networks(peer: str, inside: bool) -> None:
     """An IPv4 peer on an IPv6 socket counts as what it is."""
-    assert contains(networks("127.0.0.0/8, ::1/128 10.1.0.0/16"), peer) is inside
+    assert is_in_networks(parse_networks("127.0.0.0/8, ::1/128 10.1.0.0/16"), peer) is inside
 
 
 def test_only_the_hash_of_a_token_is_kept(shared_master: Master) -> None:

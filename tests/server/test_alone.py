@@ -10,15 +10,17 @@ import psycopg
 import pytest
 from sqlalchemy import func, select, text
 
+from cdb_server.database.statements import CompiledStatement
+from cdb_server.database.transactions import Database
 from cdb_server.errors import CalibrationNotFound, RunNotFound, Unavailable
 from cdb_server.instants import UTC
-from cdb_server.repository import Database, Reader, Upload, Writer
-from cdb_server.repository.prepared import Prepared
+from cdb_server.repository.reader import Reader
+from cdb_server.repository.writer import Upload, Writer
 from cdb_server.schema import journal, run
 
 MARCH = datetime(2016, 3, 1, 8, tzinfo=UTC)
 THREADS = 3
-ENTRIES = Prepared(select(func.count()).select_from(journal))
+ENTRIES = CompiledStatement(select(func.count()).select_from(journal))
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def database(database_url: str) -> Iterator[Database]:
     Database.create(database_url)
     with Database.open(database_url, threads=THREADS) as opened:
         writer = Writer(opened)
-        writer.add_calibration(Upload.checked("TOF1", "t0", MARCH, b"1", None, None, max_payload=10), "alice")
+        writer.add_calibration(Upload.validated("TOF1", "t0", MARCH, b"1", None, None, max_payload=10), "alice")
         writer.add_run(7662, MARCH, None, "daq")
         yield opened
 
@@ -41,7 +43,7 @@ def others(url: str, statement: str) -> list[Any]:
 @pytest.mark.parametrize("backend", ["postgresql"])
 def test_nothing_is_left_open(database: Database, database_url: str) -> None:
     """No transaction is under way between two statements: each sees what was committed before it."""
-    with database.read_one() as connection:
+    with database.read_statement() as connection:
         assert ENTRIES.value(connection) == 2
         states = f"SELECT state FROM pg_stat_activity WHERE query LIKE 'SELECT count(*)%{journal}%'"
         assert others(database_url, states) == ["idle"]
@@ -56,8 +58,8 @@ def test_nothing_is_left_open(database: Database, database_url: str) -> None:
 @pytest.mark.parametrize("backend", ["postgresql"])
 def test_nothing_is_written(database: Database) -> None:
     """PostgreSQL itself refuses what would write."""
-    write = Prepared(run.insert())
-    with pytest.raises(Unavailable) as caught, database.read_one() as connection:
+    write = CompiledStatement(run.insert())
+    with pytest.raises(Unavailable) as caught, database.read_statement() as connection:
         write.execute(connection, serial=3, run_number=1, start_time=MARCH, stop_time=None)
     assert "read-only transaction" in str(caught.value.__cause__)
     assert Reader(database).status().serial == 2
@@ -67,11 +69,11 @@ def test_nothing_is_written(database: Database) -> None:
 def test_what_the_server_ended_is_begun_again(database: Database, database_url: str) -> None:
     """A restart of PostgreSQL costs no reader an error, however many connections it ended; a bad statement is one."""
     together = Barrier(THREADS)
-    sleep = Prepared(select(func.pg_sleep(0.2)))
+    sleep = CompiledStatement(select(func.pg_sleep(0.2)))
 
     def ask(_: int) -> None:
         together.wait(30)
-        with database.read_one() as connection:
+        with database.read_statement() as connection:
             sleep.rows(connection)
 
     with ThreadPoolExecutor(THREADS) as threads:
@@ -80,8 +82,8 @@ def test_what_the_server_ended_is_begun_again(database: Database, database_url: 
     ended = others(database_url, f"SELECT pg_terminate_backend(pid) {asked} AND query LIKE '%pg_sleep%'")
     assert ended == THREADS * [True]
     assert Reader(database).calibration_for_date("TOF1", "t0", MARCH).data == b"1"
-    with pytest.raises(Unavailable), database.read_one() as connection:
-        Prepared(text("SELECT nothing")).rows(connection)
+    with pytest.raises(Unavailable), database.read_statement() as connection:
+        CompiledStatement(text("SELECT nothing")).rows(connection)
     assert Reader(database).calibration_for_run("TOF1", "t0", 7662).data == b"1"
 
 

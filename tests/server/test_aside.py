@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 import pytest
 
-from cdb_server.repository import Database, Writer
-from cdb_server.soap import Answer, Endpoint, writing_endpoint
-from cdb_server.soap import endpoint as endpoint_module
-from cdb_server.soap.aside import LEAST, put_aside
+from cdb_server.database.transactions import Database
+from cdb_server.repository.writer import Writer
+from cdb_server.soap import endpoint
+from cdb_server.soap.endpoint import Endpoint, SoapResult, writing_endpoint
+from cdb_server.soap.request_parser import MIN_EXTRACTED_BYTES, extract_payload
 
 MOST = 20_000
-DATA = bytes(random.Random(7).randbytes(LEAST))
+DATA = bytes(random.Random(7).randbytes(MIN_EXTRACTED_BYTES))
 TEXT = base64.b64encode(DATA).decode()
 # Of a payload that is nearly too large; with its lines ended as some write them, more characters than it has base64.
 REFERRED = "&#13;\n".join(re.findall(".{1,76}", base64.b64encode(bytes(MOST - 100)).decode()))
@@ -45,19 +46,19 @@ class Ways:
     whole: Endpoint
     monkeypatch: pytest.MonkeyPatch
 
-    def agree(self, body: bytes) -> Answer:
+    def agree(self, body: bytes) -> SoapResult:
         """The answer of both, apart from the instants of their writes."""
         answer = self.aside.answer(body, ACTION, "alice")
         with self.monkeypatch.context() as patch:
-            patch.setattr(endpoint_module, "put_aside", lambda _: None)
+            patch.setattr(endpoint, "extract_payload", lambda _: None)
             expected = self.whole.answer(body, ACTION, "alice")
         assert told(answer) == told(expected), body
         return answer
 
 
-def told(answer: Answer) -> tuple[object, ...]:
+def told(answer: SoapResult) -> tuple[object, ...]:
     text = re.sub(rb"<tns:created>[^<]*", b"<tns:created>", b"".join(answer.parts))
-    serial = answer.known.serial if answer.known else None
+    serial = answer.position.serial if answer.position else None
     return dataclasses.astuple(dataclasses.replace(answer, parts=(text, b"", b""), known=None)), serial
 
 
@@ -72,12 +73,12 @@ def ways(database_url: str, monkeypatch: pytest.MonkeyPatch, new_database_url: C
 
 def test_a_payload_is_put_aside_from_some_length_on() -> None:
     """Below it there is nothing to gain."""
-    text = "A" * (LEAST - 4)
-    assert put_aside(envelope(f"<data>{text}</data>")) is None
-    found = put_aside(envelope(f"<data>{text}AAAA</data>"))
+    text = "A" * (MIN_EXTRACTED_BYTES - 4)
+    assert extract_payload(envelope(f"<data>{text}</data>")) is None
+    found = extract_payload(envelope(f"<data>{text}AAAA</data>"))
     assert found is not None
-    assert (len(found.base64), found.request) == (LEAST, envelope(f"<data>{found.mark}</data>"))
-    assert put_aside(b"nothing here") is None
+    assert (len(found.base64), found.request) == (MIN_EXTRACTED_BYTES, envelope(f"<data>{found.placeholder}</data>"))
+    assert extract_payload(b"nothing here") is None
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_a_payload_is_put_aside_from_some_length_on() -> None:
         (f"<data>&#{ord(TEXT[0])};{TEXT[1:]}</data>", ""),
         (f"<data>{REFERRED}</data>", ""),
         (f"<data>{REFERRED}", "MalformedRequest"),
-        (f"<data>{TEXT[:400]}</data><comment>data&gt;{'x' * LEAST}</comment>", "InvalidArgument"),
+        (f"<data>{TEXT[:400]}</data><comment>data&gt;{'x' * MIN_EXTRACTED_BYTES}</comment>", "InvalidArgument"),
         (f"<data>{TEXT[:400]}</data><comment>metadata>{'x' * 4000}</comment>", ""),
         (f"<data>{TEXT[:-1]}</data>", "InvalidArgument"),
         (f"<data>{TEXT}!</data>", "InvalidArgument"),

@@ -321,7 +321,7 @@ def test_a_connection_does_not_end_while_a_request_comes(tmp_path: Path) -> None
 
 def test_a_connection_begun_with_a_known_request_has_its_deadlines(tmp_path: Path) -> None:
     """Half a head after an answer at once is not waited for without end."""
-    with watched(f"sqlite:///{tmp_path}/cdb.sqlite", header_deadline=0.5) as running:
+    with watched(f"sqlite:///{tmp_path}/cdb.sqlite", header_seconds=0.5) as running:
         fill(running)
         learned(running, by_id(1))
         with running.peer() as peer:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cdb_server.http import attempts
-from cdb_server.logs import MAX_LINE_CHARACTERS, MAX_LINES, BoundedLog
+from cdb_server.http import auth
+from cdb_server.logs import MAX_LINE_CHARACTERS, MAX_LINES, LineLimit
 from tests import servers
 from tests.fuzz import wire
 
@@ -70,7 +70,7 @@ def test_what_was_counted_is_told_though_the_flood_stops() -> None:
                 told.set()
 
     handler, log, root = Kept(), logging.getLogger("flooded"), logging.getLogger()
-    handler.addFilter(BoundedLog(in_full=2, seconds=0.2))
+    handler.addFilter(LineLimit(max_lines=2, seconds=0.2))
     root.addHandler(handler)
     try:
         for _ in range(2):
@@ -88,9 +88,9 @@ def test_what_was_counted_is_told_though_the_flood_stops() -> None:
 
 def test_a_line_that_stands_for_others_is_short(caplog: pytest.LogCaptureFixture) -> None:
     """The first line of one, and not all of that."""
-    bound = BoundedLog(in_full=0)
+    bound = LineLimit(max_lines=0)
     bound.filter(logging.LogRecord("x", logging.WARNING, "x.py", 1, "x" * 10_000 + "\n%s", ("y",), None))
-    bound.tell()
+    bound.flush()
     [record] = caplog.records
     assert record.getMessage() == f"1 more lines within 60 seconds like: {'x' * MAX_LINE_CHARACTERS}"
 
@@ -98,10 +98,10 @@ def test_a_line_that_stands_for_others_is_short(caplog: pytest.LogCaptureFixture
 @pytest.mark.parametrize("name", ["a\nERROR forged", "a\r\n", "\x1b[2J", "\u2028", "\u202e", "ä" * 1000, "'\"", "\0"])
 def test_no_name_can_forge_a_line(name: str, caplog: pytest.LogCaptureFixture) -> None:
     """One line of printable ASCII, and not a long one, whatever is sent for a name."""
-    attempts.refused(401, "192.0.2.1", name)
-    attempts.refused(403, "192.0.2.1", name)
-    attempts.of_another_site("192.0.2.1", name)
-    attempts.by_another_name("192.0.2.1", name)
+    auth.log_refused_write(401, "192.0.2.1", name)
+    auth.log_refused_write(403, "192.0.2.1", name)
+    auth.log_cross_site_form("192.0.2.1", name)
+    auth.log_unknown_host("192.0.2.1", name)
     assert len(caplog.records) == 4
     for record in caplog.records:
         text = record.getMessage()

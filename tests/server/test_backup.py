@@ -20,8 +20,11 @@ import pytest
 
 import cdb
 from cdb_server import maintenance
+from cdb_server.database.transactions import Database
 from cdb_server.instants import UTC
-from cdb_server.repository import Database, Reader, Tokens, Upload, Writer
+from cdb_server.repository.reader import Reader
+from cdb_server.repository.tokens import Tokens
+from cdb_server.repository.writer import Upload, Writer
 from tests import servers
 
 MARCH = datetime(2016, 3, 1, 8, tzinfo=UTC)
@@ -47,7 +50,7 @@ def fill(url: str, count: int, first: int = 0) -> None:
         writer = Writer(database)
         for number in range(first, first + count):
             data = random.Random(number).randbytes(1000)
-            upload = Upload.checked("TOF1", "t0", MARCH + timedelta(days=number), data, None, None, max_payload=10**6)
+            upload = Upload.validated("TOF1", "t0", MARCH + timedelta(days=number), data, None, None, max_payload=10**6)
             writer.add_calibration(upload, "alice")
 
 

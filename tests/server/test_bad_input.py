@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 from lxml import etree
 
-from cdb_server.soap.contract import Contract
+from cdb_server.soap.wsdl import Wsdl
 from tests import servers
 from tests.fuzz import wire
 from tests.servers import Master
@@ -49,8 +49,8 @@ INSIDE = (
 )
 
 CONTRACTS = {
-    wire.READING: Contract("calibration.wsdl"),
-    wire.WRITING: Contract("calibration_supermouse.wsdl"),
+    wire.READING: Wsdl("calibration.wsdl"),
+    wire.WRITING: Wsdl("calibration_supermouse.wsdl"),
 }
 
 

@@ -10,7 +10,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from cdb_server import arguments as arguments_module
 from cdb_server import instants, model
+from cdb_server.database.transactions import Database
 from cdb_server.errors import (
     AsOfNotReached,
     CalibrationNotFound,
@@ -23,7 +25,8 @@ from cdb_server.errors import (
 )
 from cdb_server.instants import MICROSECOND, UTC
 from cdb_server.model import CalibrationRecord, Device, Preview, Run, RunRange
-from cdb_server.repository import Database, Reader, Upload, Writer
+from cdb_server.repository.reader import Reader
+from cdb_server.repository.writer import Upload, Writer
 from tests.server.oracle import Clock
 
 MARCH = datetime(2016, 3, 1, 8, tzinfo=UTC)
@@ -54,7 +57,7 @@ class Master:
         sha256: str | None = None,
     ) -> CalibrationRecord:
         self.clock.now += SECOND
-        upload = Upload.checked(device_name, calibration_type, valid_from, data, sha256, comment, max_payload=1000)
+        upload = Upload.validated(device_name, calibration_type, valid_from, data, sha256, comment, max_payload=1000)
         return self.write.add_calibration(upload, "alice")
 
     def withdraw(self, id: int, reason: str = "the cable was swapped") -> CalibrationRecord:
@@ -73,7 +76,7 @@ class Master:
         calibration_type: str = "t0",
         **sent: str,
     ) -> Preview:
-        upload = Upload.checked(
+        upload = Upload.validated(
             device_name, calibration_type, valid_from, data, sent.get("sha256"), sent.get("comment"), max_payload=1000
         )
         return self.write.preview_calibration(upload)
@@ -337,7 +340,7 @@ class TestRuns:
             assert str(caught.value) == (
                 "run 7662 is not registered: ask by date, with the time at which it started, or register it"
             )
-            assert caught.value.asked == {"run_number": 7662, "as_of": None}
+            assert caught.value.details == {"run_number": 7662, "as_of": None}
 
     @pytest.mark.parametrize("number", [0, -1, 2**63])
     def test_a_number_is_from_1_in_63_bits(self, cdb: Master, number: int) -> None:
@@ -370,7 +373,7 @@ class TestNotFound:
             "nothing is stored for this device; list_devices tells which there are"
         )
         assert isinstance(caught.value, LookupError)
-        asked = {name: value for name, value in caught.value.asked.items() if value is not None}
+        asked = {name: value for name, value in caught.value.details.items() if value is not None}
         assert asked == {"device_name": "TOF9", "calibration_type": "t0", "date": MARCH}
 
     def test_an_unknown_type(self, cdb: Master) -> None:
@@ -391,8 +394,8 @@ class TestNotFound:
             "no calibration of TOF1 t0 applies at the start of run 7662, 2016-03-01T08:00:00.000000Z: "
             "all that is stored for it applies later or is withdrawn; get_history tells what there is"
         )
-        assert caught.value.asked["run_number"] == 7662
-        assert caught.value.asked["date"] is None
+        assert caught.value.details["run_number"] == 7662
+        assert caught.value.details["date"] is None
 
     def test_an_unknown_id(self, cdb: Master) -> None:
         """An id that is none, or the serial of another kind of entry, is an error that tells where to look."""
@@ -424,7 +427,7 @@ class TestNotFound:
                 f"no calibration of TOF1 t0 applies{text}: "
                 "nothing is stored for this device; list_devices tells which there are"
             )
-            assert caught.value.asked["as_of"] == before
+            assert caught.value.details["as_of"] == before
 
 
 class TestNames:
@@ -439,7 +442,7 @@ class TestNames:
     @pytest.mark.parametrize("name", ["T", "0", "TOF1", "CKOV A", "a_b.c+d-e", "x" * 64, "0 .", "A  B"])
     def test_devices_that_rule_2_admits(self, name: str) -> None:
         """Letters, digits, spaces and _ . + -, up to 64 of them, name a device."""
-        assert model.device_name(name) == name.upper()
+        assert arguments_module.normalised_device_name(name) == name.upper()
 
     @pytest.mark.parametrize(
         "name",
@@ -448,19 +451,19 @@ class TestNames:
     def test_devices_that_rule_2_refuses(self, name: str) -> None:
         """Anything else is refused, in reading and writing alike, with the argument's name."""
         with pytest.raises(InvalidArgument) as caught:
-            model.device_name(name)
+            arguments_module.normalised_device_name(name)
         assert caught.value.argument == "device_name"
 
     @pytest.mark.parametrize("name", ["t", "t0", "Trigger", "a b", "x" * 64])
     def test_types_that_rule_2_admits(self, name: str) -> None:
         """A type is the same as a device, beginning with a letter."""
-        assert model.calibration_type(name) == name.lower()
+        assert arguments_module.normalised_calibration_type(name) == name.lower()
 
     @pytest.mark.parametrize("name", ["", "0t", "1", " t0", "t0 ", "t0\n", "x" * 65, "t:0", "é", "\u0130"])
     def test_types_that_rule_2_refuses(self, name: str) -> None:
         """A type that begins otherwise, or holds anything else, is refused."""
         with pytest.raises(InvalidArgument) as caught:
-            model.calibration_type(name)
+            arguments_module.normalised_calibration_type(name)
         assert caught.value.argument == "calibration_type"
 
     def test_a_bad_name_is_refused_by_every_question(self, cdb: Master) -> None:
@@ -508,8 +511,8 @@ class TestTime:
     def test_microseconds_are_exact(self, instant: datetime) -> None:
         """Over the years 1 to 9999 an instant comes back from its microseconds and from its spelling as it was."""
         assert instants.from_microseconds(instants.to_microseconds(instant)) == instant
-        assert instants.spell_microseconds(instants.to_microseconds(instant)) == instants.spell(instant)
-        assert instants.parse(instants.spell(instant)) == instant
+        assert instants.format_microseconds(instants.to_microseconds(instant)) == instants.format_instant(instant)
+        assert instants.parse(instants.format_instant(instant)) == instant
 
 
 class TestAsOf:
@@ -597,7 +600,7 @@ class TestAsOf:
         assert cdb.for_date(MARCH, last).id == 1
         with pytest.raises(AsOfNotReached, match="is not reached: this server's journal is complete until") as caught:
             cdb.for_date(MARCH, last + MICROSECOND)
-        assert caught.value.asked == {"as_of": last + MICROSECOND, "complete_until": last}
+        assert caught.value.details == {"as_of": last + MICROSECOND, "complete_until": last}
 
     def test_every_question_refuses_the_future(self, cdb: Master) -> None:
         """No question answers as of an instant that is not complete, not even with nothing."""
@@ -638,7 +641,7 @@ class TestLimits:
             limit = Reader(cdb.database, clock=cdb.clock, max_rows=len(expected) - 1)
             with pytest.raises(TooLarge, match=f"more than {len(expected) - 1} rows: ask for less") as caught:
                 getattr(limit, name)(*arguments)
-            assert caught.value.asked == {"limit": len(expected) - 1}
+            assert caught.value.details == {"limit": len(expected) - 1}
         with pytest.raises(TooLarge):
             two.devices()
 
@@ -647,7 +650,7 @@ class TestLimits:
         assert cdb.store(MARCH, bytes(1000)).size == 1000
         with pytest.raises(TooLarge) as caught:
             cdb.store(MARCH, bytes(1001))
-        assert caught.value.asked == {"limit": 1000}
+        assert caught.value.details == {"limit": 1000}
 
     def test_an_empty_payload_needs_its_sha256(self, cdb: Master) -> None:
         """An empty list of bad channels is real, an argument forgotten is not."""
@@ -750,7 +753,7 @@ class TestClock:
 
     def test_a_write_that_takes_too_long_is_given_up(self, cdb: Master) -> None:
         """A write that lasts longer than four seconds leaves nothing behind; one of four seconds is done."""
-        upload = Upload.checked("TOF1", "t0", MARCH, b"1", None, None, max_payload=10)
+        upload = Upload.validated("TOF1", "t0", MARCH, b"1", None, None, max_payload=10)
 
         def writer(lasting: float) -> Writer:
             """A writer whose clock goes on by so much between its readings, at created and before the commit."""
@@ -802,7 +805,7 @@ class TestDamage:
         ):
             with pytest.raises(DamagedPayload) as caught:
                 ask()
-            assert (caught.value.side, caught.value.asked) == ("Server", {"sha256": stored.sha256})
+            assert (caught.value.side, caught.value.details) == ("Server", {"sha256": stored.sha256})
         assert cdb.read.ids(MARCH) == [stored]
 
     def test_other_payloads_are_still_given(self, cdb: Master, backend: str, database_url: str) -> None:
@@ -945,9 +948,9 @@ class TestPlace:
     """Where a calibration stands among those of its device and type."""
 
     def beside(self, cdb: Master, id: int, as_of: datetime | None = None) -> tuple[int | None, int | None]:
-        place = cdb.read.place(id, as_of)
+        place = cdb.read.neighbours(id, as_of)
         assert place.calibration.id == id
-        return id_of(place.before), id_of(place.after)
+        return id_of(place.predecessor), id_of(place.successor)
 
     def test_among_equal_starts_and_withdrawn_ones(self, cdb: Master) -> None:
         """Rule 3's order, by valid_from and then by id; what is withdrawn is passed over, and has its place."""
@@ -969,9 +972,9 @@ class TestPlace:
         """As by id: a run's serial is no calibration."""
         cdb.register(7661, MARCH)
         with pytest.raises(CalibrationNotFound, match="id 1"):
-            cdb.read.place(1)
+            cdb.read.neighbours(1)
         with pytest.raises(InvalidArgument):
-            cdb.read.place(0)
+            cdb.read.neighbours(0)
 
 
 class TestPreviewOfWithdrawal:
@@ -982,9 +985,9 @@ class TestPreviewOfWithdrawal:
         for number, start in ((1, MARCH), (2, MARCH + SECOND), (3, OCTOBER - MICROSECOND), (4, OCTOBER)):
             cdb.register(number, start)
         told = cdb.write.preview_withdrawal(meant)
-        assert (told.place.calibration.id, id_of(told.place.before)) == (meant, before)
+        assert (told.neighbours.calibration.id, id_of(told.neighbours.predecessor)) == (meant, before)
         assert (told.run_count, told.run_range) == (2, (RunRange(2, 3),))
-        assert not cdb.read.place(meant).calibration.withdrawn
+        assert not cdb.read.neighbours(meant).calibration.withdrawn
 
     def test_what_is_in_force_nowhere_changes_nothing(self, cdb: Master) -> None:
         """Withdrawn before, or superseded at once."""

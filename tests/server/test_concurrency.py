@@ -19,7 +19,8 @@ import pytest
 
 import cdb
 from cdb_server import instants
-from cdb_server.repository import Database, Reader
+from cdb_server.database.transactions import Database
+from cdb_server.repository.reader import Reader
 from tests import servers
 from tests.crash.ledger import whole
 from tests.crash.traffic import Acknowledged, Content, Write, microseconds, send, upload

@@ -18,14 +18,15 @@ import requests
 from lxml import etree
 
 from cdb_server import errors
-from cdb_server.http.app import WRITING_PATH
-from cdb_server.http.questions import READING_PATH
-from cdb_server.soap import LEGACY, types
-from cdb_server.soap.contract import Contract
+from cdb_server.http.routes.reading import READING_PATH
+from cdb_server.http.routes.soap import WRITING_PATH
+from cdb_server.soap import types
 from cdb_server.soap.endpoint import Endpoint
-from cdb_server.soap.faults import FAULTS, fault_of
-from cdb_server.soap.gate import _EXPECTED
-from cdb_server.soap.services import Calibration, CalibrationSuperMouse
+from cdb_server.soap.legacy_operations import LEGACY_SERVICES
+from cdb_server.soap.operations import Calibration, CalibrationSuperMouse
+from cdb_server.soap.request_parser import _EXPECTED_FORMS
+from cdb_server.soap.types import FAULT_TYPES, to_fault
+from cdb_server.soap.wsdl import Wsdl
 from tests.servers import Master
 
 READING = "calibration.wsdl"
@@ -98,7 +99,7 @@ def form_of_code(file: str) -> dict[str, str]:
     """The normal form of what the code serves under the contract of that file."""
     from spyne.interface.wsdl import Wsdl11  # not before cdb_server.soap has made it possible
 
-    contract = Contract(file)
+    contract = Wsdl(file)
     application = Endpoint(contract, SERVICES[file])._server.app
     application.transport = TRANSPORT
     document = Wsdl11(application.interface)
@@ -110,7 +111,7 @@ def form_of_code(file: str) -> dict[str, str]:
     form["elements"] = {name: members for name, members in form["elements"].items() if name in used}
     form["complex"] = {name: members for name, members in form["complex"].items() if name not in wrappers}
     for name, operation in form["binding"].items():
-        operation["action"] = contract.action(name)
+        operation["action"] = contract.soap_action_of(name)
     return flat(form)
 
 
@@ -552,11 +553,11 @@ def plainly(member: dict[str, Any]) -> dict[str, Any]:
     return {**member, "facets": None, "type": f"{XS}string" if base in AS_TEXT else base}
 
 
-@pytest.mark.parametrize("file", [*SERVICES, *LEGACY.values()])
+@pytest.mark.parametrize("file", [*SERVICES, *LEGACY_SERVICES.values()])
 @pytest.mark.parametrize("query", ["wsdl=plain", "WSDL=Plain"])
 def test_a_plain_description_says_the_same_in_built_in_types(file: str, query: str, shared_master: Master) -> None:
     """`?wsdl=plain` has the same operations, messages, members and address, but no documentation, no simple types."""
-    path = PATHS.get(file) or next(path for path, of in LEGACY.items() if of == file)
+    path = PATHS.get(file) or next(path for path, of in LEGACY_SERVICES.items() if of == file)
     answer = requests.get(f"{shared_master.url}{path}?{query}", timeout=10)
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/xml; charset=utf-8")
     served, kept_file = (parsed(text.replace("urn:mice:cdb:1", NAMESPACE)) for text in (answer.text, text_of(file)))
@@ -583,11 +584,11 @@ def _subclasses(of: type[Base]) -> set[type[Base]]:
 def test_every_error_is_a_fault_of_the_contract() -> None:
     """Errors, the faults they become, spyne's types and the files' elements are the same set, under the same names."""
     ours = {error for error in _subclasses(errors.CdbError) if error.__module__ == errors.__name__}
-    assert set(FAULTS) == ours
+    assert set(FAULT_TYPES) == ours
     fault_types = _subclasses(types.TypedFault)
-    assert set(FAULTS.values()) == fault_types
+    assert set(FAULT_TYPES.values()) == fault_types
     # A damaged copy is told as Integrity, from the server's side.
-    assert {error.__name__: fault.__type_name__ for error, fault in FAULTS.items()} == {
+    assert {error.__name__: fault.__type_name__ for error, fault in FAULT_TYPES.items()} == {
         error.__name__: "Integrity" if error is errors.DamagedPayload else error.__name__ for error in ours
     }
     declared = {
@@ -607,10 +608,10 @@ def test_every_fault_is_declared_by_an_operation() -> None:
             names = {name for name, _ in operation["faults"]}
             assert {"MalformedRequest", "InvalidArgument", "Unavailable"} <= names
             declared |= names
-    assert declared == {fault.__type_name__ for fault in FAULTS.values()}
+    assert declared == {fault.__type_name__ for fault in FAULT_TYPES.values()}
 
 
-ERRORS = sorted(FAULTS, key=lambda error: error.__name__)
+ERRORS = sorted(FAULT_TYPES, key=lambda error: error.__name__)
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.__name__)
@@ -618,21 +619,21 @@ def test_a_fault_has_a_code_of_its_errors_side_and_name(error: type[errors.CdbEr
     """The code is Client.X or Server.X by the error's side, and the fault carries the error's message."""
     raised = error.__new__(error)
     errors.CdbError.__init__(raised, "what is wrong, and what to do next")
-    fault = fault_of(raised)
-    assert type(fault) is FAULTS[error]
-    assert fault.faultcode == f"{error.side}.{FAULTS[error].__type_name__}"
+    fault = to_fault(raised)
+    assert type(fault) is FAULT_TYPES[error]
+    assert fault.faultcode == f"{error.side}.{FAULT_TYPES[error].__type_name__}"
     assert (fault.faultstring, fault.message) == (raised.message, raised.message)
 
 
 def test_only_unavailable_and_a_damaged_payload_are_the_servers_fault() -> None:
     """All other errors ask the caller for something else."""
-    assert {error for error in FAULTS if error.side == "Server"} == {errors.Unavailable, errors.DamagedPayload}
+    assert {error for error in FAULT_TYPES if error.side == "Server"} == {errors.Unavailable, errors.DamagedPayload}
 
 
 def test_every_type_of_an_argument_has_words_for_a_wrong_value() -> None:
     """What is refused as a value is told what the value must be."""
-    types_ = {argument.type for file in SERVICES for known in Contract(file).operations.values() for argument in known}
-    assert types_ <= set(_EXPECTED)
+    types_ = {argument.type for file in SERVICES for known in Wsdl(file).operations.values() for argument in known}
+    assert types_ <= set(_EXPECTED_FORMS)
 
 
 FIRST_REQUESTS = """

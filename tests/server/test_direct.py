@@ -13,12 +13,14 @@ from datetime import datetime, timedelta
 import pytest
 
 from cdb_server import instants
+from cdb_server.database import nonblocking
+from cdb_server.database.nonblocking import NonblockingConnection
+from cdb_server.database.transactions import Database
 from cdb_server.instants import MICROSECOND, UTC
-from cdb_server.repository import Database, Glance, Reader, Upload, Writer
-from cdb_server.repository import glance as glance_module
-from cdb_server.soap import Answer, Endpoint, reading_endpoint
-from cdb_server.soap.direct import FOR_EVER, UNTIL_WRITTEN
-from cdb_server.soap.services import Calibration
+from cdb_server.repository.reader import Reader
+from cdb_server.repository.writer import Upload, Writer
+from cdb_server.soap.endpoint import Endpoint, SoapResult, reading_endpoint
+from cdb_server.soap.operations import VALID_FOREVER, VALID_UNTIL_WRITE, Calibration
 from tests.fuzz import schema
 from tests.fuzz.generate import generate
 from tests.server.oracle import Clock
@@ -53,20 +55,20 @@ class Ways:
     as_ofs: list[datetime]
     ids: list[int]
 
-    def agree(self, body: bytes, action: str, held: frozenset[str]) -> Answer:
+    def agree(self, body: bytes, action: str, held: frozenset[str]) -> SoapResult:
         """The answer, which is the same by every way."""
-        expected = self.spyne.answer(body, action, held=held)
-        answer = self.direct.answer(body, action, held=held)
+        expected = self.spyne.answer(body, action, held_hashes=held)
+        answer = self.direct.answer(body, action, held_hashes=held)
         assert (answer.fault, joined(answer)) == (expected.fault, joined(expected)), (body, action, held)
-        at_once = self.direct.answer_at_once(body, action, held)
+        at_once = self.direct.answer_nonblocking(body, action, held)
         if at_once is not None:
             assert not at_once.fault
             assert joined(at_once) == joined(answer), (body, action, held)
-            assert at_once.lasting == answer.lasting
+            assert at_once.cacheability == answer.cacheability
         return answer
 
 
-def joined(answer: Answer) -> bytes:
+def joined(answer: SoapResult) -> bytes:
     return b"".join(answer.parts)
 
 
@@ -78,7 +80,7 @@ def awkward(database: Database, clock: Clock, chance: random.Random) -> tuple[li
     for number, (device, kind, start) in enumerate(itertools.product(DEVICES, TYPES, STARTS)):
         data = PAYLOADS[number % len(PAYLOADS)]
         comment = next(texts) if number % 3 else None
-        upload = Upload.checked(
+        upload = Upload.validated(
             device, kind, start, data, hashlib.sha256(data).hexdigest(), comment, max_payload=20_000
         )
         stored = writer.add_calibration(upload, next(texts))
@@ -100,21 +102,21 @@ def awkward(database: Database, clock: Clock, chance: random.Random) -> tuple[li
 def ways(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ways]:
     """An awkward database on each backend; the way that never waits is SQLite's only."""
     # On a busy machine a query may take longer than an event loop can spare.
-    monkeypatch.setattr(glance_module, "LONGEST", 60.0)
-    monkeypatch.setattr(glance_module, "LONGEST_WAIT", 60.0)
+    monkeypatch.setattr(nonblocking, "MAX_CPU_SECONDS", 60.0)
+    monkeypatch.setattr(nonblocking, "MAX_WALL_SECONDS", 60.0)
     Database.create(database_url)
     with Database.open(database_url) as database:
         clock = Clock(NOW)
         created, ids = awkward(database, clock, random.Random(SEED))
         clock.now += HOUR
         reader = Reader(database, clock=clock, max_rows=60, max_entries=70)
-        glance = Glance(database) if database.answers_at_once else None
+        glance = NonblockingConnection(database) if database.supports_nonblocking else None
         glancing = Reader(glance, clock=clock, max_rows=60, max_entries=70) if glance else None
         complete = clock.now - timedelta(seconds=10)
         as_ofs = [*created[::7], created[3] - MICROSECOND, FIRST, LAST, complete, complete + MICROSECOND]
         direct = reading_endpoint(reader, glancing, reader)
-        spyne = Endpoint(direct.contract, Calibration, reader=reader)
-        spyne._direct = None
+        spyne = Endpoint(direct.wsdl, Calibration, reader=reader)
+        spyne._operations = None
         yield Ways(spyne, direct, as_ofs, ids)
         if glance:
             glance.close()
@@ -122,7 +124,7 @@ def ways(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ways]:
 
 def spelled(chance: random.Random, at: datetime) -> str:
     """One of the texts of an instant."""
-    text = instants.spell(at)
+    text = instants.format_instant(at)
     match chance.randrange(7):
         case 0:
             return text[:-1]
@@ -136,7 +138,7 @@ def spelled(chance: random.Random, at: datetime) -> str:
             hours, minutes = chance.choice(((14, 0), (5, 30), (0, 1)))
             sign = chance.choice((1, -1))
             local = at + sign * timedelta(hours=hours, minutes=minutes)
-            return f"{instants.spell(local)[:-1]}{'+' if sign > 0 else '-'}{hours:02}:{minutes:02}"
+            return f"{instants.format_instant(local)[:-1]}{'+' if sign > 0 else '-'}{hours:02}:{minutes:02}"
     return text
 
 
@@ -259,16 +261,16 @@ def test_both_ways_give_the_same_bytes(ways: Ways, backend: str) -> None:
         answer = ways.agree(body, action, held)
         if answer.fault:
             faults[name] += 1
-            assert answer.lasting is None
+            assert answer.cacheability is None
             continue
         answered[name] += 1
         # What spyne answers does not say how long it lasts.
-        assert (answer.lasting is None) == (name == "get_status")
+        assert (answer.cacheability is None) == (name == "get_status")
         if name == "get_payload" or is_pinned:
-            assert answer.lasting == FOR_EVER
+            assert answer.cacheability == VALID_FOREVER
         elif name not in ("get_status", "get_current_calibration"):
-            assert answer.lasting == UNTIL_WRITTEN
-        at_once[name] += ways.direct.answer_at_once(body, action, held) is not None
+            assert answer.cacheability == VALID_UNTIL_WRITE
+        at_once[name] += ways.direct.answer_nonblocking(body, action, held) is not None
     assert set(answered) == set(schema.contract("reading").operations)
     assert min(answered.values()) >= 10
     assert set(faults) == set(answered)
@@ -306,4 +308,4 @@ def test_a_damaged_payload_is_the_same_fault(ways: Ways, damage: str, database_u
     answer = ways.agree(body, "", frozenset())
     assert answer.fault
     assert b"Server.Integrity" in joined(answer)
-    assert ways.direct.answer_at_once(body, "", frozenset()) is None
+    assert ways.direct.answer_nonblocking(body, "", frozenset()) is None

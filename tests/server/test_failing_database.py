@@ -20,9 +20,12 @@ import requests
 
 import cdb
 from cdb_server import maintenance
+from cdb_server.database.transactions import Database
 from cdb_server.errors import Unavailable
 from cdb_server.instants import UTC
-from cdb_server.repository import Database, Reader, Tokens, Upload, Writer
+from cdb_server.repository.reader import Reader
+from cdb_server.repository.tokens import Tokens
+from cdb_server.repository.writer import Upload, Writer
 from tests import servers
 from tests.servers import Master
 
@@ -112,7 +115,7 @@ def test_a_full_disk_is_what_a_command_says(small_disk: Path, tmp_path: Path, le
             Tokens(database).add("alice")
     data = os.urandom(2**17)
     with Database.open(other) as database:
-        upload = Upload.checked("TOF1", "t0", datetime(2016, 3, 1, tzinfo=UTC), data, None, None, max_payload=2**20)
+        upload = Upload.validated("TOF1", "t0", datetime(2016, 3, 1, tzinfo=UTC), data, None, None, max_payload=2**20)
         Writer(database).add_calibration(upload, "alice")
     backup = tmp_path / "backup"
     maintenance.back_up(other, backup)

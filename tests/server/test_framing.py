@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import cdb
-from cdb_server.http import framing
+from cdb_server.http.protocol import request_rules
 from tests import servers
 from tests.fuzz import wire
 from tests.ready import Watched, by_id, envelope, raw_reply, watched
@@ -98,7 +98,7 @@ def test_what_follows_another_request_is_framed_by_itself(
 def test_a_body_in_chunks_ends_where_the_parser_says(size: int) -> None:
     """Whatever its pieces: the end of the pieces is that of the body, and none lies beyond it."""
     body = wire.chunked(b"\r\n\r\n\r\n0\r\n\r\n" * 3, 5)
-    chunks, position, ends = framing.Chunks(), 0, []
+    chunks, position, ends = request_rules.ChunkScanner(), 0, []
     data = body + b"POST"
     for start in range(0, len(data), size):
         piece, at = data[start : start + size], 0
@@ -288,7 +288,7 @@ def test_a_peer_that_sends_no_more_of_a_request_is_gone(served: Watched) -> None
 def test_a_peer_that_sends_no_more_is_not_waited_for_long(tmp_path: Path) -> None:
     """It may be gone as well: an answer that has not begun within the deadline is given up."""
     database = tmp_path / "cdb.sqlite"
-    with watched(f"sqlite:///{database}", half_closed_deadline=0.2) as running, running.peer() as peer:
+    with watched(f"sqlite:///{database}", half_closed_seconds=0.2) as running, running.peer() as peer:
         locking = sqlite3.connect(database, isolation_level=None)
         with closing(locking):
             locking.execute("BEGIN IMMEDIATE")

@@ -9,9 +9,11 @@ from lxml import etree
 
 import cdb
 from cdb_server import schema
+from cdb_server.database.transactions import Database
 from cdb_server.errors import DamagedPayload
 from cdb_server.instants import UTC
-from cdb_server.repository import Database, Reader, Upload, Writer
+from cdb_server.repository.reader import Reader
+from cdb_server.repository.writer import Upload, Writer
 from tests.servers import Master
 
 NAMESPACE = "urn:mice:cdb:2"
@@ -88,16 +90,16 @@ def test_what_a_caller_has_is_not_taken_from_a_damaged_database(database_url: st
     """Rule 13: "On mismatch: an error, never the data" - whatever size a damaged row says."""
     Database.create(database_url)
     with Database.open(database_url) as database:
-        upload = Upload.checked("TOF1", "t0", datetime(2016, 3, 1, tzinfo=UTC), DATA, None, None, max_payload=1_000)
+        upload = Upload.validated("TOF1", "t0", datetime(2016, 3, 1, tzinfo=UTC), DATA, None, None, max_payload=1_000)
         stored = Writer(database).add_calibration(upload, "alice")
         with database.write() as connection:
             for table in ("calibration", "payload"):
                 for trigger in ("no_update", "no_change"):
                     sqlite = f"DROP TRIGGER IF EXISTS {table}_{trigger}"
-                    connection.exec_driver_sql(sqlite if database.answers_at_once else f"{sqlite} ON {table}")
+                    connection.exec_driver_sql(sqlite if database.supports_nonblocking else f"{sqlite} ON {table}")
             connection.exec_driver_sql("UPDATE calibration SET size = -5")
             connection.execute(schema.payload.update().values(data=b"altered"))
-        for reader in (Reader(database), Reader(database).lines()):
+        for reader in (Reader(database), Reader(database).formatted()):
             assert reader.calibration_for_id(stored.id, held={SHA256}).data is None
             for held in ((), {OTHER}):
                 with pytest.raises(DamagedPayload):

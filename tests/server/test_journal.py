@@ -10,10 +10,12 @@ import psycopg
 import pytest
 
 from cdb_server import journal
+from cdb_server.database.transactions import Database
 from cdb_server.errors import CalibrationNotFound, TooLarge, Unavailable
 from cdb_server.instants import MICROSECOND, UTC
 from cdb_server.model import CalibrationRecord, Entry, NewCalibration, RunTimes, Withdrawal
-from cdb_server.repository import Database, Reader, Upload, Writer
+from cdb_server.repository.reader import Reader
+from cdb_server.repository.writer import Upload, Writer
 from tests.server.oracle import Clock
 
 MARCH = datetime(2016, 3, 1, 8, tzinfo=UTC)
@@ -82,7 +84,7 @@ def database(database_url: str) -> Iterator[Database]:
 
 def test_the_canonical_form_of_a_calibration() -> None:
     """The canonical form is netstrings in the order of rule 12: lengths count bytes of UTF-8, not characters."""
-    assert journal.canonical(CALIBRATION) == (
+    assert journal.canonical_form(CALIBRATION) == (
         b"1:1,"
         b"11:calibration,"
         b"27:2016-03-02T10:11:12.345678Z,"
@@ -98,14 +100,14 @@ def test_the_canonical_form_of_a_calibration() -> None:
 
 def test_the_canonical_form_of_a_withdrawal() -> None:
     """A withdrawal's content is the calibration's id and the reason; whole seconds are spelled with six digits too."""
-    assert journal.canonical(WITHDRAWAL) == (
+    assert journal.canonical_form(WITHDRAWAL) == (
         b"2:13,10:withdrawal,27:2016-03-02T10:11:12.000000Z,3:bob,2:12,11:wrong cable,"
     )
 
 
 def test_the_canonical_form_of_a_run() -> None:
     """An absent field is the empty netstring."""
-    assert journal.canonical(RUN) == (
+    assert journal.canonical_form(RUN) == (
         b"1:2,3:run,27:2016-03-02T10:11:12.345679Z,3:daq,4:7662,27:2016-03-01T08:00:00.000000Z,0:,"
     )
 
@@ -120,7 +122,7 @@ def test_a_worked_example() -> None:
 def test_years_are_spelled_with_four_digits() -> None:
     """An instant of the year 1 is spelled like any other."""
     entry = Entry(1, datetime(1, 1, 1, tzinfo=UTC), "", Withdrawal(1, "x"))
-    assert journal.canonical(entry) == b"1:1,10:withdrawal,27:0001-01-01T00:00:00.000000Z,0:,1:1,1:x,"
+    assert journal.canonical_form(entry) == b"1:1,10:withdrawal,27:0001-01-01T00:00:00.000000Z,0:,1:1,1:x,"
 
 
 def test_fields_cannot_flow_into_each_other() -> None:
@@ -139,7 +141,7 @@ def test_a_stored_history_is_proved_by_its_rows(database: Database, database_url
         valid_from: datetime, data: bytes, comment: str | None = None, device_name: str = "TOF1"
     ) -> CalibrationRecord:
         clock.now += timedelta(milliseconds=7)
-        upload = Upload.checked(device_name, "t0", valid_from, data, None, comment, max_payload=100)
+        upload = Upload.validated(device_name, "t0", valid_from, data, None, comment, max_payload=100)
         return writer.add_calibration(upload, "alice")
 
     store(MARCH, b"1", "Käfig 3, row 2: 4:text,\n")
@@ -175,7 +177,7 @@ def filled(database: Database, entries: int) -> list[NewCalibration | Withdrawal
     for number in range(1, entries + 1):
         clock.now += MICROSECOND
         if number % 3 == 1:
-            upload = Upload.checked("TOF1", "t0", MARCH, b"%d" % number, None, None, max_payload=100)
+            upload = Upload.validated("TOF1", "t0", MARCH, b"%d" % number, None, None, max_payload=100)
             writer.add_calibration(upload, "alice")
             content.append(upload.content)
         elif number % 3 == 2:

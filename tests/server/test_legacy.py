@@ -19,13 +19,15 @@ from starlette.requests import Request
 from suds.client import Client
 
 import cdb
-from cdb_server.http.budget import LARGE, Budget
-from cdb_server.http.legacy import LegacyCalls
-from cdb_server.http.refusals import Refused
-from cdb_server.http.threads import Pools
-from cdb_server.repository import Database, Following, Reader, Upload, Writer
+from cdb_server.database.transactions import Database
+from cdb_server.http.admission import LARGE_PAYLOAD_BYTES, MemoryBudget, ThreadPools
+from cdb_server.http.protocol.request_rules import HttpError
+from cdb_server.http.routes.soap import LegacyHandler
+from cdb_server.repository.mirror_writer import MirrorWriter
+from cdb_server.repository.reader import Reader
+from cdb_server.repository.writer import Upload, Writer
 from cdb_server.settings import Settings, is_known_host
-from cdb_server.soap import LEGACY, Legacy
+from cdb_server.soap.legacy_operations import LEGACY_SERVICES, LegacyService
 from tests import mirrors, servers
 from tests.fuzz import wire
 from tests.servers import Master, until
@@ -155,7 +157,7 @@ def test_what_is_uploaded_is_read_back_byte_for_byte(database_url: str, tmp_path
     ]
 
 
-@pytest.mark.parametrize("path", LEGACY)
+@pytest.mark.parametrize("path", LEGACY_SERVICES)
 def test_a_wsdl_stands_alone(path: str, open_master: Master) -> None:
     """One service with one port, at the public address; every operation with its arguments, the reading ones too."""
     definitions = etree.fromstring(requests.get(f"{open_master.url}{path}?WSDL", timeout=10).content)
@@ -174,7 +176,7 @@ def test_a_wsdl_stands_alone(path: str, open_master: Master) -> None:
     assert found == SERVICES[path]
 
 
-@pytest.mark.parametrize("path", LEGACY)
+@pytest.mark.parametrize("path", LEGACY_SERVICES)
 def test_a_server_tells_who_and_how_it_is(path: str, open_master: Master) -> None:
     """In tags that these clients know: OK to the letter, the name of the public address, version and role."""
     asked = service(open_master.url, path)
@@ -535,17 +537,17 @@ def test_a_mirror_that_follows_no_longer_says_so(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/mirror.sqlite"
     Database.create(url)
     with Database.open(url) as database:
-        Following(database).begin("http://master.example")
+        MirrorWriter(database).start_following("http://master.example")
 
     def status() -> tuple[str, str]:
         with Database.open(url) as database:
-            legacy = Legacy("/cdb/cabling", Settings(url), Reader(database), Reader(database), None)
+            legacy = LegacyService("/cdb/cabling", Settings(url), Reader(database), Reader(database), None)
             answer = b"".join(legacy.answer(called("getStatus"), "127.0.0.1", "").parts)
         return said(etree.fromstring(answer).findtext(".//return", ""))
 
     assert status() == ("ok", "OK")
     with Database.open(url) as database:
-        Following(database).stop("the histories part")
+        MirrorWriter(database).stop_following("the histories part")
     tag, text = status()
     assert (tag, text.endswith("the histories part")) == ("warning", True)
 
@@ -554,13 +556,13 @@ def test_who_may_not_store_takes_no_room_from_those_who_may(tmp_path: Path) -> N
     """A stranger announces what fills a worker's memory, sends some of it, and stops: others store as before."""
     networks = ("--legacy-write-networks", "10.0.0.0/8", "--workers", "1")
     with servers.master(f"sqlite:///{tmp_path}/cdb.sqlite", tmp_path, *networks) as master, ExitStack() as strangers:
-        for path in LEGACY:
+        for path in LEGACY_SERVICES:
             peer = strangers.enter_context(wire.Peer(master.url))
-            headers = [("Content-Length", str(40 * LARGE))]
-            peer.socket.sendall(wire.request(path, b"", headers=headers) + b" " * 5 * LARGE)
+            headers = [("Content-Length", str(40 * LARGE_PAYLOAD_BYTES))]
+            peer.socket.sendall(wire.request(path, b"", headers=headers) + b" " * 5 * LARGE_PAYLOAD_BYTES)
         begin = time.monotonic()
         cdb.CalibrationSuperMouse(master.url, user=master.user, token=master.token).add_calibration(
-            "TOF1", "t0", "2016-03-01", b"x" * 2 * LARGE
+            "TOF1", "t0", "2016-03-01", b"x" * 2 * LARGE_PAYLOAD_BYTES
         )
         assert time.monotonic() - begin < 5
 
@@ -569,24 +571,26 @@ def test_without_room_for_a_large_payload_http_says_so(tmp_path: Path) -> None:
     """503, as for a request that finds none; a small payload needs none."""
     url = f"sqlite:///{tmp_path}/cdb.sqlite"
     Database.create(url)
-    with Database.open(url) as database, closing(Pools.of(1)) as pools:
-        for kind, size in (("large", LARGE + 1), ("small", 3)):
-            upload = Upload.checked("TOF1", kind, CREATED, b"x" * size, None, None, max_payload=2 * LARGE)
+    with Database.open(url) as database, closing(ThreadPools.with_threads(1)) as pools:
+        for kind, size in (("large", LARGE_PAYLOAD_BYTES + 1), ("small", 3)):
+            upload = Upload.validated(
+                "TOF1", kind, CREATED, b"x" * size, None, None, max_payload=2 * LARGE_PAYLOAD_BYTES
+            )
             Writer(database).add_calibration(upload, "alice")
-        reader, sparing = Reader(database), Reader(database, max_data=LARGE)
-        legacy = Legacy("/cdb/calibration", Settings(url), reader, sparing, None)
+        reader, sparing = Reader(database), Reader(database, max_payload_bytes=LARGE_PAYLOAD_BYTES)
+        legacy = LegacyService("/cdb/calibration", Settings(url), reader, sparing, None)
 
         async def ask(kind: str) -> int:
-            room = Budget(1, patience=0.01)
+            room = MemoryBudget(1, max_wait_seconds=0.01)
             with await room.reserve(1):
-                calls = LegacyCalls(legacy, pools, Settings(url), room)
+                calls = LegacyHandler(legacy, pools, Settings(url), room)
                 body = called("getCurrentDetectorCalibration", "TOF1", kind)
                 ready, known = await calls.answer(Request({"type": "http", "headers": []}), body, "127.0.0.1")
             assert known is None
             return ready.length
 
         assert asyncio.run(ask("small")) > 0
-        with pytest.raises(Refused) as refusal:
+        with pytest.raises(HttpError) as refusal:
             asyncio.run(ask("large"))
     assert refusal.value.status == 503
 

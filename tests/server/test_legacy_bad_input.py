@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from lxml import etree
 
-from cdb_server.soap import LEGACY
+from cdb_server.soap.legacy_operations import LEGACY_SERVICES
 from tests import servers
 from tests.fuzz import wire
 from tests.server.test_bad_input import NOT_SOAP, NOT_XML, SOAP, SOAP_12, envelope, plain, refused
@@ -56,7 +56,7 @@ def ask(master: Master, path: str, content: str, **headers: str) -> wire.Reply:
         return peer.ask(wire.request(path, envelope(content), headers=list(headers.items())))
 
 
-@pytest.mark.parametrize("path", LEGACY)
+@pytest.mark.parametrize("path", LEGACY_SERVICES)
 @pytest.mark.parametrize("case", NOT_XML)
 def test_what_is_no_xml_is_no_call(case: str, path: str, open_master: Master) -> None:
     """One line of text and HTTP 400: what was called, and so how an answer would look, is not known."""

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from cdb_server.http import tally
-from cdb_server.http.abandoned import PRESENCE, Presence
-from cdb_server.http.budget import Budget
-from cdb_server.http.metered import Metered
-from cdb_server.http.ready import Ready
+from cdb_server.http import metrics
+from cdb_server.http.admission import MemoryBudget
+from cdb_server.http.middleware import AnswerMemory
+from cdb_server.http.protocol.limits import CLIENT_PRESENCE, ClientPresence
+from cdb_server.http.response_cache import EncodedResponse
 from tests import servers
 from tests.fuzz import wire
 from tests.hostile.memory import KINDS, MOST, SERVED, Stock, besiege
@@ -67,25 +67,25 @@ def test_a_large_answer_that_is_read_for_long_makes_way_for_who_waits() -> None:
     """It is cut off where there is no other memory for somebody else, and not before."""
 
     async def scenario() -> None:
-        waited = Budget(SIZE, patience=5)
+        waited = MemoryBudget(SIZE, max_wait_seconds=5)
         ended = asyncio.Event()
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            scope[tally.ANSWER] = ready = Ready((bytes(SIZE), b"", b""), "", "", None, "", SIZE, b"")
+            scope[metrics.ANSWER_KEY] = ready = EncodedResponse((bytes(SIZE), b"", b""), "", "", None, "", SIZE, b"")
             ready.reservation = await waited.reserve(SIZE - 1)
             del ready
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b"begun", "more_body": True})
             begun.set()
             await ended.wait()
-            del scope[tally.ANSWER]
+            del scope[metrics.ANSWER_KEY]
 
         async def ignore(*_: object) -> Any:
             return None
 
         begun = asyncio.Event()
-        metered = Metered(app, Budget(SIZE), waited, longest=0)
-        scope: Scope = {"type": "http", PRESENCE: Presence(ended.set)}
+        metered = AnswerMemory(app, MemoryBudget(SIZE), waited, max_send_seconds=0)
+        scope: Scope = {"type": "http", CLIENT_PRESENCE: ClientPresence(ended.set)}
         sent = asyncio.ensure_future(metered(scope, ignore, ignore))
         await begun.wait()
         with await waited.reserve(1):

@@ -19,12 +19,20 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import cdb
 from cdb_server import __version__
-from cdb_server.http.counts import BOUNDS, MISSES, Counts
-from cdb_server.http.metrics import METRICS_PATH, metrics_route
-from cdb_server.http.tally import REFUSALS, layout
-from cdb_server.http.threads import Threads
+from cdb_server.database.transactions import CircuitBreaker, Database
+from cdb_server.http.admission import ThreadPool
+from cdb_server.http.metrics import (
+    CACHE_MISSES_FIELD,
+    DURATION_BOUNDS_NANOSECONDS,
+    HTTP_ERROR_STATUSES,
+    METRICS_PATH,
+    SharedCounters,
+    counter_layout,
+    metrics_route,
+)
 from cdb_server.instants import UTC
-from cdb_server.repository import Database, Fuse, Reader, Writer
+from cdb_server.repository.reader import Reader
+from cdb_server.repository.writer import Writer
 from tests import mirrors, servers, way
 from tests.crash.processes import peers
 from tests.fuzz import wire
@@ -273,11 +281,11 @@ def test_every_outcome_has_its_name(master: Master) -> None:
             status = peer.ask(made(master)).status
         assert outcome in ("ok", str(status)) or status == 500, case
         assert counted(before, scrape(master.url)) == {(operation, outcome): 1}, case
-    names = layout()
+    names = counter_layout()
     for labels in scrape(master.url).all("cdb_requests_total"):
         assert dict(labels)["operation"] in names.operations
         assert dict(labels)["outcome"] in ("ok", *names.outcomes)
-    assert {int(outcome) for _, _, outcome in CASES.values() if outcome.isdigit()} <= set(REFUSALS)
+    assert {int(outcome) for _, _, outcome in CASES.values() if outcome.isdigit()} <= set(HTTP_ERROR_STATUSES)
 
 
 @pytest.fixture(scope="module")
@@ -315,7 +323,7 @@ def test_durations_are_a_histogram(master: Master) -> None:
         for labels, value in found.all("cdb_request_duration_seconds_bucket").items()
         if dict(labels)["operation"] == "get_history"
     }
-    assert sorted(buckets) == [*(bound / 1e9 for bound in BOUNDS), float("inf")]
+    assert sorted(buckets) == [*(bound / 1e9 for bound in DURATION_BOUNDS_NANOSECONDS), float("inf")]
     assert (min(buckets), sorted(buckets)[-2]) == (0.0001, 5.0)
     counts = [buckets[bound] for bound in sorted(buckets)]
     assert counts == sorted(counts)
@@ -360,18 +368,18 @@ def test_the_guide_names_every_metric_and_none_that_is_not(master: Master) -> No
     assert set(re.findall(r"\bcdb_[a-z_]+\b", guide)) == set(table)
 
 
-def hold(counts: Counts, told: Connection) -> None:
+def hold(counts: SharedCounters, told: Connection) -> None:
     """A process that has a row until it is let go."""
-    counts.row()[MISSES] = 1
-    told.send(counts.totals()[MISSES])
+    counts.row()[CACHE_MISSES_FIELD] = 1
+    told.send(counts.totals()[CACHE_MISSES_FIELD])
     told.recv()
 
 
 def beside_one_another() -> None:
     """A process without threads, and its copies, as a server and its workers are."""
     fork = multiprocessing.get_context("fork")
-    counts = Counts(layout(), rows=3)
-    counts.row()[MISSES] = 1
+    counts = SharedCounters(counter_layout(), rows=3)
+    counts.row()[CACHE_MISSES_FIELD] = 1
     holders = []
     for rows_used in (2, 3, 3):
         here, there = fork.Pipe()
@@ -383,7 +391,7 @@ def beside_one_another() -> None:
         here.send(None)
         process.join()
         assert process.exitcode == 0
-    assert counts.totals()[MISSES] == 3
+    assert counts.totals()[CACHE_MISSES_FIELD] == 3
 
 
 def test_processes_beside_one_another_have_rows_of_their_own() -> None:
@@ -398,9 +406,9 @@ def test_a_blown_fuse_and_a_lost_database_are_seen(tmp_path: Path) -> None:
     """What was counted is told all the same."""
     url = f"sqlite:///{tmp_path}/cdb.sqlite"
     Database.create(url)
-    counts, fuse = Counts(layout(), rows=2), Fuse()
+    counts, fuse = SharedCounters(counter_layout(), rows=2), CircuitBreaker()
     counts.row()
-    with Database.open(url, fuse=fuse) as database, Threads(1) as threads:
+    with Database.open(url, circuit_breaker=fuse) as database, ThreadPool(1) as threads:
         route = metrics_route(counts, Reader(database), threads, writes=True)
 
         def told() -> Samples:
@@ -416,7 +424,7 @@ def test_a_blown_fuse_and_a_lost_database_are_seen(tmp_path: Path) -> None:
             return parsed(b"".join(sent).decode())
 
         assert told().of("cdb_writes_stopped") == 0
-        fuse.blow()
+        fuse.trip()
         assert told().of("cdb_writes_stopped") == 1
         assert told().of("cdb_database_up") == 1
         (tmp_path / "cdb.sqlite").write_bytes(b"no database" * 10_000)

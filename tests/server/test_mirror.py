@@ -23,9 +23,13 @@ import pytest
 
 import cdb
 from cdb_server import instants, maintenance
+from cdb_server.database.transactions import Database
 from cdb_server.errors import Unavailable
 from cdb_server.mirror import Follower
-from cdb_server.repository import Database, Following, Reader, Tokens, Upload, Writer
+from cdb_server.repository.mirror_writer import MirrorWriter
+from cdb_server.repository.reader import Reader
+from cdb_server.repository.tokens import Tokens
+from cdb_server.repository.writer import Upload, Writer
 from tests import histories, mirrors, servers, way
 from tests.mirrors import Mirror
 from tests.servers import Master, until
@@ -189,7 +193,7 @@ def test_what_serves_a_mirror_cannot_write(backend: str, database_url: str) -> N
     """Its connections refuse, on both databases, whatever they are asked."""
     Database.create(database_url)
     with Database.open(database_url) as database:
-        Following(database).begin("http://master")
+        MirrorWriter(database).start_following("http://master")
     with Database.open(database_url, read_only=True) as database:
         assert Reader(database).status().role == "mirror"
         for way_in in (database.read, database.write, database.read):
@@ -268,7 +272,7 @@ def test_what_a_killed_writer_left_is_undone_by_who_reads(tmp_path: Path) -> Non
     file = tmp_path / "cdb.sqlite"
     Database.create(f"sqlite:///{file}")
     with Database.open(f"sqlite:///{file}") as database:
-        Following(database).begin("http://master")
+        MirrorWriter(database).start_following("http://master")
     program = (
         "import os, sqlite3; c = sqlite3.connect(os.sys.argv[1], isolation_level=None)\n"
         "c.execute('PRAGMA journal_mode=TRUNCATE'); c.execute('PRAGMA cache_size=1'); c.execute('BEGIN IMMEDIATE')\n"
@@ -344,10 +348,10 @@ def behind(filled: Master, tmp_path: Path) -> Iterator[tuple[str, way.Way]]:
     url = f"sqlite:///{tmp_path}/behind.sqlite"
     Database.create(url)
     with way.way(filled.url) as leading, Database.open(url) as database:
-        following = Following(database)
-        following.begin(leading.url)
+        following = MirrorWriter(database)
+        following.start_following(leading.url)
         Follower(leading.url, following).catch_up(threading.Event())
-        assert head(filled.url) == (following.head().serial, following.head().digest)
+        assert head(filled.url) == (following.last_entry().serial, following.last_entry().digest)
         yield url, leading
 
 
@@ -386,7 +390,7 @@ def test_what_was_changed_on_its_way_is_not_applied(
         client.add_calibration("NEW", "t0", "2016-03-01", os.urandom(100))
     leading.change = change
     with Database.open(url) as database:
-        following, ended = Following(database), threading.Event()
+        following, ended = MirrorWriter(database), threading.Event()
         patience = threading.Timer(servers.PATIENCE, ended.set)
         patience.start()
         Follower(leading.url, following).follow(ended)
@@ -398,9 +402,9 @@ def test_what_was_changed_on_its_way_is_not_applied(
         assert status.serial in (before[0], before[0] + 1)
         assert not maintenance.verify(database).problems
         leading.change = lambda operation, answer: answer
-        assert reason in str(following.begin(leading.url))
+        assert reason in str(following.start_following(leading.url))
         assert "stopped following at" in Reader(database).status().status
-        assert following.begin(leading.url, resume=True) is None
+        assert following.start_following(leading.url, resume=True) is None
         Follower(leading.url, following).catch_up(threading.Event())
         assert Reader(database).status().status == "OK"
     assert kept(url) == head(filled.url)
@@ -413,14 +417,14 @@ def test_an_as_of_answer_never_changes_whatever_the_status_said(tmp_path: Path) 
         Database.create(made)
     histories.write(of, 10)
     with Database.open(url) as database:
-        Following(database).begin("http://master")
+        MirrorWriter(database).start_following("http://master")
     with (
         servers.serving(of, tmp_path, "") as master,
         way.way(master.url) as leading,
         Database.open(of) as accepting,
         Database.open(url) as database,
     ):
-        following, reader = Following(database), Reader(database)
+        following, reader = MirrorWriter(database), Reader(database)
         leading.change = replaced("get_status", rb"complete_until>\d{4}", rb"complete_until>9999")
         before = instants.now()
         Follower(leading.url, following).catch_up(threading.Event())
@@ -432,9 +436,9 @@ def test_an_as_of_answer_never_changes_whatever_the_status_said(tmp_path: Path) 
         assert reader.status().complete_until == promised
         leading.change = lambda operation, answer: answer
         # By a clock that was set back.
-        upload = Upload.checked("LATE", "t0", histories.START, b"late", None, None, max_payload=10)
+        upload = Upload.validated("LATE", "t0", histories.START, b"late", None, None, max_payload=10)
         Writer(accepting, clock=lambda: promised).add_calibration(upload, "alice")
-        Follower(leading.url, following, interval=0.01).follow(threading.Event())
+        Follower(leading.url, following, poll_seconds=0.01).follow(threading.Event())
         assert "answers with as_of would change" in reader.status().status
         assert reader.devices(promised) == answered
         assert reader.status().complete_until == promised
@@ -446,7 +450,7 @@ def test_a_status_that_says_too_much_does_no_harm(behind: tuple[str, way.Way], f
     before = kept(url)
     leading.change = replaced("get_status", rb"(serial>)(\d+)", rb"\g<1>9\2")
     with Database.open(url) as database:
-        follower = Follower(leading.url, Following(database))
+        follower = Follower(leading.url, MirrorWriter(database))
         follower.catch_up(threading.Event())
         leading.change = replaced("get_status", rb"complete_until>20", rb"complete_until>21")
         follower.catch_up(threading.Event())

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cdb_server.http.outbox import MOST, Outbox
+from cdb_server.http.protocol.fast_path import MAX_BATCHED_ANSWERS, SendBatcher
 from tests.fuzz import wire
 from tests.ready import Watched, envelope, raw_reply, watched
 
@@ -49,7 +49,7 @@ def running(tmp_path: Path) -> Iterator[Watched]:
 @pytest.fixture
 def waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """The end of a turn does not come."""
-    monkeypatch.setattr(Outbox, "put", lambda outbox, sender: None)
+    monkeypatch.setattr(SendBatcher, "schedule", lambda outbox, sender: None)
 
 
 def is_whole(reply: bytes) -> bool:
@@ -73,15 +73,15 @@ def test_what_waits_is_sent_when_the_turn_ends() -> None:
 
     async def scenario() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
-        outbox = Outbox()
-        for number in range(MOST + 2):
-            outbox.put(Sender(number))
-            assert sent == list(range(MOST if number >= MOST - 1 else 0))
+        outbox = SendBatcher()
+        for number in range(MAX_BATCHED_ANSWERS + 2):
+            outbox.schedule(Sender(number))
+            assert sent == list(range(MAX_BATCHED_ANSWERS if number >= MAX_BATCHED_ANSWERS - 1 else 0))
         await asyncio.sleep(0)
-        assert sent == list(range(MOST + 2))
-        outbox.put(Sender(MOST + 2))
+        assert sent == list(range(MAX_BATCHED_ANSWERS + 2))
+        outbox.schedule(Sender(MAX_BATCHED_ANSWERS + 2))
         await asyncio.sleep(0)
-        assert sent == list(range(MOST + 3))
+        assert sent == list(range(MAX_BATCHED_ANSWERS + 3))
         assert [str(error) for error in told] == ["no"]
 
     asyncio.run(scenario())
@@ -89,7 +89,7 @@ def test_what_waits_is_sent_when_the_turn_ends() -> None:
 
 def test_a_long_answer_comes(running: Watched) -> None:
     """To each of many peers that ask at once."""
-    peers = [running.peer() for _ in range(2 * MOST + 1)]
+    peers = [running.peer() for _ in range(2 * MAX_BATCHED_ANSWERS + 1)]
     for day, peer in enumerate(peers, 1):
         peer.socket.sendall(asked(day))
     assert all(is_whole(raw_reply(peer)) for peer in peers)
@@ -143,7 +143,7 @@ def test_a_server_that_stops_sends_what_waits(tmp_path: Path, before: bytes) -> 
 def test_a_peer_that_reads_late_keeps_its_connection(tmp_path: Path) -> None:
     """What it had no room for is handed on, and is no beginning of a request that is due."""
     data = base64.b64encode(DATA * 50).decode()
-    with running_in(tmp_path, bytes_at_once=2**24, header_deadline=1.0) as running:
+    with running_in(tmp_path, nonblocking_payload_bytes=2**24, header_seconds=1.0) as running:
         running.write(
             "add_calibration",
             "<device_name>TOF1</device_name><calibration_type>t0</calibration_type>"

@@ -8,20 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import Request
 
-from cdb_server.http.peer import UNKNOWN, peer_of
-from cdb_server.settings import contains, networks
+from cdb_server.http.auth import UNKNOWN_ADDRESS, client_address_of
+from cdb_server.settings import is_in_networks, parse_networks
 from tests import servers
 from tests.fuzz import wire
 from tests.server.test_access import ADD_RUN
 
-TRUSTED = networks("127.0.0.1/32 10.9.0.0/16 fd00::/8")
+TRUSTED = parse_networks("127.0.0.1/32 10.9.0.0/16 fd00::/8")
 
 
 def peer(socket_peer: str, *forwarded: str) -> str:
     """The peer of a request with these headers."""
     headers = [(b"x-forwarded-for", header.encode("latin-1")) for header in forwarded]
     scope = {"type": "http", "headers": headers, "client": (socket_peer, 1)}
-    return peer_of(Request(scope), TRUSTED)
+    return client_address_of(Request(scope), TRUSTED)
 
 
 @pytest.mark.parametrize(
@@ -97,11 +97,11 @@ def test_the_peer_is_whom_the_last_trusted_proxy_names(socket_peer: str, forward
 )
 def test_garbage_is_nobody(garbage: str) -> None:
     """Not the proxy, which may write, nor what stands to the garbage's left."""
-    assert peer("127.0.0.1", garbage) == UNKNOWN
-    assert peer("127.0.0.1", f"127.0.0.1, {garbage}") == UNKNOWN
-    assert peer("127.0.0.1", "127.0.0.1", garbage) == UNKNOWN
-    assert peer("127.0.0.1", f"{garbage}, 10.9.0.1") == UNKNOWN
-    assert not contains(networks("0.0.0.0/0 ::/0"), UNKNOWN)
+    assert peer("127.0.0.1", garbage) == UNKNOWN_ADDRESS
+    assert peer("127.0.0.1", f"127.0.0.1, {garbage}") == UNKNOWN_ADDRESS
+    assert peer("127.0.0.1", "127.0.0.1", garbage) == UNKNOWN_ADDRESS
+    assert peer("127.0.0.1", f"{garbage}, 10.9.0.1") == UNKNOWN_ADDRESS
+    assert not is_in_networks(parse_networks("0.0.0.0/0 ::/0"), UNKNOWN_ADDRESS)
 
 
 @given(st.lists(st.text(st.characters(max_codepoint=255)), min_size=1))
@@ -137,7 +137,7 @@ def test_a_proxy_is_believed_by_the_server_only_where_it_is_trusted(tmp_path: Pa
         assert f'location="{master.url}{wire.READING}"' in wsdl.text
     log = master.log.read_text()
     assert "refused to write: 198.51.100.1 is outside the allowed networks, as user 'alice'" in log
-    assert log.count(f"refused to write: {UNKNOWN} is outside") == 2
+    assert log.count(f"refused to write: {UNKNOWN_ADDRESS} is outside") == 2
     elsewhere = ("--write-networks", "192.0.2.0/24", "--trusted-proxies", "192.0.2.0/24", "--workers", "1")
     with servers.serving(url, tmp_path, master.token, *elsewhere) as again:
         assert write(again, "192.0.2.1") == 403

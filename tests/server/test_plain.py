@@ -12,9 +12,11 @@ import pytest
 import requests
 
 import cdb
-from cdb_server.http.plain import ASK_AGAIN, FOR_EVER
-from cdb_server.instants import UTC, spell
-from cdb_server.repository import Database, Tokens, Upload, Writer
+from cdb_server.database.transactions import Database
+from cdb_server.http.routes.rest import IMMUTABLE, REVALIDATE
+from cdb_server.instants import UTC, format_instant
+from cdb_server.repository.tokens import Tokens
+from cdb_server.repository.writer import Upload, Writer
 from tests import mirrors, servers
 from tests.fuzz import wire
 from tests.server.oracle import Clock
@@ -34,7 +36,7 @@ STATUS = {cdb.CalibrationNotFound: 404, cdb.RunNotFound: 404, cdb.InvalidArgumen
 
 def upload(device_name: str, calibration_type: str, valid_from: datetime, data: bytes) -> Upload:
     sha256 = hashlib.sha256(data).hexdigest()
-    return Upload.checked(device_name, calibration_type, valid_from, data, sha256, None, max_payload=100)
+    return Upload.validated(device_name, calibration_type, valid_from, data, sha256, None, max_payload=100)
 
 
 @pytest.fixture(scope="module")
@@ -84,12 +86,12 @@ def test_get_answers_what_soap_answers(past: Master) -> None:
     """Questions by chance, of all kinds: the same bytes and the same calibration, or the same refusal."""
     client = cdb.Calibration(past.url, direct=True)
     chance = random.Random(11)
-    kept, outcomes, said = {ASK_AGAIN: 0, FOR_EVER: 0}, set(), []
+    kept, outcomes, said = {REVALIDATE: 0, IMMUTABLE: 0}, set(), []
     instants = [START + (hours * HOUR) / 2 for hours in range(-2, 130)]
     for _ in range(300):
         key = chance.choice([*DEVICES, *DEVICES, "tof1", "nobody", "TOF1 "]), chance.choice([*TYPES, *TYPES, "T0", "x"])
         as_of = chance.choice([None, *chance.sample(instants, 3), datetime(2999, 1, 1, tzinfo=UTC)])
-        asked = {} if as_of is None else {"as_of": spell(as_of)}
+        asked = {} if as_of is None else {"as_of": format_instant(as_of)}
         date, run = chance.choice(instants), chance.choice([*RUNS, 99, 0])
         if as_of is not None and as_of.year == 2999:
             # Wrong in one way at a time: which of two is told is not laid down.
@@ -97,7 +99,7 @@ def test_get_answers_what_soap_answers(past: Master) -> None:
         try:
             match chance.randrange(3):
                 case 0:
-                    asked["date"] = spell(date)
+                    asked["date"] = format_instant(date)
                     text = client.get_calibration_for_date(*key, date, as_of=as_of)
                 case 1:
                     asked["run"] = str(run)
@@ -121,11 +123,11 @@ def test_get_answers_what_soap_answers(past: Master) -> None:
             "CDB-SHA256": text.sha256,
             "CDB-Device-Name": text.device_name,
             "CDB-Calibration-Type": text.calibration_type,
-            "CDB-Valid-From": spell(text.valid_from),
-            "CDB-Valid-Until": None if text.valid_until is None else spell(text.valid_until),
+            "CDB-Valid-From": format_instant(text.valid_from),
+            "CDB-Valid-Until": None if text.valid_until is None else format_instant(text.valid_until),
         }
         assert {name: answer.headers.get(name) for name in headers} == headers
-        assert answer.headers["Cache-Control"] == (ASK_AGAIN if as_of is None else FOR_EVER)
+        assert answer.headers["Cache-Control"] == (REVALIDATE if as_of is None else IMMUTABLE)
         assert int(answer.headers["CDB-Serial"]) > 0
         kept[answer.headers["Cache-Control"]] += 1
     assert outcomes == set(STATUS)
@@ -153,7 +155,7 @@ def test_an_answer_that_may_be_kept_for_ever_is_given_for_ever(shared_master: Ma
     writer.add_run(770001, "2016-03-02T00:00:00Z")
     answers = [ask(shared_master, question) for question in later]
     assert {(answer.status_code, answer.content) for answer in answers} == {(200, b"1")}
-    assert {answer.headers["Cache-Control"] for answer in answers} == {FOR_EVER}
+    assert {answer.headers["Cache-Control"] for answer in answers} == {IMMUTABLE}
     writer.add_run(770001, "2015-01-01T00:00:00Z")  # before anything applies
     writer.add_calibration("EVER", "t0", "2016-03-01", b"2")
     writer.withdraw_calibration(first.id, reason="a mistake")
@@ -184,7 +186,7 @@ def test_an_answer_that_may_change_is_asked_for_again(shared_master: Master) -> 
         answer = ask(shared_master, path, **{"If-None-Match": f'"other", W/{known}'})
         assert answer.status_code == 200
         again = ask(shared_master, path, **{"If-None-Match": answer.headers["ETag"]})
-        assert (again.status_code, again.content, again.headers["Cache-Control"]) == (304, b"", ASK_AGAIN)
+        assert (again.status_code, again.content, again.headers["Cache-Control"]) == (304, b"", REVALIDATE)
         # The answer may be old; what it is held against is not.
         assert int(again.headers["CDB-Serial"]) >= int(answer.headers["CDB-Serial"])
         seen.append(answer)
@@ -257,11 +259,11 @@ def test_a_payload_may_be_kept_for_ever(past: Master) -> None:
         path = f"/cdb/v2/payload/{hashlib.sha256(data).hexdigest()}"
         answer = ask(past, path)
         assert (answer.status_code, answer.content) == (200, data)
-        assert answer.headers["Cache-Control"] == FOR_EVER
+        assert answer.headers["Cache-Control"] == IMMUTABLE
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         for tags in (answer.headers["ETag"], f'"x", {answer.headers["ETag"]}', "*"):
             known = ask(past, path, **{"If-None-Match": tags})
-            assert (known.status_code, known.content, known.headers["Cache-Control"]) == (304, b"", FOR_EVER)
+            assert (known.status_code, known.content, known.headers["Cache-Control"]) == (304, b"", IMMUTABLE)
             assert known.headers["ETag"] == answer.headers["ETag"]
 
 
@@ -412,11 +414,11 @@ def test_a_copy_says_how_old_its_knowledge_is_and_where_to_write(past: Master, t
     with mirrors.mirror(past.url, f"sqlite:///{tmp_path}/mirror.sqlite", tmp_path, "--workers", "1") as mirror:
         serial = cdb.Calibration(past.url).get_status().serial
         servers.until(lambda: cdb.Calibration(mirror.url).get_status().serial == serial, 20)
-        as_of = spell(START + 100 * HOUR)
+        as_of = format_instant(START + 100 * HOUR)
         for path, may_be_kept in (
-            ("/cdb/v2/calibration/BYTES/t0", ASK_AGAIN),
-            (f"/cdb/v2/payload/{SHA256}", FOR_EVER),
-            (f"/cdb/v2/calibration/BYTES/t0?as_of={as_of}", FOR_EVER),
+            ("/cdb/v2/calibration/BYTES/t0", REVALIDATE),
+            (f"/cdb/v2/payload/{SHA256}", IMMUTABLE),
+            (f"/cdb/v2/calibration/BYTES/t0?as_of={as_of}", IMMUTABLE),
         ):
             answer = ask(mirror, path)
             assert (answer.content, answer.headers["Cache-Control"]) == (DATA, may_be_kept)

@@ -23,8 +23,9 @@ import pytest
 from sqlalchemy import Connection, Executable, event, select
 
 from cdb_server import instants, validity
+from cdb_server.database.transactions import Database
 from cdb_server.instants import UTC
-from cdb_server.repository import Database, entries
+from cdb_server.repository import journal_entries
 from cdb_server.schema import calibration, journal
 
 START = datetime(2010, 1, 1, tzinfo=UTC)
@@ -66,24 +67,24 @@ def questions(upto: int | None) -> dict[str, Executable]:
         "records, everywhere for run": records.where(id.in_(validity.in_force_everywhere(start, upto))).order_by(id),
         "records, history": records.where(history).order_by(id).limit(100_001),
         "records, history of one valid_from": records.where(again).order_by(id).limit(100_001),
-        "standing_before": records.where(id == validity.standing_before(*KEY, MORNING, 50_000, upto)),
-        "standing_after": records.where(id == validity.standing_after(*KEY, MORNING, 50_000, upto)),
+        "standing_before": records.where(id == validity.predecessor(*KEY, MORNING, 50_000, upto)),
+        "standing_after": records.where(id == validity.successor(*KEY, MORNING, 50_000, upto)),
         "equal_calibration": validity.equal_calibration(*KEY, MORNING, f"{1:064x}"),
         "keys": validity.keys(upto).limit(100_001),
         "next_valid_from": validity.next_valid_from(*KEY, MORNING),
         "run_count": validity.run_count(MORNING, EVENING),
         "run_ranges": validity.run_ranges(MORNING, EVENING).limit(1_000),
         "in_force_at_steps": validity.in_force_at_steps(*KEY, LONG_BEFORE, MORNING, 240 * HOUR),
-        "beginning": validity.beginning(*KEY, MORNING, EVENING).limit(301),
+        "beginning": validity.starting_between(*KEY, MORNING, EVENING).limit(301),
         "candidates": validity.candidates(*KEY, MORNING, upto).limit(5),
-        "extent": validity.extent(),
-        "extent_of_key": validity.extent_of_key(*KEY),
+        "extent": validity.time_range(),
+        "extent_of_key": validity.time_range_of_key(*KEY),
         "runs_by_start": validity.runs_by_start(MORNING, EVENING).limit(301),
         "runs_at_steps": validity.runs_at_steps(MORNING, EVENING, HOUR),
         "first_run_start": validity.first_run_start(),
         "run_start": select(start),
         "run_entry": validity.run_entry(77, upto),
-        "journal": entries.ENTRIES.where(journal.c.serial > SERIALS // 2).limit(1_000),
+        "journal": journal_entries.ENTRY_COLUMNS.where(journal.c.serial > SERIALS // 2).limit(1_000),
         "runs_starting": validity.runs_starting(MORNING, EVENING, upto).limit(100_001),
     }
 

@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 from sqlalchemy import bindparam, exc, func, literal_column, null, select
 
+from cdb_server.database import nonblocking
+from cdb_server.database.nonblocking import NonblockingConnection, WouldBlock
+from cdb_server.database.statements import CompiledStatement, RawConnection
+from cdb_server.database.transactions import Database
 from cdb_server.errors import Unavailable
 from cdb_server.instants import MICROSECOND, UTC
-from cdb_server.repository import Busy, Database, Glance, Reader, Upload, Writer
-from cdb_server.repository import glance as glance_module
-from cdb_server.repository.prepared import Held, Prepared
+from cdb_server.repository.reader import Reader
+from cdb_server.repository.writer import Upload, Writer
 from cdb_server.schema import Instant, calibration, journal, payload, run
 
 FIRST, LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
@@ -66,7 +69,7 @@ def database(database_url: str) -> Iterator[Database]:
             writer.add_run(number, start, stop, "daq")
         for start, comment in itertools.product(STARTS, (None, "50 % %s ? :x %(x)s", "🎯", "'")):
             data = repr((start, comment)).encode()
-            upload = Upload.checked("TOF1", "t0", start, data, None, comment, max_payload=1000)
+            upload = Upload.validated("TOF1", "t0", start, data, None, comment, max_payload=1000)
             writer.add_calibration(upload, "alice")
         yield opened
 
@@ -74,7 +77,7 @@ def database(database_url: str) -> Iterator[Database]:
 def test_rows_are_those_of_sqlalchemy(database: Database) -> None:
     """Instants, nulls, texts and numbers come and go as they do without preparing, the first time and the second."""
     for name, (statement, parameters) in STATEMENTS.items():
-        prepared = Prepared(statement)
+        prepared = CompiledStatement(statement)
         for values in itertools.product(*parameters.values()):
             given = dict(zip(parameters, values, strict=True))
             with database.read() as connection:
@@ -87,7 +90,7 @@ def test_rows_are_those_of_sqlalchemy(database: Database) -> None:
 
 def test_what_fails_fails_as_it_does_with_sqlalchemy(database: Database) -> None:
     """The driver's error comes wrapped, so that Database makes it Unavailable, and the connection can be used again."""
-    broken = Prepared(select(literal_column("no_such_column")))
+    broken = CompiledStatement(select(literal_column("no_such_column")))
     with pytest.raises(Unavailable), database.read() as connection:
         broken.rows(connection)
     assert Reader(database).status().serial == 24
@@ -96,10 +99,10 @@ def test_what_fails_fails_as_it_does_with_sqlalchemy(database: Database) -> None
 @pytest.mark.parametrize("backend", ["sqlite"])
 def test_a_statement_given_up_at_any_step_is_wrapped(database: Database) -> None:
     """SQLite may fail at each row: "interrupted" while the later ones are fetched is the same error as at the first."""
-    statement = Prepared(select(journal.c.serial, journal.c.created))
+    statement = CompiledStatement(select(journal.c.serial, journal.c.created))
     with database.connect() as connection:
         driver: Any = connection.connection.driver_connection
-        held = Held(driver, connection.dialect)
+        held = RawConnection(driver, connection.dialect)
         whole = statement.rows(held)
         given_up = 0
         for last in itertools.count(1):
@@ -120,24 +123,24 @@ def test_a_statement_given_up_at_any_step_is_wrapped(database: Database) -> None
 @pytest.mark.parametrize("backend", ["sqlite"])
 def test_a_glance_given_up_at_any_step_is_busy(database: Database) -> None:
     """And the next one is answered: nothing stays open that would keep writers out."""
-    glance = Glance(database)
+    glance = NonblockingConnection(database)
     reader = Reader(glance)
     whole = reader.ids(FIRST, LAST)
-    held: Any = glance._held
+    held: Any = glance._raw
     for last in itertools.count(1, 7):
         steps = itertools.count(1)
         held.driver.set_progress_handler(lambda steps=steps, last=last: next(steps) == last, 1)
         try:
             assert reader.ids(FIRST, LAST) == whole
             break
-        except Busy:
+        except WouldBlock:
             held.driver.set_progress_handler(None, 0)
-            assert reader.knowledge().serial == 24
+            assert reader.journal_position().serial == 24
             assert not held.driver.in_transaction
     held.driver.set_progress_handler(None, 0)
     assert last > 100
     Writer(database).add_run(100, MARCH, None, "daq")
-    assert reader.knowledge().serial == 25
+    assert reader.journal_position().serial == 25
     glance.close()
 
 
@@ -147,9 +150,9 @@ def test_a_query_that_was_given_up_once_is_not_slower_for_ever(database: Databas
 
     Given up at every seventh step, so between its rows too; then it takes what it took before.
     """
-    glance = Glance(database)
+    glance = NonblockingConnection(database)
     reader = Reader(glance)
-    driver: Any = glance._held.driver
+    driver: Any = glance._raw.driver
 
     def seconds() -> float:
         took = []
@@ -167,7 +170,7 @@ def test_a_query_that_was_given_up_once_is_not_slower_for_ever(database: Databas
         try:
             reader.ids(FIRST, LAST)
             break
-        except Busy:
+        except WouldBlock:
             continue
     driver.set_progress_handler(None, 0)
     seconds()
@@ -177,19 +180,19 @@ def test_a_query_that_was_given_up_once_is_not_slower_for_ever(database: Databas
 @pytest.mark.parametrize("backend", ["sqlite"])
 def test_a_glance_that_is_always_late_keeps_no_lock(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite asks whether to go on after so many steps of a statement in all its runs: of ROLLBACK at each 3,334th."""
-    monkeypatch.setattr(glance_module, "LONGEST", -1.0)
-    glance = Glance(database)
+    monkeypatch.setattr(nonblocking, "MAX_CPU_SECONDS", -1.0)
+    glance = NonblockingConnection(database)
     reader = Reader(glance)
-    driver: Any = glance._held.driver
+    driver: Any = glance._raw.driver
     late = 0
     for _ in range(4_000):
         try:
             reader.run(1)
-        except Busy:
+        except WouldBlock:
             late += 1
         assert not driver.in_transaction
-        assert glance.version()
+        assert glance.data_version()
     assert late
     Writer(database).add_run(100, MARCH, None, "daq")
     monkeypatch.undo()
-    assert reader.knowledge().serial == 25
+    assert reader.journal_position().serial == 25

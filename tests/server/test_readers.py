@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from cdb_server.http.taking import Taking
+from cdb_server.http.protocol.limits import ReadRate
 from tests import certificates
 from tests.fuzz import wire
 from tests.server.test_slow_peers import ADD, GET, USER, Impatient, impatient_master
@@ -33,7 +33,9 @@ ASKED = {"GET": GET_LARGEST, "SOAP": wire.request(wire.READING, GET), "SOAP, kep
 
 @contextmanager
 def running(folder: Path, of: certificates.Certificates | None = None) -> Iterator[Impatient]:
-    with impatient_master(folder, len(LARGEST), of, stall_deadline=DEADLINE, least_rate=RATE, workers=1) as master:
+    with impatient_master(
+        folder, len(LARGEST), of, stall_seconds=DEADLINE, min_bytes_per_second=RATE, workers=1
+    ) as master:
         for device, data in ((b"LARGE", LARGEST), (b"KEPT", KEPT)):
             body = (ADD % base64.b64encode(data)).replace(b"LARGE", device, 1)
             with master.peer() as peer:
@@ -95,8 +97,8 @@ def test_what_a_peer_takes_is_measured_on_any_loop() -> None:
         loop = asyncio.get_running_loop()
         transport, _ = await loop.create_connection(asyncio.Protocol, *listening.getsockname())
         peer, _ = listening.accept()
-        taking = Taking(transport, least_rate=1_000, deadline=1)
-        taking.begin(0)
+        taking = ReadRate(transport, least_rate=1_000, deadline=1)
+        taking.start(0)
         transport.write(bytes(2**25))
         await asyncio.sleep(0.1)
         # What it took in advance counts for later, though not for ever.
@@ -104,7 +106,7 @@ def test_what_a_peer_takes_is_measured_on_any_loop() -> None:
         assert taking.is_too_slow(1_000)
         with peer:
             peer.settimeout(5)
-            taking.begin(1_000)
+            taking.start(1_000)
             while not transport.is_closing() and taking.is_too_slow(1_000):
                 peer.recv(2**20)
                 await asyncio.sleep(0)

@@ -18,20 +18,20 @@ import pytest
 from starlette.requests import Request
 
 from cdb_server import instants
-from cdb_server.http.budget import Budget
-from cdb_server.http.heads import LONGEST, MOST, Head, KnownHeads
-from cdb_server.http.knowledge import Glancing, Watch
-from cdb_server.http.looks import Looks
-from cdb_server.http.questions import LONGEST as LONGEST_AT_ONCE
-from cdb_server.http.questions import Questions
-from cdb_server.http.ready import REMEMBERED, Question, Ready, ReadyAnswers
-from cdb_server.http.shelf import LEAST
-from cdb_server.http.threads import Pools
+from cdb_server.database.nonblocking import NonblockingConnection
+from cdb_server.database.transactions import Database
+from cdb_server.http.admission import MemoryBudget, ThreadPools
+from cdb_server.http.request_templates import MAX_HEAD_BYTES, MAX_HEADS, RequestHead, RequestHeadCache
+from cdb_server.http.response_cache import MAX_REMEMBERED_KEYS, MIN_FILE_BYTES, CacheKey, EncodedResponse, ResponseCache
+from cdb_server.http.routes.reading import MAX_LOOP_QUESTION_BYTES as LONGEST_AT_ONCE
+from cdb_server.http.routes.reading import NonblockingPosition, PositionSource, ReadingHandler
+from cdb_server.http.single_flight import NextFlight
 from cdb_server.instants import MICROSECOND
-from cdb_server.model import Knowledge
-from cdb_server.repository import Database, Glance, Reader, Upload, Writer
-from cdb_server.soap import Answer, Endpoint, Lasting, reading_endpoint
-from cdb_server.soap.direct import FOR_EVER, UNTIL_WRITTEN
+from cdb_server.model import JournalPosition
+from cdb_server.repository.reader import Reader
+from cdb_server.repository.writer import Upload, Writer
+from cdb_server.soap.endpoint import Endpoint, SoapResult, reading_endpoint
+from cdb_server.soap.operations import VALID_FOREVER, VALID_UNTIL_WRITE, Cacheability
 from tests import mirrors, servers
 from tests.fuzz import wire
 from tests.ready import envelope, raw_reply, watched
@@ -44,12 +44,12 @@ KEY = "<device_name>TOF1</device_name><calibration_type>t0</calibration_type>"
 CURRENT = envelope("get_current_calibration", KEY)
 HISTORY = envelope("get_history", KEY)
 RUN = envelope("get_run", "<run_number>1</run_number>")
-STATE = Knowledge(1, "a" * 64, None)
-NEXT = Knowledge(2, "b" * 64, None)
+STATE = JournalPosition(1, "a" * 64, None)
+NEXT = JournalPosition(2, "b" * 64, None)
 
 
 def upload(start: datetime, data: bytes = b"data") -> Upload:
-    return Upload.checked("TOF1", "t0", start, data, None, None, max_payload=2**20)
+    return Upload.validated("TOF1", "t0", start, data, None, None, max_payload=2**20)
 
 
 def number(reply: bytes) -> int:
@@ -61,34 +61,34 @@ def number(reply: bytes) -> int:
 # What is kept, and how long.
 
 
-def ready(lasting: Lasting | None, known: Knowledge | None = STATE, size: int = 10) -> Ready:
-    return Ready.of(Answer("", (b"x" * size, b"", b""), lasting), known)
+def ready(lasting: Cacheability | None, known: JournalPosition | None = STATE, size: int = 10) -> EncodedResponse:
+    return EncodedResponse.from_result(SoapResult("", (b"x" * size, b"", b""), lasting), known)
 
 
-def question(text: str) -> Question:
-    return Question("", "", text.encode())
+def question(text: str) -> CacheKey:
+    return CacheKey("", "", text.encode())
 
 
 def test_an_answer_lasts_as_long_as_it_says() -> None:
     """For ever; until the journal has grown; or never, as a fault, or where the database did not tell how it stands."""
-    answers = ReadyAnswers(10**6)
-    for text, lasting in (("ever", FOR_EVER), ("written", UNTIL_WRITTEN), ("never", None)):
-        answers.keep(question(text), ready(lasting))
-    answers.keep(question("unknown"), ready(FOR_EVER, None))
+    answers = ResponseCache(10**6)
+    for text, lasting in (("ever", VALID_FOREVER), ("written", VALID_UNTIL_WRITE), ("never", None)):
+        answers.put(question(text), ready(lasting))
+    answers.put(question("unknown"), ready(VALID_FOREVER, None))
     assert [bool(answers.find(question(text), STATE)) for text in ("ever", "written", "never", "unknown")] == [
         True, True, False, False,
     ]  # fmt: skip
     assert [bool(answers.find(question(text), NEXT)) for text in ("ever", "written")] == [True, False]
-    for other in (Question("a", "", b"ever"), Question("", "a", b"ever"), Question("", "", b"Ever")):
+    for other in (CacheKey("a", "", b"ever"), CacheKey("", "a", b"ever"), CacheKey("", "", b"Ever")):
         assert answers.find(other, STATE) is None
 
 
 def test_a_current_answer_lasts_within_its_interval() -> None:
     """From its valid_from to its valid_until, half-open; a clock that is set back leads out of it as well."""
     clock = Clock(MARCH)
-    answers = ReadyAnswers(10**6, clock)
-    answers.keep(question("both"), ready(Lasting(False, MARCH, MARCH + SECOND)))
-    answers.keep(question("open"), ready(Lasting(False, MARCH, None)))
+    answers = ResponseCache(10**6, clock)
+    answers.put(question("both"), ready(Cacheability(False, MARCH, MARCH + SECOND)))
+    answers.put(question("open"), ready(Cacheability(False, MARCH, None)))
     for moment, expected in (
         (MARCH - MICROSECOND, [False, False]),
         (MARCH, [True, True]),
@@ -103,26 +103,26 @@ def test_a_current_answer_lasts_within_its_interval() -> None:
 
 def test_the_least_recently_asked_goes_first() -> None:
     """All answers and questions together stay within their bytes; to be asked again keeps an answer longer."""
-    answers = ReadyAnswers(16 * 2_100)
+    answers = ResponseCache(16 * 2_100)
     for text in "abcdefghijklmnop":
-        answers.keep(question(text), ready(FOR_EVER, size=1_099))
+        answers.put(question(text), ready(VALID_FOREVER, size=1_099))
     assert answers.find(question("a"), STATE)
-    answers.keep(question("q"), ready(FOR_EVER, size=1_099))
+    answers.put(question("q"), ready(VALID_FOREVER, size=1_099))
     found = [text for text in "abcdefghijklmnopq" if answers.find(question(text), STATE)]
     assert found == list("acdefghijklmnopq")
     # Replaced, not added.
     for _ in range(100):
-        answers.keep(question("q"), ready(FOR_EVER, size=1_099))
+        answers.put(question("q"), ready(VALID_FOREVER, size=1_099))
     assert [text for text in "acdefghijklmnopq" if answers.find(question(text), STATE)] == list("acdefghijklmnopq")
 
 
-@pytest.mark.parametrize("long", [Question("", "", b"x" * 5_000), Question("", "x" * 5_000, b"")])
-def test_one_long_answer_does_not_displace_all_others(long: Question) -> None:
+@pytest.mark.parametrize("long", [CacheKey("", "", b"x" * 5_000), CacheKey("", "x" * 5_000, b"")])
+def test_one_long_answer_does_not_displace_all_others(long: CacheKey) -> None:
     """More than an eighth is not kept, be it the answer that is long, or the question."""
-    answers = ReadyAnswers(16_000)
-    answers.keep(question("short"), ready(FOR_EVER))
-    answers.keep(question("long"), ready(FOR_EVER, size=2_000))
-    answers.keep(long, ready(FOR_EVER))
+    answers = ResponseCache(16_000)
+    answers.put(question("short"), ready(VALID_FOREVER))
+    answers.put(question("long"), ready(VALID_FOREVER, size=2_000))
+    answers.put(long, ready(VALID_FOREVER))
     assert answers.find(question("short"), STATE)
     assert answers.find(question("long"), STATE) is None
     assert answers.find(long, STATE) is None
@@ -130,38 +130,43 @@ def test_one_long_answer_does_not_displace_all_others(long: Question) -> None:
 
 def test_a_long_answer_is_kept_when_its_question_comes_again() -> None:
     """A short one at once. What never comes again displaces nothing, and of very many is forgotten to have come."""
-    answers = ReadyAnswers(40 * LEAST)
+    answers = ResponseCache(40 * MIN_FILE_BYTES)
     for text in "abcdefgh":
-        answers.keep(question(text), ready(FOR_EVER, size=LEAST - 1))
+        answers.put(question(text), ready(VALID_FOREVER, size=MIN_FILE_BYTES - 1))
         assert answers.find(question(text), STATE)
-    for number in range(REMEMBERED - 1):
-        answers.keep(question(str(number)), ready(FOR_EVER, size=LEAST))
-    assert not any(answers.find(question(str(number)), STATE) for number in range(REMEMBERED - 1))
+    for number in range(MAX_REMEMBERED_KEYS - 1):
+        answers.put(question(str(number)), ready(VALID_FOREVER, size=MIN_FILE_BYTES))
+    assert not any(answers.find(question(str(number)), STATE) for number in range(MAX_REMEMBERED_KEYS - 1))
     assert all(answers.find(question(text), STATE) for text in "abcdefgh")
-    for number in (0, REMEMBERED - 2):
-        answers.keep(question(str(number)), ready(FOR_EVER, size=LEAST))
+    for number in (0, MAX_REMEMBERED_KEYS - 2):
+        answers.put(question(str(number)), ready(VALID_FOREVER, size=MIN_FILE_BYTES))
         assert answers.find(question(str(number)), STATE)
-    for number in range(REMEMBERED, 3 * REMEMBERED):
-        answers.keep(question(str(number)), ready(FOR_EVER, size=LEAST))
-    answers.keep(question("1"), ready(FOR_EVER, size=LEAST))
+    for number in range(MAX_REMEMBERED_KEYS, 3 * MAX_REMEMBERED_KEYS):
+        answers.put(question(str(number)), ready(VALID_FOREVER, size=MIN_FILE_BYTES))
+    answers.put(question("1"), ready(VALID_FOREVER, size=MIN_FILE_BYTES))
     assert answers.find(question("1"), STATE) is None
 
 
 def test_heads_are_few_short_and_whole() -> None:
     """The oldest goes first; to learn one again displaces none; what is no head, or a long one, is not learned."""
-    heads = KnownHeads()
-    for name in range(MOST):
-        heads.learn(b"%d\r\n\r\nbody" % name, Head("", "", 4, False))
+    heads = RequestHeadCache()
+    for name in range(MAX_HEADS):
+        heads.learn(b"%d\r\n\r\nbody" % name, RequestHead("", "", 4, False))
     for _ in range(3):
-        heads.learn(b"5\r\n\r\nbody", Head("", "", 4, False))
-    assert heads.of(b"0\r\n\r\nBODY") == (Head("", "", 4, False), b"BODY")
-    heads.learn(b"new\r\n\r\nbody", Head("", "", 4, False))
-    assert heads.of(b"0\r\n\r\nbody") is None
+        heads.learn(b"5\r\n\r\nbody", RequestHead("", "", 4, False))
+    assert heads.lookup(b"0\r\n\r\nBODY") == (RequestHead("", "", 4, False), b"BODY")
+    heads.learn(b"new\r\n\r\nbody", RequestHead("", "", 4, False))
+    assert heads.lookup(b"0\r\n\r\nbody") is None
     for other in (b"1\r\n\r\n", b"1\r\n\r\nbod", b"1\r\n\r\nbody.", b"1\r\n", b"", b"x1\r\n\r\nbody"):
-        assert heads.of(other) is None
-    for no_head in (b"y\r\nbody", b"y\r\n\r\n4\r\nbody", b"x" * LONGEST + b"\r\n\r\nbody", b"y\r\n\r\nGET\r\n\r\nbody"):
-        heads.learn(no_head, Head("", "", 4, False))
-        assert heads.of(no_head) is None
+        assert heads.lookup(other) is None
+    for no_head in (
+        b"y\r\nbody",
+        b"y\r\n\r\n4\r\nbody",
+        b"x" * MAX_HEAD_BYTES + b"\r\n\r\nbody",
+        b"y\r\n\r\nGET\r\n\r\nbody",
+    ):
+        heads.learn(no_head, RequestHead("", "", 4, False))
+        assert heads.lookup(no_head) is None
 
 
 # One resolution for many.
@@ -171,12 +176,12 @@ def test_heads_are_few_short_and_whole() -> None:
 class Asked:
     """Questions in this process, and what their endpoint was asked, one by one."""
 
-    questions: Questions
+    questions: ReadingHandler
     writer: Writer
     endpoint: Endpoint
     resolved: list[bytes]
 
-    async def ask(self, body: bytes) -> tuple[Ready, Knowledge | None]:
+    async def ask(self, body: bytes) -> tuple[EncodedResponse, JournalPosition | None]:
         """An answer, and what was known before it."""
         return await self.questions.answer(Request({"type": "http", "headers": []}), body, "")
 
@@ -185,17 +190,25 @@ class Asked:
 def asked(request: pytest.FixtureRequest, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
     """Both ways to an answer, on both databases; on PostgreSQL there is the one of threads only."""
     Database.create(database_url)
-    with Database.open(database_url) as database, closing(Pools.of(8)) as pools:
-        glance = Glance(database) if request.param == "at once" and database.answers_at_once else None
-        glancing = Reader(glance, max_rows=200, max_data=1_000) if glance else None
+    with Database.open(database_url) as database, closing(ThreadPools.with_threads(8)) as pools:
+        glance = (
+            NonblockingConnection(database) if request.param == "at once" and database.supports_nonblocking else None
+        )
+        glancing = Reader(glance, max_rows=200, max_payload_bytes=1_000) if glance else None
         reader = Reader(database)
         endpoint = reading_endpoint(reader, glancing, reader)
         resolved: list[bytes] = []
         for name in ("answer", "answer_at_once"):
             monkeypatch.setattr(endpoint, name, _told(resolved, getattr(endpoint, name)))
-        known = Glancing(glance, glancing) if glance and glancing else None
+        known = NonblockingPosition(glance, glancing) if glance and glancing else None
         yield Asked(
-            Questions(endpoint, Watch(reader, known, pools.questions), pools, ReadyAnswers(10**6), Budget(10**9)),
+            ReadingHandler(
+                endpoint,
+                PositionSource(reader, known, pools.questions),
+                pools,
+                ResponseCache(10**6),
+                MemoryBudget(10**9),
+            ),
             Writer(database),
             endpoint,
             resolved,
@@ -204,8 +217,8 @@ def asked(request: pytest.FixtureRequest, database_url: str, monkeypatch: pytest
             glance.close()
 
 
-def _told(resolved: list[bytes], answer: Callable[..., Answer | None]) -> Callable[..., Answer | None]:
-    def telling(body: bytes, *arguments: Any, **named: Any) -> Answer | None:
+def _told(resolved: list[bytes], answer: Callable[..., SoapResult | None]) -> Callable[..., SoapResult | None]:
+    def telling(body: bytes, *arguments: Any, **named: Any) -> SoapResult | None:
         answered = answer(body, *arguments, **named)
         if answered is not None:
             resolved.append(body)
@@ -214,7 +227,7 @@ def _told(resolved: list[bytes], answer: Callable[..., Answer | None]) -> Callab
     return telling
 
 
-async def together(asking: list[Coroutine[Any, Any, tuple[Ready, Knowledge | None]]]) -> list[bytes]:
+async def together(asking: list[Coroutine[Any, Any, tuple[EncodedResponse, JournalPosition | None]]]) -> list[bytes]:
     return [b"".join(answer.parts) for answer, _ in await asyncio.gather(*asking)]
 
 
@@ -254,13 +267,13 @@ def test_a_long_question_is_read_by_a_thread(asked: Asked, monkeypatch: pytest.M
     """A body of megabytes would hold up all others while it is parsed; its answer is the same."""
     stored = asked.writer.add_calibration(upload(MARCH), "alice")
     readers = []
-    answer_at_once = asked.endpoint.answer_at_once
+    answer_at_once = asked.endpoint.answer_nonblocking
 
     def noted(body: bytes, *rest: Any) -> Any:
         readers.append(len(body))
         return answer_at_once(body, *rest)
 
-    monkeypatch.setattr(asked.endpoint, "answer_at_once", noted)
+    monkeypatch.setattr(asked.endpoint, "answer_nonblocking", noted)
     [answer] = asyncio.run(together([asked.ask(CURRENT + b" " * LONGEST_AT_ONCE)]))
     assert number(answer) == stored.id
     assert readers == []
@@ -310,7 +323,7 @@ def test_a_resolution_that_began_before_a_question_is_not_its_own(
     found, go_on = threading.Event(), threading.Event()
     answer = asked.endpoint.answer
 
-    def answer_slowly(*arguments: Any, **named: Any) -> Answer:
+    def answer_slowly(*arguments: Any, **named: Any) -> SoapResult:
         answered = answer(*arguments, **named)
         found.set()
         assert go_on.wait(servers.PATIENCE)
@@ -328,7 +341,7 @@ def test_a_resolution_that_began_before_a_question_is_not_its_own(
         # Whoever gives up takes nothing along.
         early.pop(0).cancel()
         # The next look is theirs; then they wait.
-        await asked.questions._watch.now()
+        await asked.questions._positions.latest_position()
         go_on.set()
         for ready, known in await asyncio.gather(*late):
             assert number(b"".join(ready.parts)) == 2
@@ -359,10 +372,10 @@ def test_a_look_that_began_before_a_question_is_not_its_own() -> None:
             await gates[mine - 1].wait()
             return mine
 
-        shared = Looks(look)
-        first = [asyncio.ensure_future(shared.seen()) for _ in range(3)]
+        shared = NextFlight(look)
+        first = [asyncio.ensure_future(shared.next_result()) for _ in range(3)]
         await begun[0].wait()
-        second = [asyncio.ensure_future(shared.seen()) for _ in range(3)]
+        second = [asyncio.ensure_future(shared.next_result()) for _ in range(3)]
         await asyncio.sleep(0)
         # Whoever goes away takes nothing along.
         first.pop().cancel()
@@ -370,7 +383,7 @@ def test_a_look_that_began_before_a_question_is_not_its_own() -> None:
         gates[0].set()
         assert await asyncio.gather(*first) == [1, 1]
         await begun[1].wait()
-        third = asyncio.ensure_future(shared.seen())
+        third = asyncio.ensure_future(shared.next_result())
         await asyncio.sleep(0)
         gates[1].set()
         gates[2].set()
@@ -439,7 +452,7 @@ def test_a_mirror_gives_the_new_answer_as_soon_as_it_says_that_it_has_it(shared_
 
         peers = [wire.Peer(mirror.url) for _ in range(8)]
         for day in range(1, 4):
-            new = Upload.checked("MIRRORED", "t0", MARCH + day * SECOND, b"%d" % day, None, None, max_payload=10)
+            new = Upload.validated("MIRRORED", "t0", MARCH + day * SECOND, b"%d" % day, None, None, max_payload=10)
             stored = Writer(database).add_calibration(new, "alice").id
             servers.until(partial(has, stored))
             for peer in peers * 2:

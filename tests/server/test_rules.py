@@ -17,10 +17,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cdb_server.database.transactions import Database
 from cdb_server.errors import CalibrationNotFound, CdbError
 from cdb_server.instants import UTC
 from cdb_server.model import CalibrationRecord, Preview
-from cdb_server.repository import Database, Reader, Upload, Writer
+from cdb_server.repository.reader import Reader
+from cdb_server.repository.writer import Upload, Writer
 from tests.server.oracle import MICROSECOND, Clock, Oracle
 
 START = datetime(2016, 3, 1, 8, tzinfo=UTC)
@@ -87,13 +89,13 @@ class Server:
         comment: str | None,
         author: str,
     ) -> CalibrationRecord:
-        upload = Upload.checked(device_name, calibration_type, valid_from, data, None, comment, max_payload=100)
+        upload = Upload.validated(device_name, calibration_type, valid_from, data, None, comment, max_payload=100)
         return self._writer.add_calibration(upload, author)
 
     def preview_calibration(
         self, device_name: str, calibration_type: str, valid_from: datetime, data: bytes
     ) -> Preview:
-        upload = Upload.checked(device_name, calibration_type, valid_from, data, None, None, max_payload=100)
+        upload = Upload.validated(device_name, calibration_type, valid_from, data, None, None, max_payload=100)
         return self._writer.preview_calibration(upload)
 
     def __getattr__(self, name: str) -> Any:
@@ -172,7 +174,7 @@ def outcome(ask: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return ask(*arguments)
     except CdbError as error:
-        return type(error), error.asked
+        return type(error), error.details
 
 
 def id_of(ask: Callable[..., Any], *arguments: Any) -> int | None:

@@ -13,11 +13,13 @@ import psycopg
 import pytest
 
 from cdb_server import schema
-from cdb_server.errors import DatabaseRefused
+from cdb_server.database.sqlite import SQLITE_PAGE_BYTES
+from cdb_server.database.transactions import Database
+from cdb_server.errors import DatabaseUnusable
 from cdb_server.instants import UTC
 from cdb_server.maintenance import verify
-from cdb_server.repository import Database, Reader, Upload, Writer
-from cdb_server.repository.database import PAGE
+from cdb_server.repository.reader import Reader
+from cdb_server.repository.writer import Upload, Writer
 
 MARCH = datetime(2016, 3, 1, 8, tzinfo=UTC)
 REFUSAL = "the journal is append-only: withdraw, or store again"
@@ -70,7 +72,7 @@ def filled_url(database_url: str) -> str:
     database = Database.open(database_url)
     writer = Writer(database)
     for data in (b"1", b"2"):
-        writer.add_calibration(Upload.checked("TOF1", "t0", MARCH, data, None, None, max_payload=10), "alice")
+        writer.add_calibration(Upload.validated("TOF1", "t0", MARCH, data, None, None, max_payload=10), "alice")
     writer.withdraw_calibration(1, "wrong cable", "bob")
     writer.add_run(7662, MARCH, None, "daq")
     database.close()
@@ -151,7 +153,7 @@ class TestMaking:
             with open(path, "wb") as file:
                 file.write(there)
         before = {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()}
-        with pytest.raises(DatabaseRefused, match=f"{path} already exists: name a new file, or serve this one"):
+        with pytest.raises(DatabaseUnusable, match=f"{path} already exists: name a new file, or serve this one"):
             Database.create(filled_url)
         assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == before
 
@@ -174,7 +176,7 @@ class TestMaking:
         """Where a database holds our tables, init is refused and they hold what they held."""
         before = content(filled_url)
         with pytest.raises(
-            DatabaseRefused,
+            DatabaseUnusable,
             match="already holds calibration, cdb_schema, following, journal, payload, restoration, run, token",
         ):
             Database.create(filled_url)
@@ -185,7 +187,7 @@ class TestMaking:
         """A foreign database in which one of our names is taken is refused, and no other table made in it."""
         with psycopg.connect(database_url) as connection:
             connection.execute("CREATE TABLE run (number integer)")
-        with pytest.raises(DatabaseRefused, match="already holds run: "):
+        with pytest.raises(DatabaseUnusable, match="already holds run: "):
             Database.create(database_url)
         with psycopg.connect(database_url) as connection:
             made = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
@@ -193,7 +195,7 @@ class TestMaking:
 
     def test_a_folder_that_is_not_there(self, tmp_path: Path) -> None:
         """init makes no folders."""
-        with pytest.raises(DatabaseRefused, match="cannot be made: No such file or directory"):
+        with pytest.raises(DatabaseUnusable, match="cannot be made: No such file or directory"):
             Database.create(f"sqlite:///{tmp_path}/none/cdb.sqlite")
         assert list(tmp_path.iterdir()) == []
 
@@ -201,7 +203,7 @@ class TestMaking:
     def test_what_is_no_database_of_a_known_kind(self, url: str) -> None:
         """A URL that names neither a file nor a PostgreSQL database is refused, to make and to open."""
         for act in (Database.create, Database.open):
-            with pytest.raises(DatabaseRefused):
+            with pytest.raises(DatabaseUnusable):
                 act(url)
 
 
@@ -210,14 +212,14 @@ class TestOpening:
     def test_a_missing_file_is_not_made(self, database_url: str, tmp_path: Path) -> None:
         """Opening a database that is not there is refused, and makes no file."""
         with pytest.raises(
-            DatabaseRefused, match=f"there is no database {tmp_path}/.*: make it with 'cdb-server init'"
+            DatabaseUnusable, match=f"there is no database {tmp_path}/.*: make it with 'cdb-server init'"
         ):
             Database.open(database_url)
         assert list(tmp_path.iterdir()) == []
 
     def test_a_missing_server_does_not_tell_the_password(self) -> None:
         """A server that cannot be reached is refused, without the password in the text."""
-        with pytest.raises(DatabaseRefused, match="cannot be used") as caught:
+        with pytest.raises(DatabaseUnusable, match="cannot be used") as caught:
             Database.open("postgresql://alice:secret@127.0.0.1:1/cdb")
         assert "secret" not in str(caught.value)
 
@@ -227,7 +229,7 @@ class TestOpening:
         """A file that SQLite did not make is refused and left as it is."""
         file = tmp_path / database_url.rpartition("/")[2]
         file.write_bytes(content)
-        with pytest.raises(DatabaseRefused):
+        with pytest.raises(DatabaseUnusable):
             Database.open(database_url)
         assert file.read_bytes() == content
 
@@ -237,18 +239,18 @@ class TestOpening:
         connection.execute("CREATE TABLE journal (serial integer)")
         connection.commit()
         connection.close()
-        with pytest.raises(DatabaseRefused, match="is not a calibration database: make one with 'cdb-server init'"):
+        with pytest.raises(DatabaseUnusable, match="is not a calibration database: make one with 'cdb-server init'"):
             Database.open(database_url)
 
-    @pytest.mark.parametrize("version", [schema.VERSION + 1, 0])
+    @pytest.mark.parametrize("version", [schema.SCHEMA_VERSION + 1, 0])
     def test_another_version(self, filled_url: str, version: int) -> None:
         """A database of a newer schema, or of one that never was, is refused, naming both versions."""
         connection = connect(filled_url)
         connection.execute(f"UPDATE cdb_schema SET version = {version}")
         connection.commit()
         connection.close()
-        expected = f"has schema version {version}, and this software knows version {schema.VERSION}"
-        with pytest.raises(DatabaseRefused, match=expected):
+        expected = f"has schema version {version}, and this software knows version {schema.SCHEMA_VERSION}"
+        with pytest.raises(DatabaseUnusable, match=expected):
             Database.open(filled_url)
 
     def test_the_version_before_is_brought_up(self, filled_url: str) -> None:
@@ -271,7 +273,7 @@ class TestOpening:
         connection.execute("DELETE FROM cdb_schema")
         connection.commit()
         connection.close()
-        with pytest.raises(DatabaseRefused, match="has schema version unknown"):
+        with pytest.raises(DatabaseUnusable, match="has schema version unknown"):
             Database.open(filled_url)
 
 
@@ -322,7 +324,7 @@ def write_many(url: str, process: int, barrier: threading.Barrier) -> None:
             barrier.wait(60)
             for count in range(WRITES):
                 name, data = f"{author}-{count}", b"%d" % count
-                upload = Upload.checked(name, "t0", MARCH, data, None, None, max_payload=10)
+                upload = Upload.validated(name, "t0", MARCH, data, None, None, max_payload=10)
                 id = writer.add_calibration(upload, author).id
                 writer.add_run(1, MARCH.replace(minute=count, second=process, microsecond=thread), None, author)
                 if count % 2:
@@ -382,20 +384,20 @@ class TestManyWriters:
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
-@pytest.mark.parametrize("page", [PAGE, 4096, 65536])
+@pytest.mark.parametrize("page", [SQLITE_PAGE_BYTES, 4096, 65536])
 def test_pages_of_any_size_are_served(page: int, database_url: str) -> None:
     """A new file has pages of our size; one made before, or rewritten by SQLite itself, keeps its own."""
     Database.create(database_url)
     file = database_url.removeprefix("sqlite:///")
     connection = sqlite3.connect(file, isolation_level=None)
-    assert connection.execute("PRAGMA page_size").fetchone() == (PAGE,)
+    assert connection.execute("PRAGMA page_size").fetchone() == (SQLITE_PAGE_BYTES,)
     connection.execute(f"PRAGMA page_size={page}")
     connection.execute("VACUUM")
     connection.close()
     data = bytes(range(256)) * 1_000
     with Database.open(database_url) as database:
         stored = Writer(database).add_calibration(
-            Upload.checked("TOF1", "t0", MARCH, data, None, None, max_payload=2**20), "alice"
+            Upload.validated("TOF1", "t0", MARCH, data, None, None, max_payload=2**20), "alice"
         )
         assert Reader(database).calibration_for_id(stored.id).data == data
         assert not verify(database).problems

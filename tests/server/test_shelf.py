@@ -13,14 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from cdb_server.http.ready import Question, Ready, ReadyAnswers
-from cdb_server.http.shelf import Shelf
-from cdb_server.model import Knowledge
-from cdb_server.soap import Answer
-from cdb_server.soap.direct import FOR_EVER
+from cdb_server.http.response_cache import CacheKey, EncodedResponse, MemoryFiles, ResponseCache
+from cdb_server.model import JournalPosition
+from cdb_server.soap.endpoint import SoapResult
+from cdb_server.soap.operations import VALID_FOREVER
 from tests.ready import Watched, by_id, raw_reply, watched
 
-STATE = Knowledge(1, "a" * 64, None)
+STATE = JournalPosition(1, "a" * 64, None)
 LENGTH, MANY = 200_000, 40
 
 
@@ -54,7 +53,7 @@ def _target(file: str) -> str:
 
 def test_what_is_on_its_way_is_not_written_over(tmp_path: Path) -> None:
     """A peer reads only once its answer is forgotten, and others were given more than is kept: it gets its own."""
-    with watched(f"sqlite:///{tmp_path}/cdb.sqlite", ready_bytes=2**22) as running:
+    with watched(f"sqlite:///{tmp_path}/cdb.sqlite", response_cache_bytes=2**22) as running:
         fill(running)
         expected = {id: [asked(running, id) for _ in range(3)] for id in range(1, MANY + 1)}
         assert all(first == second == third for first, second, third in expected.values())
@@ -95,12 +94,15 @@ def test_a_peer_that_goes_in_the_middle_does_no_harm(tmp_path: Path) -> None:
 def test_what_is_forgotten_keeps_no_memory(size: int) -> None:
     """Answers and their copies stay within the bound, and nothing is left of those that went."""
     most = 16 * 2**20
-    answers = ReadyAnswers(most, shelf=Shelf(1_000))
+    answers = ResponseCache(most, memory_files=MemoryFiles(1_000))
     before, greatest = held(), 0
     for number in range(200):
-        question = Question("", "", b"%d" % number)
+        question = CacheKey("", "", b"%d" % number)
         for _ in range(2):
-            answers.keep(question, Ready.of(Answer("", (b"begin", os.urandom(size), b"end"), FOR_EVER), STATE))
+            answers.put(
+                question,
+                EncodedResponse.from_result(SoapResult("", (b"begin", os.urandom(size), b"end"), VALID_FOREVER), STATE),
+            )
         assert answers.find(question, STATE)
         greatest = max(greatest, held() - before)
     # Half of it is the answers themselves; pages are whole.
@@ -123,7 +125,7 @@ def test_an_answer_on_the_shelf_is_the_answer(size: int) -> None:
     with here, there:
         for number in range(20):
             parts = (b"<%d>" % number, os.urandom(size), b"</%d>" % number)
-            copy = Shelf(1).put(parts)
+            copy = MemoryFiles(1).create_file(parts)
             assert copy is not None
             whole = b"head\r\n\r\n" + b"".join(parts)
             assert copy.send(Transport(here), whole[:8]) == len(whole)
@@ -136,20 +138,20 @@ def test_an_answer_on_the_shelf_is_the_answer(size: int) -> None:
 
 def test_a_shelf_is_full_at_some_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that connections find open files too; what goes makes room, and what cannot be had is not tried again."""
-    shelf = Shelf(2)
-    first, second, third = (shelf.put((b"answer",)) for _ in range(3))
+    shelf = MemoryFiles(2)
+    first, second, third = (shelf.create_file((b"answer",)) for _ in range(3))
     assert first
     assert second
     assert third is None
     del first
-    assert shelf.put((b"answer",)) is not None
+    assert shelf.create_file((b"answer",)) is not None
 
     def refused(name: str) -> int:
         raise OSError(errno.EMFILE, name)
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "memfd_create", refused)
-        assert shelf.put((b"answer",)) is None
-    assert shelf.put((b"answer",)) is None
+        assert shelf.create_file((b"answer",)) is None
+    assert shelf.create_file((b"answer",)) is None
     del second
-    assert shelf.put((b"answer",)) is None
+    assert shelf.create_file((b"answer",)) is None

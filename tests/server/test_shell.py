@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 import cdb.cli
-from cdb_server.cli.shared import CLIENT_SETTINGS
-from cdb_server.repository import Database, Tokens
+from cdb_server.cli.options import CLIENT_SETTINGS
+from cdb_server.database.transactions import Database
+from cdb_server.repository.tokens import Tokens
 from tests.servers import Master
 from tests.test_documented import settings
 

@@ -24,8 +24,9 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from cdb_server.http import listen, serve
-from cdb_server.repository import Database, Tokens
+from cdb_server.database.transactions import Database
+from cdb_server.http.serve import listen, serve
+from cdb_server.repository.tokens import Tokens
 from cdb_server.settings import Settings
 from tests.certificates import Certificates
 from tests.fuzz import wire
@@ -102,7 +103,7 @@ def impatient_master(
     settings = Settings(url, port=0, public_url="http://127.0.0.1:0", max_payload=max_payload)
     if certificates is not None:
         settings = replace(settings, public_url="https://127.0.0.1:0", tls=certificates.tls)
-    limits = {"header_deadline": DEADLINE, "stall_deadline": DEADLINE, **limits}
+    limits = {"header_seconds": DEADLINE, "stall_seconds": DEADLINE, **limits}
     listening, settings = listen(replace(settings, **limits))
     process = multiprocessing.get_context("spawn").Process(target=serve, args=(listening, settings))
     process.start()
@@ -482,7 +483,7 @@ def test_a_usual_client_reads_that_its_headers_are_too_long(length: int, impatie
 def test_headers_that_are_too_long_are_refused_whole_too(impatient: Impatient) -> None:
     """Just over the limit, in one piece with their end, and as the second request of a connection."""
     for before in (b"", wire.request(wire.READING, STATUS)):
-        longer = wire.request(wire.READING, STATUS, headers=[("X-Long", "a" * impatient.settings.header_limit)])
+        longer = wire.request(wire.READING, STATUS, headers=[("X-Long", "a" * impatient.settings.max_header_bytes)])
         with wire.Peer(impatient.url) as peer:
             if before:
                 assert peer.ask(before).status == 200

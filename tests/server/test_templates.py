@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from cdb_server import arguments as arguments_module
 from cdb_server.errors import InvalidArgument, MalformedRequest
-from cdb_server.soap import values
-from cdb_server.soap.contract import Contract
-from cdb_server.soap.endpoint import _given, _name
-from cdb_server.soap.gate import check_arguments, operation_of
-from cdb_server.soap.templates import LONGEST, MOST, RequestTemplates
+from cdb_server.http.request_templates import MAX_TEMPLATE_BYTES, MAX_TEMPLATES, RequestTemplateCache
+from cdb_server.soap.endpoint import _arguments_of, _local_name
+from cdb_server.soap.request_parser import parse_operation, validate_arguments
+from cdb_server.soap.wsdl import Wsdl
 from tests.hostile import templates as compared
 
 SOAP = "http://schemas.xmlsoap.org/soap/envelope/"
@@ -65,25 +65,25 @@ def body(envelope: str, operation: str, values: dict[str, str]) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def contract() -> Contract:
+def contract() -> Wsdl:
     """The reading service's."""
-    return Contract("calibration.wsdl")
+    return Wsdl("calibration.wsdl")
 
 
-def learned(contract: Contract) -> tuple[RequestTemplates, list[bytes]]:
+def learned(contract: Wsdl) -> tuple[RequestTemplateCache, list[bytes]]:
     """Templates of good requests, and these."""
-    templates, bodies = RequestTemplates(), []
+    templates, bodies = RequestTemplateCache(), []
     for operation, given in CALLS.items():
         for envelope in ENVELOPES:
             made = body(envelope, operation, given)
-            asked = operation_of(made, "", contract)
-            check_arguments(asked, contract)
+            asked = parse_operation(made, "", contract)
+            validate_arguments(asked, contract)
             templates.learn(made, "", asked, contract.operations[operation])
             bodies.append(made)
     return templates, bodies
 
 
-def test_what_a_template_reads_the_gate_reads_likewise(contract: Contract) -> None:
+def test_what_a_template_reads_the_gate_reads_likewise(contract: Wsdl) -> None:
     """Good requests with something put in, taken out or exchanged: the same operation and texts, or nothing.
 
     An instant that does not exist is one that whoever takes it for a value refuses, too.
@@ -97,31 +97,31 @@ def test_what_a_template_reads_the_gate_reads_likewise(contract: Contract) -> No
             at = chance.randrange(len(made))
             piece = chance.choice((*PIECES, "")).encode("utf-8", "surrogatepass")
             made = made[:at] + piece + made[at + chance.choice((0, 1, 1, 5)) :]
-        found = templates.read(made, "")
+        found = templates.match(made, "")
         if found is not None:
             read += 1
-            operation = operation_of(made, "", contract)
-            assert found == (_name(operation), _given(operation)), made
+            operation = parse_operation(made, "", contract)
+            assert found == (_local_name(operation), _arguments_of(operation)), made
             try:
-                check_arguments(operation, contract)
+                validate_arguments(operation, contract)
             except InvalidArgument as refused:
-                argument = str(refused.asked["argument"])
+                argument = str(refused.details["argument"])
                 with pytest.raises(InvalidArgument):
-                    values.instant(argument, found[1][argument])
+                    arguments_module.parse_instant(argument, found[1][argument])
     assert read > 250
 
 
-def test_other_values_by_a_known_template_are_read(contract: Contract) -> None:
+def test_other_values_by_a_known_template_are_read(contract: Wsdl) -> None:
     """And a header SOAPAction that was not judged with it makes another template."""
     templates, _ = learned(contract)
     other = body(
         ENVELOPES[0], "get_calibration_for_run", {"device_name": "kl", "calibration_type": "gain", "run_number": "9"}
     )
-    assert templates.read(other, "") == (
+    assert templates.match(other, "") == (
         "get_calibration_for_run",
         {"device_name": "kl", "calibration_type": "gain", "run_number": "9"},
     )
-    assert templates.read(other, "urn:mice:cdb:2#get_run") is None
+    assert templates.match(other, "urn:mice:cdb:2#get_run") is None
 
 
 # Of each, what is around the value of get_calibration_for_id's argument.
@@ -139,38 +139,38 @@ NOT_PLAIN = {
 
 
 @pytest.mark.parametrize("envelope", NOT_PLAIN.values(), ids=NOT_PLAIN)
-def test_nothing_is_learned_from_what_is_not_plain(contract: Contract, envelope: str) -> None:
+def test_nothing_is_learned_from_what_is_not_plain(contract: Wsdl, envelope: str) -> None:
     """Where the places of arguments are not certain, the parser is asked each time."""
-    templates, operation = RequestTemplates(), "get_calibration_for_id"
+    templates, operation = RequestTemplateCache(), "get_calibration_for_id"
     for value in ("5", "&#53;"):
         made = body(envelope, operation, {"id": value})
         try:
-            asked = operation_of(made, "", contract)
+            asked = parse_operation(made, "", contract)
         except MalformedRequest:
             assert "><" in envelope
             continue
         templates.learn(made, "", asked, contract.operations[operation])
-    assert not templates._known
+    assert not templates._templates
 
 
-def test_an_attribute_of_an_argument_is_for_the_schema(contract: Contract) -> None:
+def test_an_attribute_of_an_argument_is_for_the_schema(contract: Wsdl) -> None:
     """By xsi:type it may be of another type than its declaration says."""
-    templates, operation = RequestTemplates(), "get_calibration_for_id"
+    templates, operation = RequestTemplateCache(), "get_calibration_for_id"
     made = body(ENVELOPES[0], operation, {"id": "5"}).replace(b"<t:id>", b'<t:id xmlns:x="urn:x" x:any="">')
-    templates.learn(made, "", operation_of(made, "", contract), contract.operations[operation])
-    assert not templates._known
+    templates.learn(made, "", parse_operation(made, "", contract), contract.operations[operation])
+    assert not templates._templates
 
 
-def test_templates_are_few_and_short(contract: Contract) -> None:
+def test_templates_are_few_and_short(contract: Wsdl) -> None:
     """Who sends ever other requests does not fill the memory."""
-    templates, operation = RequestTemplates(), "get_calibration_for_id"
-    for number in range(MOST + 10):
-        for length in (1, LONGEST):
+    templates, operation = RequestTemplateCache(), "get_calibration_for_id"
+    for number in range(MAX_TEMPLATES + 10):
+        for length in (1, MAX_TEMPLATE_BYTES):
             prefix = f'<s:Envelope xmlns:s="{{soap}}" xmlns:a{number}="{"u" * length}">'
             made = body(f"{prefix}<s:Body>{{call}}</s:Body></s:Envelope>", operation, {"id": "1"})
-            templates.learn(made, "", operation_of(made, "", contract), contract.operations[operation])
-    assert 0 < len(templates._known) <= MOST
-    assert all(sum(map(len, template)) <= LONGEST for _, template in templates._known)
+            templates.learn(made, "", parse_operation(made, "", contract), contract.operations[operation])
+    assert 0 < len(templates._templates) <= MAX_TEMPLATES
+    assert all(sum(map(len, template)) <= MAX_TEMPLATE_BYTES for _, template in templates._templates)
 
 
 def test_an_answer_is_that_of_an_endpoint_that_was_asked_nothing() -> None:

@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 
-from cdb_server.http.threads import Threads
+from cdb_server.http.admission import ThreadPool
 
 
 @pytest.mark.parametrize("raised", [StopIteration(1), KeyError("a"), StopAsyncIteration()])
@@ -18,10 +18,10 @@ def test_whoever_waits_for_a_thread_is_told_what_it_raised(raised: Exception) ->
 
     async def waiting() -> BaseException | None:
         with pytest.raises((type(raised), RuntimeError)) as found:
-            await asyncio.wait_for(threads.do(work), 10)
+            await asyncio.wait_for(threads.run(work), 10)
         return found.value if type(found.value) is type(raised) else found.value.__cause__
 
-    with Threads(1) as threads:
+    with ThreadPool(1) as threads:
         assert asyncio.run(waiting()) is raised
 
 
@@ -37,12 +37,12 @@ def test_an_error_keeps_nothing_of_who_met_it() -> None:
 
     async def made() -> Answer:
         try:
-            await threads.do(work)
+            await threads.run(work)
         except KeyError:
             answer = Answer()
         return answer
 
-    with Threads(1) as threads:
+    with ThreadPool(1) as threads:
         gc.collect()
         gc.disable()
         try:

@@ -15,9 +15,9 @@ import pytest
 import requests
 
 import cdb
-from cdb_server.errors import TlsRefused
-from cdb_server.http import tls
-from cdb_server.repository import Database
+from cdb_server.database.transactions import Database
+from cdb_server.errors import TlsUnusable
+from cdb_server.http import serve
 from cdb_server.settings import Tls
 from tests import certificates, servers
 from tests.certificates import Certificates
@@ -125,8 +125,8 @@ def test_files_that_cannot_be_used_are_named(
     (tmp_path / "empty.pem").touch()
     (tmp_path / "encrypted.pem").write_bytes(ours.encrypted_key())
     named = Tls(str(tmp_path / cert), str(tmp_path / key), client_ca and str(tmp_path / client_ca))
-    with pytest.raises(TlsRefused, match=said) as refused:
-        tls.check(named)
+    with pytest.raises(TlsUnusable, match=said) as refused:
+        serve.check_tls_files(named)
     assert "\n" not in str(refused.value)
 
 

@@ -13,11 +13,13 @@ from typing import Any
 import psycopg
 import pytest
 
+from cdb_server.database.transactions import Database
 from cdb_server.errors import CalibrationNotFound, Unavailable
 from cdb_server.instants import UTC
 from cdb_server.model import CalibrationRecord
-from cdb_server.repository import Database, Reader, Upload, Writer
-from cdb_server.repository.together import MOST, Together
+from cdb_server.repository.group_commit import MAX_BATCH_BYTES, GroupCommit
+from cdb_server.repository.reader import Reader
+from cdb_server.repository.writer import Upload, Writer
 from tests import servers
 
 MARCH = datetime(2016, 3, 1, tzinfo=UTC)
@@ -34,7 +36,7 @@ def database(database_url: str) -> Iterator[Database]:
 
 
 def upload(data: bytes) -> Upload:
-    return Upload.checked("TOF1", "t0", MARCH, data, None, None, max_payload=2 * MOST)
+    return Upload.validated("TOF1", "t0", MARCH, data, None, None, max_payload=2 * MAX_BATCH_BYTES)
 
 
 def transactions(url: str) -> int:
@@ -72,7 +74,7 @@ def test_those_who_wait_are_written_in_one_transaction(database: Database, datab
     works = [partial(writer.add_calibration, upload(b"%d" % number), "alice") for number in range(WAITING)]
     before = transactions(database_url)
     with waiting(database, works) as doing:
-        until(lambda: len(writer._together._waiting) == WAITING)
+        until(lambda: len(writer._group_commit._waiting) == WAITING)
     stored: list[CalibrationRecord] = [done.result() for done in doing]
     assert transactions(database_url) == before + 1
     assert sorted(record.id for record in stored) == list(range(1, WAITING + 1))
@@ -90,7 +92,7 @@ def test_of_those_who_wait_one_refused_takes_nobody_with_it(database: Database, 
         lambda: writer.add_run(1, MARCH, None, "daq"),
     ]
     with waiting(database, works) as (stored, refused, registered):
-        until(lambda: len(writer._together._waiting) == len(works))
+        until(lambda: len(writer._group_commit._waiting) == len(works))
     assert isinstance(refused.exception(), CalibrationNotFound)
     assert stored.result().author, registered.result().author == ("alice", "daq")
     assert transactions(database_url) == before + 1
@@ -100,11 +102,11 @@ def test_of_those_who_wait_one_refused_takes_nobody_with_it(database: Database, 
 def test_the_knowledge_of_a_writer_is_at_least_what_it_wrote(database: Database) -> None:
     """None before; after an upload that was there already, too."""
     writer = Writer(database)
-    assert writer.knowledge() is None
+    assert writer.last_position() is None
     for expected in (1, 1):
         writer.add_calibration(upload(b"1"), "alice")
-        known = writer.knowledge()
-        assert known == Reader(database).knowledge()
+        known = writer.last_position()
+        assert known == Reader(database).journal_position()
         assert known is not None
         assert known.serial == expected
 
@@ -135,14 +137,14 @@ def write(name: str) -> Callable[[list[str]], str]:
 def test_whatever_goes_wrong_with_one_each_is_done_once_more_alone() -> None:
     """It is nobody else's failure, and leaves nothing."""
     tried = Tried()
-    together = Together(tried.transaction, servers.PATIENCE)
+    together = GroupCommit(tried.transaction, servers.PATIENCE)
 
     def fail(written: list[str]) -> str:
         written.append("half")
         raise ZeroDivisionError
 
     with ThreadPoolExecutor(3) as pool:
-        doing = [pool.submit(together.do, work, 0) for work in (write("first"), fail, write("last"))]
+        doing = [pool.submit(together.commit, work, 0) for work in (write("first"), fail, write("last"))]
         until(lambda: len(together._waiting) == 3)
         tried.free.set()
     assert isinstance(doing[1].exception(), ZeroDivisionError)
@@ -163,9 +165,9 @@ def test_who_was_tried_with_others_for_too_long_is_not_tried_again() -> None:
         time.sleep(PATIENCE)
         raise Unavailable("the database is busy")
 
-    together = Together(transaction, PATIENCE)
+    together = GroupCommit(transaction, PATIENCE)
     with ThreadPoolExecutor(3) as pool:
-        doing = [pool.submit(together.do, write(name), 0) for name in "abc"]
+        doing = [pool.submit(together.commit, write(name), 0) for name in "abc"]
     assert all(isinstance(done.exception(), Unavailable) for done in doing)
     assert begun == 1
 
@@ -173,24 +175,24 @@ def test_who_was_tried_with_others_for_too_long_is_not_tried_again() -> None:
 def test_what_is_large_is_written_alone() -> None:
     """So that nobody's small write waits for more than one of them."""
     tried = Tried()
-    together = Together(tried.transaction, servers.PATIENCE)
+    together = GroupCommit(tried.transaction, servers.PATIENCE)
     with ThreadPoolExecutor(3) as pool:
-        doing = [pool.submit(together.do, write(f"{size}"), size) for size in (1, MOST, 2)]
+        doing = [pool.submit(together.commit, write(f"{size}"), size) for size in (1, MAX_BATCH_BYTES, 2)]
         until(lambda: len(together._waiting) == 3)
         tried.free.set()
-    assert {done.result() for done in doing} == {"1", "2", f"{MOST}"}
-    assert [f"{MOST}"] in tried.committed
+    assert {done.result() for done in doing} == {"1", "2", f"{MAX_BATCH_BYTES}"}
+    assert [f"{MAX_BATCH_BYTES}"] in tried.committed
 
 
 def test_who_waits_too_long_is_told_so_and_nothing_is_written() -> None:
     """Later as little as then."""
     tried = Tried()
-    together = Together(tried.transaction, 0.05)
+    together = GroupCommit(tried.transaction, 0.05)
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(together.do, write("first"), 0)
+        first = pool.submit(together.commit, write("first"), 0)
         until(lambda: len(together._waiting) == 1)
         with pytest.raises(Unavailable):
-            together.do(write("late"), 0)
+            together.commit(write("late"), 0)
         tried.free.set()
         assert first.result() == "first"
     assert tried.committed == [["first"]]

@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 
+from cdb_server.database.nonblocking import NonblockingConnection, WouldBlock
+from cdb_server.database.transactions import Database
 from cdb_server.errors import RunNotFound
-from cdb_server.http import knowledge
-from cdb_server.http.knowledge import Glancing
+from cdb_server.http.routes import reading
+from cdb_server.http.routes.reading import NonblockingPosition
 from cdb_server.instants import UTC
-from cdb_server.model import Knowledge
-from cdb_server.repository import Busy, Database, Glance, Reader, Writer
+from cdb_server.model import JournalPosition
+from cdb_server.repository.reader import Reader
+from cdb_server.repository.writer import Writer
 
 MARCH = datetime(2016, 3, 1, 8, tzinfo=UTC)
 # Seconds after which what should have happened will not, and after which what waits is taken to wait.
@@ -28,8 +31,8 @@ pytestmark = pytest.mark.parametrize("backend", ["sqlite"])
 class Looking:
     """What a worker looks with, and one that writes beside it."""
 
-    glance: Glance
-    glancing: Glancing
+    glance: NonblockingConnection
+    glancing: NonblockingPosition
     reader: Reader
     writer: Writer
 
@@ -42,7 +45,7 @@ class Looking:
     def traced(self) -> list[str]:
         """What SQLite is told from here on; grows."""
         told: list[str] = []
-        self.glance._held.driver.set_trace_callback(told.append)
+        self.glance._raw.driver.set_trace_callback(told.append)
         return told
 
 
@@ -52,15 +55,15 @@ def looking(database_url: str) -> Iterator[Looking]:
     with Database.open(database_url) as database:
         writer = Writer(database)
         writer.add_run(1, MARCH, None, "daq")
-        glance = Glance(database)
+        glance = NonblockingConnection(database)
         reader = Reader(glance)
-        yield Looking(glance, Glancing(glance, reader), reader, writer)
+        yield Looking(glance, NonblockingPosition(glance, reader), reader, writer)
         glance.close()
 
 
 @pytest.fixture
 def long_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(knowledge, "LONGEST_TURN", PATIENCE)
+    monkeypatch.setattr(reading, "MAX_SNAPSHOT_SECONDS", PATIENCE)
 
 
 @pytest.mark.usefixtures("long_turns")
@@ -68,17 +71,17 @@ def test_a_turn_is_one_transaction(looking: Looking) -> None:
     """However much is asked in it; it ends with the turn, and the next begins another."""
 
     async def scenario() -> None:
-        looking.glancing.known()
+        looking.glancing.current_position()
         await asyncio.sleep(0)
         told = looking.traced()
         for _ in range(3):
-            looking.glancing.known()
+            looking.glancing.current_position()
             looking.reader.run(1)
         assert [word for word in told if not word.startswith("SELECT")] == ["BEGIN", "PRAGMA data_version"]
         await asyncio.sleep(0)
         assert told[-1] == "ROLLBACK"
-        assert not looking.glance.begun
-        looking.glancing.known()
+        assert not looking.glance.in_snapshot
+        looking.glancing.current_position()
         assert told[-2:] == ["BEGIN", "PRAGMA data_version"]
 
     asyncio.run(scenario())
@@ -89,17 +92,17 @@ def test_who_writes_meanwhile_is_seen_by_the_next_turn(looking: Looking) -> None
     """Rule 11: "An acknowledged write is […] seen by every later read": in a turn, nobody is acknowledged."""
 
     async def scenario() -> None:
-        assert looking.glancing.known().serial == 1
+        assert looking.glancing.current_position().serial == 1
         writing = looking.writes(2)
         writing.join(SHORT)
         assert writing.is_alive()
-        assert looking.glancing.known().serial == 1
+        assert looking.glancing.current_position().serial == 1
         with pytest.raises(RunNotFound):
             looking.reader.run(2)
         await asyncio.sleep(0)
         writing.join(PATIENCE)
         assert not writing.is_alive()
-        assert looking.glancing.known().serial == 2
+        assert looking.glancing.current_position().serial == 2
         assert looking.reader.run(2).run_number == 2
 
     asyncio.run(scenario())
@@ -109,15 +112,15 @@ def test_a_long_turn_lets_a_writer_in_between(looking: Looking) -> None:
     """A turn of many questions is a transaction a millisecond: who waits to commit does not wait for its end."""
 
     async def scenario() -> None:
-        assert looking.glancing.known().serial == 1
+        assert looking.glancing.current_position().serial == 1
         writing = looking.writes(2)
         # Without giving the turn up; while the writer commits, nothing is known at once.
         while writing.is_alive():
-            with suppress(Busy):
-                looking.glancing.known()
+            with suppress(WouldBlock):
+                looking.glancing.current_position()
                 looking.reader.run(1)
         await asyncio.sleep(0)
-        assert looking.glancing.known().serial == 2
+        assert looking.glancing.current_position().serial == 2
 
     # A writer that is kept out gives up after some seconds, and the thread ends in an error.
     asyncio.run(scenario())
@@ -127,19 +130,19 @@ def test_a_long_turn_lets_a_writer_in_between(looking: Looking) -> None:
 def test_what_could_not_be_read_is_not_known(looking: Looking, monkeypatch: pytest.MonkeyPatch) -> None:
     """A damaged last entry is an error at each look, and not what was known before it."""
 
-    def damaged() -> Knowledge:
+    def damaged() -> JournalPosition:
         raise TypeError("a value is not of its kind")
 
     async def scenario() -> None:
-        assert looking.glancing.known().serial == 1
+        assert looking.glancing.current_position().serial == 1
         await asyncio.sleep(0)
         looking.writer.add_run(2, MARCH, None, "daq")
         with monkeypatch.context() as patched:
-            patched.setattr(looking.reader, "knowledge", damaged)
+            patched.setattr(looking.reader, "journal_position", damaged)
             for _ in range(3):
                 with pytest.raises(TypeError):
-                    looking.glancing.known()
-        assert looking.glancing.known().serial == 2
+                    looking.glancing.current_position()
+        assert looking.glancing.current_position().serial == 2
 
     asyncio.run(scenario())
 
@@ -148,12 +151,12 @@ def test_a_glance_that_is_closed_is_busy(looking: Looking) -> None:
     """As at a server's end, when a turn is not over."""
 
     async def scenario() -> None:
-        looking.glancing.known()
-        looking.glance._held.driver.close()
-        with pytest.raises(Busy):
+        looking.glancing.current_position()
+        looking.glance._raw.driver.close()
+        with pytest.raises(WouldBlock):
             looking.reader.run(1)
-        with pytest.raises(Busy):
-            looking.glance.end()
+        with pytest.raises(WouldBlock):
+            looking.glance.end_snapshot()
 
     asyncio.run(scenario())
 
@@ -163,16 +166,16 @@ def test_a_question_that_fails_ends_the_transaction(looking: Looking) -> None:
     """And the next in the same turn has another: what SQLite may have given up is not relied on."""
 
     async def scenario() -> None:
-        driver: Any = looking.glance._held.driver
-        looking.glancing.known()
+        driver: Any = looking.glance._raw.driver
+        looking.glancing.current_position()
         driver.set_progress_handler(lambda: True, 1)
-        with pytest.raises(Busy):
+        with pytest.raises(WouldBlock):
             looking.reader.run(1)
         driver.set_progress_handler(None, 0)
-        assert not looking.glance.begun
+        assert not looking.glance.in_snapshot
         assert looking.reader.run(1).run_number == 1
         assert not driver.in_transaction
-        assert looking.glancing.known().serial == 1
+        assert looking.glancing.current_position().serial == 1
         assert driver.in_transaction
         # A fault is none.
         with pytest.raises(RunNotFound):

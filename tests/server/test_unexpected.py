@@ -13,7 +13,7 @@ import pytest
 import requests
 
 import cdb
-from cdb_server.logs import MAX_TRACEBACK_CHARACTERS, TRACEBACK_SECONDS, Tracebacks
+from cdb_server.logs import MAX_TRACEBACK_CHARACTERS, TRACEBACK_SECONDS, TracebackLimit
 from tests import servers
 from tests.servers import Master
 
@@ -117,7 +117,7 @@ def test_the_same_place_is_told_again_after_a_minute(monkeypatch: pytest.MonkeyP
     """With how often it was left out; and another place at once."""
     clock = [1000.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
-    tracebacks = Tracebacks()
+    tracebacks = TracebackLimit()
 
     def told(error: type[Exception] = KeyError) -> str:
         try:
@@ -139,4 +139,4 @@ def test_what_is_cancelled_at_the_end_of_the_server_is_no_error() -> None:
     """uvicorn says how many requests there were; each with a traceback says no more."""
     error = asyncio.CancelledError()
     record = logging.LogRecord("uvicorn.error", logging.ERROR, "", 1, "it", (), (type(error), error, None))
-    assert not Tracebacks().filter(record)
+    assert not TracebackLimit().filter(record)

@@ -15,9 +15,10 @@ import psycopg
 import pytest
 
 from cdb_server import maintenance
-from cdb_server.errors import DatabaseRefused, Unavailable
+from cdb_server.database.transactions import Database
+from cdb_server.errors import DatabaseUnusable, Unavailable
 from cdb_server.instants import UTC
-from cdb_server.repository import Database, Upload, Writer
+from cdb_server.repository.writer import Upload, Writer
 
 MARCH = datetime(2016, 3, 1, 8, tzinfo=UTC)
 CHANCE = random.Random(4)
@@ -42,7 +43,9 @@ def filled(url: str) -> str:
 
 def store(writer: Writer, valid_from: datetime, data: bytes, comment: str | None) -> None:
     sha256 = None if data else "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-    writer.add_calibration(Upload.checked("TOF1", "t0", valid_from, data, sha256, comment, max_payload=10**6), "alice")
+    writer.add_calibration(
+        Upload.validated("TOF1", "t0", valid_from, data, sha256, comment, max_payload=10**6), "alice"
+    )
 
 
 def change(url: str, *statements: str) -> None:
@@ -317,7 +320,7 @@ def test_a_flipped_bit_anywhere_is_found(tmp_path: Path) -> None:
             file.write(bytes([byte]))
         try:
             noticed = bool(problems(f"sqlite:///{damaged}"))
-        except (DatabaseRefused, Unavailable):
+        except (DatabaseUnusable, Unavailable):
             noticed = True
         if noticed:
             found += 1

@@ -5,8 +5,8 @@ import re
 import pytest
 from lxml import etree
 
-from cdb_server.soap import LEGACY
-from cdb_server.soap.contract import Contract
+from cdb_server.soap.legacy_operations import LEGACY_SERVICES
+from cdb_server.soap.wsdl import Wsdl
 from tests.fuzz import wire
 from tests.server.test_bad_input import CONTRACTS, READ, SOAP, WRITE, Side, element, envelope
 from tests.servers import Master
@@ -61,10 +61,10 @@ def test_other_characters_in_an_operation_without_arguments_are_malformed(space:
         assert (status, b"MalformedRequest" in answer) == (500, True)
 
 
-@pytest.mark.parametrize("path", LEGACY)
+@pytest.mark.parametrize("path", LEGACY_SERVICES)
 def test_white_space_changes_no_answer_of_the_earlier_services(path: str, shared_master: Master) -> None:
     """Around arguments that stand by position, and where there are none."""
-    for operation, arguments in Contract(LEGACY[path]).operations.items():
+    for operation, arguments in Wsdl(LEGACY_SERVICES[path]).operations.items():
         values = "".join(f"<a{place}>1</a{place}>" for place, _ in enumerate(arguments))
         request = (
             f'<s:Envelope xmlns:s="{SOAP}"><s:Header><h/></s:Header>'

@@ -1,9 +1,9 @@
-"""`cdb-server`: makes a database, serves it, keeps it safe, and keeps the tokens of those who may write."""
+"""Assembles the command `cdb-server` from its subcommands."""
 
 import click
 
 from cdb_server import __version__
-from cdb_server.cli import maintenance, mirroring, serving, shared, tokens
+from cdb_server.cli import commands, options
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -18,17 +18,17 @@ def main() -> None:
     cdb-server verify                    prove that nothing is damaged
     cdb-server backup FILE               while serving
     """
-    shared.tell_unknown_settings(main)
+    options.warn_of_unknown_settings(main)
 
 
 for command in (
-    serving.init,
-    serving.serve_command,
-    mirroring.mirror_command,
-    maintenance.verify_command,
-    maintenance.backup_command,
-    maintenance.restore_command,
-    mirroring.compare_command,
-    tokens.token,
+    commands.init,
+    commands.serve_command,
+    commands.mirror_command,
+    commands.verify_command,
+    commands.backup_command,
+    commands.restore_command,
+    commands.compare_command,
+    commands.token,
 ):
     main.add_command(command)

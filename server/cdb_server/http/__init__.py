@@ -1,5 +1,1 @@
-"""The ASGI application and the server that runs it: routes, limits, deadlines, authentication."""
-
-from cdb_server.http.serve import listen, serve
-
-__all__ = ["listen", "serve"]
+"""Serves HTTP: protocol, admission, authentication, caches, routes and metrics around the SOAP services and pages."""

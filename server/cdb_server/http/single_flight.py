@@ -1,10 +1,11 @@
-"""Single flight: equal work asked for by many at once is done once, and dropped when the last of them has gone."""
+"""Shares one call among all requests that want the same result (single flight)."""
 
 import asyncio
-from collections.abc import Awaitable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
+
 Result = TypeVar("Result")
 
 
@@ -14,7 +15,7 @@ class Flight(Generic[Result]):
     def __init__(self, work: Awaitable[Result]) -> None:
         self.task = asyncio.ensure_future(work)
         # Whether nobody waits for it any more: what comes now begins anew.
-        self.dropped = False
+        self.is_abandoned = False
         self._waiting = 0
 
     async def result(self) -> Result:
@@ -25,9 +26,9 @@ class Flight(Generic[Result]):
         finally:
             self._waiting -= 1
             if not self._waiting and self.task.cancel():
-                self.dropped = True
+                self.is_abandoned = True
 
-    async def ended(self) -> None:
+    async def wait_until_done(self) -> None:
         """Wait for its end, whatever it is, without wanting the result."""
         await asyncio.wait([self.task])
 
@@ -36,20 +37,42 @@ class SingleFlight(Generic[Key, Result]):
     """The work under way, by what it is for. For one event loop."""
 
     def __init__(self) -> None:
-        self._under_way: dict[Key, Flight[Result]] = {}
+        self._flights: dict[Key, Flight[Result]] = {}
 
     def find(self, key: Key) -> Flight[Result] | None:
         """The work under way for a key, unless it ends."""
-        flight = self._under_way.get(key)
-        return None if flight is None or flight.dropped else flight
+        flight = self._flights.get(key)
+        return None if flight is None or flight.is_abandoned else flight
 
-    def begin(self, key: Key, work: Awaitable[Result]) -> Flight[Result]:
+    def start(self, key: Key, work: Awaitable[Result]) -> Flight[Result]:
         """Begin work for a key, which is found until it ends."""
-        flight = self._under_way[key] = Flight(work)
+        flight = self._flights[key] = Flight(work)
 
         def forget(_: object) -> None:
-            if self._under_way.get(key) is flight:
-                del self._under_way[key]
+            if self._flights.get(key) is flight:
+                del self._flights[key]
 
         flight.task.add_done_callback(forget)
         return flight
+
+
+class NextFlight(Generic[Result]):
+    """A look under way may have begun before a request came, and a write after it: that request shares the next one."""
+
+    def __init__(self, look: Callable[[], Awaitable[Result]]) -> None:
+        self._call = look
+        self._running: asyncio.Task[Result] | None = None
+        self._next: asyncio.Task[Result] | None = None
+
+    async def next_result(self) -> Result:
+        """What a look that begins now or later sees."""
+        if self._next is None:
+            self._next = asyncio.ensure_future(self._after(self._running))
+        # Whoever goes does not take it away from the others.
+        return await asyncio.shield(self._next)
+
+    async def _after(self, before: asyncio.Task[Result] | None) -> Result:
+        if before is not None:
+            await asyncio.wait([before])
+        self._running, self._next = self._next, None
+        return await self._call()

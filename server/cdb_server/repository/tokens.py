@@ -1,4 +1,4 @@
-"""Who may write: a token for each user, of which only the hash is kept."""
+"""Creates, lists, revokes and verifies users' tokens; stores only their hashes."""
 
 import re
 import secrets
@@ -10,10 +10,10 @@ from typing import Any
 from sqlalchemy import Select, bindparam, select
 
 from cdb_server import instants, model
-from cdb_server.errors import InvalidArgument, NotAdmitted
+from cdb_server.database.statements import AnyConnection, CompiledStatement
+from cdb_server.database.transactions import Database
+from cdb_server.errors import InvalidArgument, InvalidToken
 from cdb_server.model import Clock
-from cdb_server.repository.database import Database
-from cdb_server.repository.prepared import Connected, Prepared
 from cdb_server.schema import token
 
 NAME_PATTERN = r"[A-Za-z0-9]([A-Za-z0-9 _.+@\-]{0,62}[A-Za-z0-9_.+@\-])?"
@@ -79,23 +79,23 @@ class Credentials:
         """What a user shows."""
         return cls(name, _hash(secret))
 
-    def check(self, connection: Connected) -> None:
+    def check(self, connection: AnyConnection) -> None:
         """Raises NotAdmitted unless the token is that user's and valid."""
-        if not re.fullmatch(NAME_PATTERN, self.name) or not _ADMITTED.row(
+        if not re.fullmatch(NAME_PATTERN, self.name) or not _VALID_TOKEN.row(
             connection, name=self.name, sha256=self.sha256
         ):
-            raise NotAdmitted
+            raise InvalidToken
 
 
-class Admission:
+class TokenVerifier:
     """Asks for the tokens, and no more."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def admits(self, shown: Credentials) -> bool:
+    def is_valid(self, shown: Credentials) -> bool:
         """Whether a token is that user's and valid."""
-        with suppress(NotAdmitted), self._database.read_one() as connection:
+        with suppress(InvalidToken), self._database.read_statement() as connection:
             shown.check(connection)
             return True
         return False
@@ -112,7 +112,7 @@ def _of(name: Any) -> Select[Any]:
     return select(token.c.sha256).where(token.c.name == name, token.c.revoked.is_(None))
 
 
-_ADMITTED = Prepared(_of(bindparam("name")).where(token.c.sha256 == bindparam("sha256")))
+_VALID_TOKEN = CompiledStatement(_of(bindparam("name")).where(token.c.sha256 == bindparam("sha256")))
 
 
 def _hash(secret: str) -> str:

@@ -1,25 +1,96 @@
-"""One service at one address: the bytes of a request in, the bytes of its answer out. Blocks: for worker threads."""
+"""Answers one SOAP request: parse, call the operation, encode the result or fault; spyne's application for the rest."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+import pybase64
 from lxml import etree
-from spyne import Application, Fault, MethodContext
+from lxml.builder import E
+from spyne import Application, ByteArray, DateTime, Fault, Integer64, MethodContext
+from spyne.protocol.soap import Soap11
 from spyne.server import ServerBase
 
-from cdb_server.errors import CdbError, LargePayload, LongList, NotAdmitted
-from cdb_server.model import Knowledge
-from cdb_server.repository import Credentials, Reader, Writer
-from cdb_server.soap.aside import put_aside
-from cdb_server.soap.contract import Contract
-from cdb_server.soap.direct import LISTS, Direct, DirectUploads, Lasting
-from cdb_server.soap.faults import fault_of, outcome_of
-from cdb_server.soap.gate import check_arguments, operation_of
-from cdb_server.soap.protocol import Protocol
-from cdb_server.soap.services import Calibration, CalibrationSuperMouse
-from cdb_server.soap.templates import Request, RequestTemplates
-from cdb_server.soap.types import NAMESPACE
+from cdb_server import arguments, instants
+from cdb_server.errors import CdbError, InvalidArgument, InvalidToken, LargePayload, LongList
+from cdb_server.model import JournalPosition
+from cdb_server.repository.reader import Reader
+from cdb_server.repository.tokens import Credentials
+from cdb_server.repository.writer import Writer
+from cdb_server.soap.operations import (
+    LIST_OPERATIONS,
+    Cacheability,
+    Calibration,
+    CalibrationSuperMouse,
+    ReadingOperations,
+    UploadOperation,
+)
+from cdb_server.soap.request_parser import extract_payload, parse_operation, validate_arguments
+from cdb_server.soap.types import NAMESPACE, TypedFault, metrics_outcome, to_fault
+from cdb_server.soap.wsdl import Argument, Wsdl
+
+ParsedRequest = tuple[str, dict[str, str]]
+
+
+class Templates(Protocol):
+    """Finds the operation and arguments of a request whose template was validated before (http/request_templates.py)."""
+
+    def match(self, body: bytes, soap_action: str) -> ParsedRequest | None: ...
+
+    def learn(
+        self, body: bytes, soap_action: str, operation: etree._Element, arguments: Sequence[Argument]
+    ) -> None: ...
+
+
+class SpyneProtocol(Soap11):
+    """spyne's Soap11 behind the gate: it receives an operation's element, not bytes."""
+
+    def __init__(self) -> None:
+        super().__init__(parse_xsi_type=False)
+        self.deserialization_handlers[DateTime] = self._instant_from_element
+        self.deserialization_handlers[ByteArray] = self._data_from_element
+        self.deserialization_handlers[Integer64] = self._number_from_element
+        self._to_unicode_handlers[DateTime] = lambda cls, value: instants.format_instant(value)
+
+    def create_in_document(self, ctx: Any, charset: str | None = None) -> None:
+        ctx.in_document = ctx.udc.operation
+
+    def decompose_incoming_envelope(self, ctx: Any, message: Any = Soap11.REQUEST) -> None:
+        ctx.in_header_doc = None
+        ctx.in_body_doc = ctx.in_document
+        ctx.method_request_string = ctx.in_body_doc.tag
+
+    def fault_to_parent(self, ctx: Any, cls: Any, inst: Any, parent: Any, ns: str, *args: Any, **kwargs: Any) -> None:
+        # spyne writes a fault's members beside faultcode and faultstring, where no client looks for them.
+        fault = etree.SubElement(parent, f"{{{self.ns_soap_env}}}Fault")
+        fault.append(E.faultcode(f"{self.soap_env}:{inst.faultcode}"))
+        fault.append(E.faultstring(inst.faultstring))
+        if isinstance(inst, TypedFault):
+            detail = etree.SubElement(fault, "detail")
+            self.complex_to_parent(ctx, cls, inst, detail, cls.__namespace__, cls.get_type_name())
+
+    def byte_array_to_parent(
+        self, ctx: Any, cls: Any, inst: bytes, parent: Any, ns: str, name: str = "retval", **_: Any
+    ) -> None:
+        etree.SubElement(parent, f"{{{ns}}}{name}").text = pybase64.b64encode_as_string(inst)
+
+    def _instant_from_element(self, ctx: Any, cls: Any, element: Any) -> Any:
+        try:
+            return arguments.parse_instant(etree.QName(element).localname, element.text or "")
+        except InvalidArgument as error:
+            raise to_fault(error) from None
+
+    def _number_from_element(self, ctx: Any, cls: Any, element: Any) -> int:
+        return arguments.parse_whole_number(etree.QName(element).localname, element.text or "")
+
+    def _data_from_element(self, ctx: Any, cls: Any, element: Any) -> bytes:
+        try:
+            text = (element.text or "").encode("utf-8")
+            return arguments.decode_payload(etree.QName(element).localname, text, ctx.udc.max_payload)
+        except CdbError as error:
+            raise to_fault(error) from None
+
 
 # spyne logs refused requests whole, and expected faults with their tracebacks. What matters is logged by `fault_of`.
 logging.getLogger("spyne").setLevel(logging.CRITICAL + 1)
@@ -28,21 +99,21 @@ _READING, _WRITING = "calibration.wsdl", "calibration_supermouse.wsdl"
 
 
 @dataclass(slots=True)
-class Call:
+class OperationContext:
     """What an operation works with: where to read and write, who asks, and the sha256s of payloads that they have."""
 
     reader: Reader | None
     writer: Writer | None
     max_payload: int
     author: str
-    held: frozenset[str]
+    held_hashes: frozenset[str]
     operation: etree._Element
     # Raised by an operation, and not one of the contract's faults.
-    not_admitted: NotAdmitted | None = None
+    invalid_token: InvalidToken | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SoapResult:
     """The bytes of an answer in three parts: before its payload, the payload, after it; the others empty without one.
 
     `fault` is what it is counted as if it is a fault, which goes out as HTTP 500; else empty. `lasting` is None where
@@ -52,21 +123,21 @@ class Answer:
 
     fault: str
     parts: tuple[bytes, bytes, bytes]
-    lasting: Lasting | None = None
+    cacheability: Cacheability | None = None
     operation: str = ""
-    known: Knowledge | None = None
+    position: JournalPosition | None = None
 
 
 class _Application(Application):
     def call_wrapper(self, ctx: Any) -> Any:
         try:
             return super().call_wrapper(ctx)
-        except NotAdmitted as error:
-            ctx.udc.not_admitted = error
+        except InvalidToken as error:
+            ctx.udc.invalid_token = error
             raise Fault() from error
         except Exception as error:
             # spyne would put the words of whatever was raised into a fault.
-            raise fault_of(error) from error
+            raise to_fault(error) from error
 
 
 class Endpoint:
@@ -74,37 +145,40 @@ class Endpoint:
 
     def __init__(
         self,
-        contract: Contract,
+        wsdl: Wsdl,
         service: Any,
         *,
         reader: Reader | None = None,
-        glancing: Reader | None = None,
-        sparing: Reader | None = None,
+        nonblocking: Reader | None = None,
+        size_limited: Reader | None = None,
         writer: Writer | None = None,
         max_payload: int = 0,
+        templates: Templates | None = None,
     ) -> None:
-        self.contract = contract
+        self.wsdl = wsdl
         self._reader = reader
-        self._direct = Direct(reader, contract) if reader else None
-        self._at_once = Direct(glancing, contract) if glancing else None
+        self._operations = ReadingOperations(reader, wsdl) if reader else None
+        self._nonblocking_operations = ReadingOperations(nonblocking, wsdl) if nonblocking else None
         # Of requests that are answered at once, by one thread.
-        self._templates = RequestTemplates()
-        self._uploads = DirectUploads(writer, max_payload) if writer else None
-        self._sparing = Direct(sparing, contract) if sparing else None
+        self._templates = templates
+        self._upload_operation = UploadOperation(writer, max_payload) if writer else None
+        self._limited_operations = ReadingOperations(size_limited, wsdl) if size_limited else None
         self._writer = writer
         self._max_payload = max_payload
-        self._server = ServerBase(_Application([service], NAMESPACE, in_protocol=Protocol(), out_protocol=Protocol()))
+        self._server = ServerBase(
+            _Application([service], NAMESPACE, in_protocol=SpyneProtocol(), out_protocol=SpyneProtocol())
+        )
 
     def answer(
         self,
         body: bytes,
         soap_action: str,
         author: str = "",
-        held: frozenset[str] = frozenset(),
+        held_hashes: frozenset[str] = frozenset(),
         *,
-        sparing: bool = False,
-        shown: Credentials | None = None,
-    ) -> Answer:
+        size_limited: bool = False,
+        credentials: Credentials | None = None,
+    ) -> SoapResult:
         """Answer a request. `soap_action` is that header's value, `author` the user who asks.
 
         A payload of which the sha256 is among `held` is left out. What goes wrong is a fault; but LargePayload is
@@ -113,121 +187,136 @@ class Endpoint:
         """
         name = ""
         try:
-            if self._uploads and (upload := self._upload(self._uploads, body, soap_action)):
-                name = self._uploads.name
-                stored, known = self._uploads.answer(*upload, author, shown)
-                return Answer("", stored, operation=name, known=known)
+            if self._upload_operation and (upload := self._parse_upload(self._upload_operation, body, soap_action)):
+                name = self._upload_operation.name
+                stored, known = self._upload_operation.answer(*upload, author, credentials)
+                return SoapResult("", stored, operation=name, position=known)
             operation = self._operation(body, soap_action)
-            name = _name(operation)
-            check_arguments(operation, self.contract)
-            given = _given(operation)
-            if sparing and name in LISTS:
+            name = _local_name(operation)
+            validate_arguments(operation, self.wsdl)
+            given = _arguments_of(operation)
+            if size_limited and name in LIST_OPERATIONS:
                 raise LongList
-            direct = self._sparing if sparing else self._direct
-            if direct and (found := direct.answer(name, given, held)):
-                return Answer("", *found, name)
-            if self._uploads and name == self._uploads.name:
-                data = self._uploads.data(given.pop("data").encode("utf-8"))
-                stored, known = self._uploads.answer(given, data, author, shown)
-                return Answer("", stored, operation=name, known=known)
+            direct = self._limited_operations if size_limited else self._operations
+            if direct and (found := direct.answer(name, given, held_hashes)):
+                return SoapResult("", *found, name)
+            if self._upload_operation and name == self._upload_operation.name:
+                data = self._upload_operation.data(given.pop("data").encode("utf-8"))
+                stored, known = self._upload_operation.answer(given, data, author, credentials)
+                return SoapResult("", stored, operation=name, position=known)
             del given
             initial = MethodContext(self._server, MethodContext.SERVER)
-            writer = self._writer and self._writer.asked_with(shown)
-            initial.udc = call = Call(self._reader, writer, self._max_payload, author, held, operation)
+            writer = self._writer and self._writer.for_credentials(credentials)
+            initial.udc = call = OperationContext(
+                self._reader, writer, self._max_payload, author, held_hashes, operation
+            )
             [context] = self._server.generate_contexts(initial)
             self._server.get_in_object(context)
             if context.in_error is None:
                 self._server.get_out_object(context)
-            if call.not_admitted is not None:
-                raise call.not_admitted
-            return self._written(context, name)
-        except (LargePayload, LongList, NotAdmitted):
+            if call.invalid_token is not None:
+                raise call.invalid_token
+            return self._to_result(context, name)
+        except (LargePayload, LongList, InvalidToken):
             raise
         except Exception as error:
             return self.fault(error, name)
 
-    def answer_at_once(
-        self, body: bytes, soap_action: str, held: frozenset[str], *, lists: bool = True
-    ) -> Answer | None:
+    def answer_nonblocking(
+        self, body: bytes, soap_action: str, held_hashes: frozenset[str], *, lists: bool = True
+    ) -> SoapResult | None:
         """As `answer`, but never waits; None for what cannot be answered so, or goes wrong: for `answer` to say.
 
         Without `lists` none is tried: whether a list is short shows only after some milliseconds.
         """
-        if self._at_once is None:
+        if self._nonblocking_operations is None:
             return None
         try:
-            name, given = self._templates.read(body, soap_action) or self._judged(body, soap_action)
-            if not lists and name in LISTS:
+            known = self._templates and self._templates.match(body, soap_action)
+            name, given = known or self._parse_and_learn(body, soap_action)
+            if not lists and name in LIST_OPERATIONS:
                 return None
-            found = self._at_once.answer(name, given, held)
+            found = self._nonblocking_operations.answer(name, given, held_hashes)
         except Exception:
             # Whatever it is, `answer` makes a fault of it, and tells the log where that is due.
             return None
-        return None if found is None else Answer("", *found, name)
+        return None if found is None else SoapResult("", *found, name)
 
-    def _upload(self, uploads: DirectUploads, body: bytes, soap_action: str) -> tuple[dict[str, str], bytes] | None:
+    def _parse_upload(
+        self, uploads: UploadOperation, body: bytes, soap_action: str
+    ) -> tuple[dict[str, str], bytes] | None:
         """The arguments of an upload whose payload can be put aside, and the payload.
 
         None to all else, and to what is not taken so: it may be written in a way that only the parser understands, or
         is to be refused in words about the whole of it.
         """
-        aside = put_aside(body)
+        aside = extract_payload(body)
         if aside is None:
             return None
         try:
             operation = self._operation(aside.request, soap_action)
-            check_arguments(operation, self.contract)
-            given = _given(operation)
-            if _name(operation) != uploads.name or given.pop("data") != aside.mark:
+            validate_arguments(operation, self.wsdl)
+            given = _arguments_of(operation)
+            if _local_name(operation) != uploads.name or given.pop("data") != aside.placeholder:
                 return None
             return given, uploads.data(aside.base64)
         except CdbError:
             return None
 
-    def _judged(self, body: bytes, soap_action: str) -> Request:
+    def _parse_and_learn(self, body: bytes, soap_action: str) -> ParsedRequest:
         operation = self._operation(body, soap_action)
-        check_arguments(operation, self.contract)
-        name = _name(operation)
-        self._templates.learn(body, soap_action, operation, self.contract.operations[name])
-        return name, _given(operation)
+        validate_arguments(operation, self.wsdl)
+        name = _local_name(operation)
+        if self._templates:
+            self._templates.learn(body, soap_action, operation, self.wsdl.operations[name])
+        return name, _arguments_of(operation)
 
-    def fault(self, error: Exception, operation: str = "") -> Answer:
+    def fault(self, error: Exception, operation: str = "") -> SoapResult:
         """The answer that says an error, to a request for an operation, if that is known."""
         context = MethodContext(self._server, MethodContext.SERVER)
-        context.out_error = fault_of(error)
-        return self._written(context, operation)
+        context.out_error = to_fault(error)
+        return self._to_result(context, operation)
 
     def _operation(self, body: bytes, soap_action: str) -> etree._Element:
-        return operation_of(body, soap_action.strip().strip('"'), self.contract)
+        return parse_operation(body, soap_action.strip().strip('"'), self.wsdl)
 
-    def _written(self, context: Any, operation: str) -> Answer:
+    def _to_result(self, context: Any, operation: str) -> SoapResult:
         self._server.get_out_string(context)
-        fault = "" if context.out_error is None else outcome_of(context.out_error)
-        return Answer(fault, (b"".join(context.out_string), b"", b""), operation=operation)
+        fault = "" if context.out_error is None else metrics_outcome(context.out_error)
+        return SoapResult(fault, (b"".join(context.out_string), b"", b""), operation=operation)
 
 
-def _name(operation: etree._Element) -> str:
+def _local_name(operation: etree._Element) -> str:
     return str(operation.tag).rpartition("}")[2]
 
 
-def _given(operation: etree._Element) -> dict[str, str]:
-    return {_name(child): child.text or "" for child in operation}
+def _arguments_of(operation: etree._Element) -> dict[str, str]:
+    return {_local_name(child): child.text or "" for child in operation}
 
 
 def operations() -> list[str]:
     """All operations of both services, by name."""
-    return [*Contract(_READING).operations, *Contract(_WRITING).operations]
+    return [*Wsdl(_READING).operations, *Wsdl(_WRITING).operations]
 
 
-def reading_endpoint(reader: Reader, glancing: Reader | None, sparing: Reader) -> Endpoint:
+def reading_endpoint(
+    reader: Reader, nonblocking: Reader | None, size_limited: Reader, templates: Templates | None = None
+) -> Endpoint:
     """The service `Calibration`.
 
     `glancing` is a Reader that never waits, where there is one; `sparing` one that gives no large payloads.
     """
-    return Endpoint(Contract(_READING), Calibration, reader=reader, glancing=glancing, sparing=sparing)
+    return Endpoint(
+        Wsdl(_READING),
+        Calibration,
+        reader=reader,
+        nonblocking=nonblocking,
+        size_limited=size_limited,
+        templates=templates,
+    )
 
 
 def writing_endpoint(writer: Writer, max_payload: int) -> Endpoint:
     """The service `CalibrationSuperMouse`."""
-    contract = Contract(_WRITING)
+    contract = Wsdl(_WRITING)
     return Endpoint(contract, CalibrationSuperMouse, writer=writer, max_payload=max_payload)

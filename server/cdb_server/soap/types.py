@@ -1,16 +1,17 @@
-"""The contract's types as spyne's. Names, order and limits are those of the WSDL files; a test compares them."""
+"""Declares the contract's types and faults for spyne, and turns domain errors into faults."""
 
+import logging
 from typing import Any
 
 from spyne import Boolean, ByteArray, ComplexModel, DateTime, Double, Fault, Integer64, Unicode
 from spyne.model.primitive import AnyUri
 
-from cdb_server import instants, model
+from cdb_server import arguments, errors, instants
 
 NAMESPACE = "urn:mice:cdb:2"
 
 
-def _named(base: Any, name: str, **limits: Any) -> Any:
+def _named_type(base: Any, name: str, **limits: Any) -> Any:
     """A required value of a named simple type."""
     named = base.customize(type_name=name, min_occurs=1, nillable=False, **limits)
     named.__namespace__ = NAMESPACE
@@ -31,23 +32,40 @@ def many(base: Any) -> Any:
     return base.customize(min_occurs=0, max_occurs="unbounded", nillable=False)
 
 
-DeviceName = _named(Unicode, "device_name", pattern=model.DEVICE_NAME_PATTERN)
-CalibrationType = _named(Unicode, "calibration_type", pattern=model.CALIBRATION_TYPE_PATTERN)
-Id = _named(Integer64, "id", ge=1)
-Serial = _named(Integer64, "serial", ge=0)
-RunNumber = _named(Integer64, "run_number", ge=1)
-Instant = _named(DateTime, "instant", pattern=instants.PATTERN)
-Sha256 = _named(Unicode, "sha256", pattern=model.SHA256_PATTERN)
-Comment = _named(Unicode, "comment", max_len=model.TEXT_LIMIT)
-Reason = _named(Unicode, "reason", min_len=1, max_len=model.TEXT_LIMIT)
-Role = _named(Unicode, "role", values=["master", "mirror"])
-Kind = _named(Unicode, "kind", values=["calibration", "withdrawal", "run"])
-EntryLimit = _named(Integer64, "entry_limit", ge=1)
+DeviceName = _named_type(Unicode, "device_name", pattern=arguments.DEVICE_NAME_PATTERN)
+
+CalibrationType = _named_type(Unicode, "calibration_type", pattern=arguments.CALIBRATION_TYPE_PATTERN)
+
+Id = _named_type(Integer64, "id", ge=1)
+
+Serial = _named_type(Integer64, "serial", ge=0)
+
+RunNumber = _named_type(Integer64, "run_number", ge=1)
+
+Instant = _named_type(DateTime, "instant", pattern=instants.INSTANT_PATTERN)
+
+Sha256 = _named_type(Unicode, "sha256", pattern=arguments.SHA256_PATTERN)
+
+Comment = _named_type(Unicode, "comment", max_len=arguments.MAX_TEXT_CHARACTERS)
+
+Reason = _named_type(Unicode, "reason", min_len=1, max_len=arguments.MAX_TEXT_CHARACTERS)
+
+Role = _named_type(Unicode, "role", values=["master", "mirror"])
+
+Kind = _named_type(Unicode, "kind", values=["calibration", "withdrawal", "run"])
+
+EntryLimit = _named_type(Integer64, "entry_limit", ge=1)
+
 Text = _required(Unicode)
+
 Long = _required(Integer64)
+
 Flag = _required(Boolean)
+
 Number = _required(Double)
+
 Uri = _required(AnyUri)
+
 Data = _required(ByteArray)
 
 
@@ -213,3 +231,68 @@ class MalformedRequest(TypedFault):
 class Unavailable(TypedFault):
     __type_name__ = "Unavailable"
     _type_info = [("message", Text)]
+
+
+log = logging.getLogger(__name__)
+
+FAULT_TYPES: dict[type[errors.CdbError], type[TypedFault]] = {
+    errors.CalibrationNotFound: CalibrationNotFound,
+    errors.RunNotFound: RunNotFound,
+    errors.PayloadNotFound: PayloadNotFound,
+    errors.InvalidArgument: InvalidArgument,
+    errors.Integrity: Integrity,
+    errors.DamagedPayload: Integrity,
+    errors.TooLarge: TooLarge,
+    errors.AsOfNotReached: AsOfNotReached,
+    errors.MalformedRequest: MalformedRequest,
+    errors.Unavailable: Unavailable,
+}
+
+# All that a fault may be named, but for those that spyne might have of its own.
+FAULT_NAMES = (
+    *dict.fromkeys(fault.__type_name__ for fault in FAULT_TYPES.values()),
+    "VersionMismatch",
+    "MustUnderstand",
+)
+
+# What a fault is counted as that only a mistake in this program makes, as HTTP's own answers are.
+UNEXPECTED = "500"
+
+
+class EnvelopeError(Exception):
+    """A refusal that SOAP 1.1 itself defines: `code` is VersionMismatch or MustUnderstand."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def fault_name(fault: Fault) -> str:
+    """A fault's name, without the side that it is on."""
+    return str(fault.faultcode).rpartition(".")[2]
+
+
+def metrics_outcome(fault: Fault) -> str:
+    """What a fault is counted as: its name, or UNEXPECTED."""
+    return UNEXPECTED if getattr(fault, "unexpected", False) else fault_name(fault)
+
+
+def to_fault(error: Exception) -> Any:
+    """The fault for any exception. One that is none of ours goes to the log, and out as Unavailable (rule 14)."""
+    if isinstance(error, Fault):
+        return error
+    if isinstance(error, EnvelopeError):
+        return Fault(faultcode=error.code, faultstring=str(error))
+    unexpected = not isinstance(error, errors.CdbError)
+    if not isinstance(error, errors.CdbError):
+        log.error("a request failed for a reason within the server", exc_info=error)
+        error = errors.Unavailable("the server failed at this request: try again later, and tell its operator")
+    if isinstance(error, errors.DamagedPayload):
+        log.error("damaged payload: %s", error.message)
+    fault_class = FAULT_TYPES[type(error)]
+    fault = fault_class(faultcode=f"{error.side}.{fault_class.__type_name__}", faultstring=error.message)
+    fault.message = error.message
+    fault.unexpected = unexpected
+    for name, value in error.details.items():
+        setattr(fault, name, value)
+    return fault

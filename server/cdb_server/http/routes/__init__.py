@@ -1,0 +1,1 @@
+"""Routes: SOAP, reading, plain GET (rest) and pages."""

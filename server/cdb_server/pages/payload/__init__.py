@@ -1,0 +1,1 @@
+"""Understands payloads for display: pure functions, bounded in what they look at."""
