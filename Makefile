@@ -52,15 +52,15 @@ crash-test: $(READY)  ## Kill the server under load, CYCLES=2000 times, and chec
 REQUESTS ?= 1000000
 hostile: $(READY)  ## Spoil answers at every byte, ask in odd ways (REQUESTS=1000000), lie to a mirror
 	$(BIN)/python -m tests.hostile --requests $(REQUESTS)
-	$(BIN)/python -m pytest tests/hostile/test_lies.py
+	$(BIN)/python -m pytest tests/hostile/test_false_master.py
 
 PAYLOADS ?= 20000
 odd-files: $(READY)  ## Store odd files (PAYLOADS=20000), and look at each by every page within half a second
-	$(BIN)/python -m tests.hostile.looking --count $(PAYLOADS)
+	$(BIN)/python -m tests.hostile.view_payloads --count $(PAYLOADS)
 
 siege: $(READY)  ## Beset a server by hundreds that read nothing, ask long questions or look at large tables, and check who waits
-	$(BIN)/python -m tests.hostile.memory
-	$(BIN)/python -m pytest -s tests/hostile/test_others.py
+	$(BIN)/python -m tests.hostile.memory_load
+	$(BIN)/python -m pytest -s tests/hostile/test_fairness.py
 
 bench: $(READY)  ## Measure how fast the service is, against references measured likewise; leaves bench-data/
 	tests/benchmarks/install

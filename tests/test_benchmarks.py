@@ -18,12 +18,12 @@ from cdb_server.instants import MICROSECOND
 from cdb_server.maintenance import verify
 from cdb_server.repository.reader import Reader
 from tests import servers
-from tests.benchmarks import answers, bare, loading, questions, report
-from tests.benchmarks.figures import Figure, Rounds, Target, at_least, at_most
+from tests.benchmarks import bare_drivers, correctness, loading, report, requests_sent
+from tests.benchmarks.dataset import KEYS, Stock
 from tests.benchmarks.load import Failure, Question, Server
 from tests.benchmarks.processes import Processes
+from tests.benchmarks.ratios import Figure, Rounds, Target, at_least, at_most
 from tests.benchmarks.report import Outcome
-from tests.benchmarks.stock import KEYS, Stock
 
 STOCK = Stock(1_000, 200, payloads=300, runs=40)
 
@@ -99,20 +99,20 @@ def test_answers_are_held_against_what_is_stored(tmp_path: Path) -> None:
         server.processes.settle()
         for among in (0, 200):
             asked = replace(server, stock=replace(STOCK, among=among))
-            answers.look_ups(asked)
-            answers.lists(asked)
-            answers.runs(asked)
-        assert answers.serial(server) == 1_040
+            correctness.look_ups(asked)
+            correctness.lists(asked)
+            correctness.runs(asked)
+        assert correctness.serial(server) == 1_040
         begin, _ = STOCK.covered
-        plain = questions.plain("DEVICE1", "t0", begin, STOCK.as_of)
-        answers.same(server, plain, STOCK.data(STOCK.in_force("DEVICE1", "t0", begin)))
+        plain = requests_sent.plain("DEVICE1", "t0", begin, STOCK.as_of)
+        correctness.same(server, plain, STOCK.data(STOCK.in_force("DEVICE1", "t0", begin)))
         with pytest.raises(Failure, match="other bytes"):
-            answers.same(server, plain, b"")
+            correctness.same(server, plain, b"")
         with pytest.raises(Failure, match="status 404"):
-            answers.answer(server, Question("/nothing", method="GET"))
+            correctness.answer(server, Question("/nothing", method="GET"))
         other = Server(running.url, Stock(1_000, 200, payloads=299, runs=40), server.processes)
         with pytest.raises(Failure, match="or other bytes"):
-            answers.look_ups(other)
+            correctness.look_ups(other)
         assert server.processes.processor() > 0
         memory = server.processes.memory()[running.process.pid]
         assert memory.resident >= memory.proportional > 2**20
@@ -121,10 +121,13 @@ def test_answers_are_held_against_what_is_stored(tmp_path: Path) -> None:
 def test_the_bare_query_finds_what_is_stored(database_url: str) -> None:
     """The reference does the work that it stands for; it fails where it finds another calibration."""
     loading.load(database_url, STOCK)
-    with contextmanager(bare._looking_up)(database_url, STOCK, 1) as look_up:
+    with contextmanager(bare_drivers._looking_up)(database_url, STOCK, 1) as look_up:
         for _ in range(100):
             look_up()
-    with contextmanager(bare._looking_up)(database_url, Stock(2_000, 200), 1) as look_up, pytest.raises(Failure):
+    with (
+        contextmanager(bare_drivers._looking_up)(database_url, Stock(2_000, 200), 1) as look_up,
+        pytest.raises(Failure),
+    ):
         look_up()
 
 
@@ -133,11 +136,11 @@ def test_the_query_alone_is_the_services_own(tmp_path: Path, listing: bool) -> N
     """It finds what the service finds, and fails where it does not."""
     url = f"sqlite:///{tmp_path}/cdb.sqlite"
     loading.load(url, STOCK)
-    with contextmanager(bare._asking)(url, STOCK, listing, 1) as ask:
+    with contextmanager(bare_drivers._asking)(url, STOCK, listing, 1) as ask:
         for _ in range(100):
             ask()
     later = replace(STOCK, count=20 * STOCK.count, among=200)
-    with contextmanager(bare._asking)(url, later, listing, 1) as ask, pytest.raises(Failure):
+    with contextmanager(bare_drivers._asking)(url, later, listing, 1) as ask, pytest.raises(Failure):
         ask()
 
 

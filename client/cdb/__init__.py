@@ -128,7 +128,7 @@ if TYPE_CHECKING:
         TooLarge,
         Unavailable,
     )
-    from cdb._recording import recording, replaying
+    from cdb._resolver.job import recording, replaying
     from cdb.cabling import Cabling, CablingSuperMouse
     from cdb.calibration import Calibration
     from cdb.records import CalibrationRecord, CalibrationText, Device, JournalEntry, Preview, Run, RunRange, Status
@@ -165,7 +165,7 @@ __all__ = [
     "replaying",
 ]
 
-_HOMES = ("_exceptions", "_recording", "records", "calibration", "supermouse", "cabling")
+_HOMES = ("_exceptions", "_resolver.job", "records", "calibration", "supermouse", "cabling")
 
 
 def __getattr__(name: str) -> object:
@@ -184,10 +184,10 @@ def __getattr__(name: str) -> object:
                 globals()[name] = found
                 return found
     if name[:1].isupper():
-        from cdb._earlier import ELSEWHERE, elsewhere
+        from cdb._legacy import MISSING_CLASSES, missing_class
 
-        if name.removesuffix("SuperMouse") in ELSEWHERE:
-            globals()[name] = elsewhere(name)
+        if name.removesuffix("SuperMouse") in MISSING_CLASSES:
+            globals()[name] = missing_class(name)
             return globals()[name]
     raise AttributeError(f"module 'cdb' has no attribute {name!r}")
 

@@ -1,4 +1,4 @@
-"""What callers give, checked and in the contract's spelling. All raise InvalidArgument, which names the argument."""
+"""Validate callers' arguments and server URLs, and put them into the contract's form."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cdb._exceptions import InvalidArgument
-from cdb._instants import Instant, instant, spell
+from cdb._instants import Instant, format_instant, instant
 
 
-def present(arguments: dict[str, Any]) -> dict[str, Any]:
+def without_none(arguments: dict[str, Any]) -> dict[str, Any]:
     """The arguments without those that are None: what is not given is not sent."""
     return {name: value for name, value in arguments.items() if value is not None}
 
 
-def number(argument: str, value: int) -> int:
+def integer(argument: str, value: int) -> int:
     """An int, or what stands for one, as NumPy's do."""
     try:
         if isinstance(value, bool):
@@ -30,20 +30,20 @@ def number(argument: str, value: int) -> int:
 
 def run(run_number: int) -> int:
     """The number of a run."""
-    if number("run_number", run_number) == 0:
+    if integer("run_number", run_number) == 0:
         raise InvalidArgument(
             "run_number 0 is no run of the experiment, but stands for Monte Carlo: ask by date for the calibration to "
             "simulate with, get_calibration_for_date, or for the current one, get_current_calibration",
             argument="run_number",
         )
-    return number("run_number", run_number)
+    return integer("run_number", run_number)
 
 
 def serial(argument: str, value: int) -> int:
     """A place in the journal, or 0 for before its first entry."""
-    if number(argument, value) < 0:
+    if integer(argument, value) < 0:
         raise InvalidArgument(f"{argument} must not be negative, as {value} is", argument=argument)
-    return number(argument, value)
+    return integer(argument, value)
 
 
 def seconds(argument: str, value: float) -> float:
@@ -68,7 +68,7 @@ def upload(
     return {
         "device_name": text("device_name", device_name),
         "calibration_type": text("calibration_type", calibration_type),
-        "valid_from": spell(instant("valid_from", valid_from)),
+        "valid_from": format_instant(instant("valid_from", valid_from)),
         "data": payload,
         "sha256": hashlib.sha256(payload).hexdigest(),
         "comment": None if comment is None else text("comment", comment),
@@ -85,14 +85,14 @@ def _payload(data: bytes | str) -> bytes:
     return payload
 
 
-def addresses(servers: str | Sequence[str]) -> list[str]:
+def server_urls(servers: str | Sequence[str]) -> list[str]:
     """Base URLs: a list of them, or one text with spaces or commas between."""
     named = servers.replace(",", " ").split() if isinstance(servers, str) else servers
     try:
-        addresses = [text("servers", server) for server in named]
+        server_urls = [text("servers", server) for server in named]
     except TypeError:
         raise InvalidArgument(f"servers must be a str or a list of them, not {servers!r}", argument="servers") from None
-    for address in addresses:
+    for address in server_urls:
         # A password would stand in every message and log.
         shown = "a server's address with an @" if "@" in address else repr(address)
         if not address.startswith(("http://", "https://")):
@@ -107,4 +107,4 @@ def addresses(servers: str | Sequence[str]) -> list[str]:
             raise InvalidArgument(
                 "a server's address holds no user or password: reading needs none", argument="servers"
             )
-    return addresses
+    return server_urls

@@ -1,4 +1,4 @@
-"""What can go wrong, as one hierarchy: whether asking again may help, and below that a class for each fault."""
+"""Define the client's errors: permanent or temporary, with one class per fault of the contract."""
 
 from __future__ import annotations
 

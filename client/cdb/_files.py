@@ -1,4 +1,4 @@
-"""A regular file, opened without waiting: what stands in its place, such as a pipe or a device, is an error at once.
+"""Open regular files only: a pipe, device or folder in a file's place is an error, not an endless wait.
 
 To open a pipe waits for whoever writes into it, and a device may be read without end: no deadline of a call would hold.
 """

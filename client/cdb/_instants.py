@@ -1,4 +1,4 @@
-"""Instants as people and programs write them, to aware datetimes in UTC and to the contract's spelling."""
+"""Parse and format times: text, dates and datetimes to UTC, and to the contract's or a person's notation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def instant(argument: str, value: Instant) -> datetime:
         if isinstance(value, date):
             return datetime(value.year, value.month, value.day, tzinfo=timezone.utc)
         if isinstance(value, str):
-            return _read(value)
+            return _parse_text(value)
         raise TypeError(value)
     except (TypeError, ValueError, OverflowError):
         raise InvalidArgument(
@@ -41,12 +41,12 @@ def instant(argument: str, value: Instant) -> datetime:
         ) from None
 
 
-def spell(value: datetime) -> str:
+def format_instant(value: datetime) -> str:
     """The contract's text of an aware datetime: `2016-03-01T08:00:00.000000Z`."""
     return f"{value.astimezone(timezone.utc).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
-def _read(text: str) -> datetime:
+def _parse_text(text: str) -> datetime:
     match = _TEXT.fullmatch(text.strip())
     if match is None:
         raise ValueError(text)
@@ -59,7 +59,7 @@ def _read(text: str) -> datetime:
     return local + offset if sign == "-" else local - offset
 
 
-def say(value: datetime) -> str:
+def display_instant(value: datetime) -> str:
     """An instant for people: `2016-03-01 08:00:00`, UTC, with a fraction only where there is one."""
     utc = value.astimezone(timezone.utc)
     fraction = f".{utc.microsecond:06}" if utc.microsecond else ""

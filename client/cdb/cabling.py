@@ -1,4 +1,4 @@
-"""Cabling, as callers of the earlier CDB ask for it: it is the calibration type `cabling`.
+"""Read and write cabling, as the legacy client's classes did: the calibration type `cabling`.
 
 New code asks `Calibration` for that type.
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cdb._earlier import Earlier
 from cdb._exceptions import CalibrationNotFound
 from cdb._instants import Instant
+from cdb._legacy import LegacyMethods
 from cdb.calibration import DEFAULT_TIMEOUT, Calibration
 from cdb.records import CalibrationRecord, CalibrationText, Device, Status
 from cdb.supermouse import CalibrationSuperMouse
@@ -18,7 +18,7 @@ from cdb.supermouse import CalibrationSuperMouse
 TYPE = "cabling"
 
 
-class Cabling(Earlier):
+class Cabling(LegacyMethods):
     """Reads cabling. Every method raises what Calibration's of the same kind raises."""
 
     def __init__(

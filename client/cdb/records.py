@@ -1,4 +1,4 @@
-"""What the service answers: frozen dataclasses with the contract's field names, the content as a `str` of known origin.
+"""Define what callers get: frozen dataclasses with the contract's field names, and the content as `str`.
 
 Instants are aware datetimes in UTC, sizes are bytes.
 """

@@ -1,4 +1,4 @@
-"""The client that writes: the experiment calls the writing twin of a reading service SuperMouse."""
+"""Write calibrations, withdrawals and runs: the public client class that sends user and token."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from cdb._answers import record_of
-from cdb._arguments import number, present, run, text, upload
-from cdb._asking import as_it_is
+from cdb._arguments import integer, run, text, upload, without_none
 from cdb._exceptions import Integrity, InvalidArgument, NotAuthorised
 from cdb._instants import Instant
-from cdb._job import check_online
-from cdb._secrets import Token
+from cdb._resolver.answers import to_record
+from cdb._resolver.job import check_online
+from cdb._resolver.resolver import unchanged
+from cdb._transport.credentials import Token
 from cdb.calibration import DEFAULT_TIMEOUT, Calibration, period
 from cdb.records import CalibrationRecord, Preview, Run
 
@@ -58,7 +58,7 @@ class CalibrationSuperMouse(Calibration):
         device, type and valid_from is found, not stored twice. Raises Integrity and TooLarge.
         """
         given = upload(device_name, calibration_type, valid_from, data, comment)
-        stored = record_of(CalibrationRecord, self._tell("add_calibration", **given))
+        stored = to_record(CalibrationRecord, self._write("add_calibration", **given))
         sha256 = given["sha256"]
         if stored.sha256 != sha256:
             raise Integrity(f"the server stored {stored.sha256}, and {sha256} was sent", sha256=sha256)
@@ -83,22 +83,22 @@ class CalibrationSuperMouse(Calibration):
         Raises all that add_calibration raises.
         """
         given = upload(device_name, calibration_type, valid_from, data, comment)
-        return record_of(Preview, self._tell("preview_calibration", **given))
+        return to_record(Preview, self._write("preview_calibration", **given))
 
     def withdraw_calibration(self, id: int, reason: str) -> CalibrationRecord:
         """Withdraw a calibration stored by mistake: the one before it applies again. Raises CalibrationNotFound."""
-        return record_of(
-            CalibrationRecord, self._tell("withdraw_calibration", id=number("id", id), reason=text("reason", reason))
+        return to_record(
+            CalibrationRecord, self._write("withdraw_calibration", id=integer("id", id), reason=text("reason", reason))
         )
 
     def add_run(self, run_number: int, start_time: Instant, stop_time: Instant | None = None) -> Run:
         """Register the times of a run, or correct them."""
-        return record_of(
+        return to_record(
             Run,
-            self._tell("add_run", run_number=run(run_number), **period(start_time, stop_time)),
+            self._write("add_run", run_number=run(run_number), **period(start_time, stop_time)),
         )
 
-    def _tell(self, operation: str, **arguments: Any) -> Any:
+    def _write(self, operation: str, **arguments: Any) -> Any:
         if not self._user or not self._token:
             raise NotAuthorised("writing needs user and token: give them, or set CDB_USER and CDB_TOKEN")
         if not self._direct:
@@ -106,4 +106,4 @@ class CalibrationSuperMouse(Calibration):
         service = self._service(
             "calibration_supermouse.wsdl", "/cdb/v2/calibrationSuperMouse", (self._user, self._token)
         )
-        return service.call(operation, as_it_is, **present(arguments))
+        return service.call(operation, unchanged, **without_none(arguments))

@@ -12,10 +12,10 @@ from pathlib import Path
 import click
 
 from tests.benchmarks import report
-from tests.benchmarks.bench import Bench
-from tests.benchmarks.lines import LINES
+from tests.benchmarks.harness import Bench
 from tests.benchmarks.load import Failure
 from tests.benchmarks.report import Outcome
+from tests.benchmarks.suite import LINES
 
 
 @click.command()

@@ -17,7 +17,7 @@ from spyne import Application, ComplexModel, DateTime, Integer64, ServiceBase, U
 from spyne.model.binary import ByteArray
 from spyne.protocol.soap import Soap11
 
-from tests.benchmarks.stock import Stock
+from tests.benchmarks.dataset import Stock
 
 NAMESPACE = "urn:mice:cdb:2"
 ROWS = 100

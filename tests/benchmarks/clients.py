@@ -16,11 +16,11 @@ import zeep
 
 import cdb
 from cdb_server.instants import format_instant
-from tests.benchmarks.bench import SQLITE, Bench
-from tests.benchmarks.figures import Figure, at_most
+from tests.benchmarks.dataset import Stock
+from tests.benchmarks.harness import SQLITE, Bench
 from tests.benchmarks.load import Failure
-from tests.benchmarks.questions import NAMESPACE
-from tests.benchmarks.stock import Stock
+from tests.benchmarks.ratios import Figure, at_most
+from tests.benchmarks.requests_sent import NAMESPACE
 from tests.fuzz import wire
 
 # How long a client may take to have its code and its connection ready.

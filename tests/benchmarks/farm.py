@@ -22,8 +22,8 @@ import click
 
 import cdb
 from tests import servers
-from tests.client.door import Door
-from tests.client.pinned import as_of_after
+from tests.client.as_of import as_of_after
+from tests.client.counting_proxy import CountingProxy
 
 DEVICES, TYPES, SIZE, RUN = 5, 4, 100_000, 7662
 
@@ -78,7 +78,7 @@ def run(folder: Path, processes: int, *, restart: bool = False, pinned: bool = T
     with ExitStack() as running:
         master = running.enter_context(servers.master(database, folder, *address))
         expected, as_of = store(master)
-        door = running.enter_context(Door(port))
+        door = running.enter_context(CountingProxy(port))
         environment = {
             **os.environ,
             "CDB_SERVER": f"http://127.0.0.1:{door.port}",

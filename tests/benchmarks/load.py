@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cdb_server.instants import MICROSECOND, to_microseconds
+from tests.benchmarks.dataset import Stock
 from tests.benchmarks.processes import Processes
-from tests.benchmarks.stock import Stock
 
 SCRIPT = Path(__file__).with_name("load.lua")
 # Seconds. An answer that takes longer is a failure.

@@ -19,7 +19,7 @@ from cdb_server.model import Entry, NewCalibration
 from cdb_server.repository.writer import append_entry
 from cdb_server.schema import calibration, run
 from cdb_server.schema import journal as journal_table
-from tests.benchmarks.stock import PAYLOADS, Stock
+from tests.benchmarks.dataset import PAYLOADS, Stock
 
 # What a transaction holds at most.
 ENTRIES_AT_ONCE = 20_000

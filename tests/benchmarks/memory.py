@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from tests.benchmarks import answers, questions
-from tests.benchmarks.bench import SQLITE, Bench
-from tests.benchmarks.figures import Figure, at_most
+from tests.benchmarks import correctness, requests_sent
+from tests.benchmarks.dataset import Stock
+from tests.benchmarks.harness import SQLITE, Bench
 from tests.benchmarks.load import ask_often
 from tests.benchmarks.processes import Memory
-from tests.benchmarks.stock import Stock
+from tests.benchmarks.ratios import Figure, at_most
 
 MB = 1_000_000
 # Both in bytes.
@@ -22,7 +22,7 @@ def caches_empty(bench: Bench) -> Iterator[Figure]:
 
     def measure() -> Memory:
         with bench.serve(SQLITE, Stock(bench.middle, 1_000)) as server:
-            answers.look_ups(server)
+            correctness.look_ups(server)
             return sum(server.processes.memory().values(), Memory(0, 0))
 
     rounds = bench.alternate(title, {"all processes": measure})
@@ -46,7 +46,7 @@ def caches_full(bench: Bench) -> Iterator[Figure]:
 
     def measure() -> Memory:
         with bench.serve(SQLITE, Stock(bench.middle, 100_000)) as server:
-            for question in (questions.RANDOM_DATES, questions.REPEATED):
+            for question in (requests_sent.RANDOM_DATES, requests_sent.REPEATED):
                 ask_often(server, question, QUESTIONS, connections=16)
             used = server.processes.memory()
             return max((used[number] for number in server.workers()), key=lambda memory: memory.resident)

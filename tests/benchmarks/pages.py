@@ -4,9 +4,9 @@ import time
 import urllib.request
 from collections.abc import Iterator
 
-from tests.benchmarks.bench import BACKENDS, Bench, Served, beside
-from tests.benchmarks.figures import Figure, Rounds, at_most
-from tests.benchmarks.stock import Stock
+from tests.benchmarks.dataset import Stock
+from tests.benchmarks.harness import BACKENDS, Bench, Served, beside
+from tests.benchmarks.ratios import Figure, Rounds, at_most
 
 # Seconds that a page may take.
 LONGEST = 0.3

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import servers
+from tests.benchmarks.dataset import Stock
 from tests.benchmarks.load import Server
 from tests.benchmarks.processes import Processes
-from tests.benchmarks.stock import Stock
 
 NGINX = """
 daemon off;

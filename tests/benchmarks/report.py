@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks.figures import Figure
+from tests.benchmarks.ratios import Figure
 
 PACKAGES = ("mice-cdb", "spyne", "uvicorn", "uvloop", "httptools", "SQLAlchemy", "lxml", "psycopg", "gunicorn")
 CLIENTS = ("zeep", "suds-community")
@@ -134,7 +134,7 @@ def _processor() -> str:
 
 
 def _postgresql() -> str:
-    from tests.clusters import BIN
+    from tests.standbys import BIN
 
     return _said(str(BIN / "postgres"), "--version")
 

@@ -21,8 +21,8 @@ from cdb_server.repository import journal_entries, lookups
 from cdb_server.repository.reader import Reader
 from cdb_server.soap.operations import ReadingOperations
 from cdb_server.soap.wsdl import Wsdl
-from tests.benchmarks.bare import parameters
-from tests.benchmarks.stock import Stock
+from tests.benchmarks.bare_drivers import parameters
+from tests.benchmarks.dataset import Stock
 
 ROUNDS = 31
 

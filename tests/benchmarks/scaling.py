@@ -6,11 +6,11 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from tests.benchmarks import answers, bare, questions, references
-from tests.benchmarks.bench import BACKENDS, SQLITE, Bench, Served, beside, rates
-from tests.benchmarks.figures import Figure, at_least
+from tests.benchmarks import bare_drivers, correctness, references, requests_sent
+from tests.benchmarks.dataset import KEYS, Stock
+from tests.benchmarks.harness import BACKENDS, SQLITE, Bench, Served, beside, rates
 from tests.benchmarks.load import Load, Question
-from tests.benchmarks.stock import KEYS, Stock
+from tests.benchmarks.ratios import Figure, at_least
 
 KB = 1_000
 SIZE = KB
@@ -31,23 +31,23 @@ class _Work(NamedTuple):
 
 
 def _look_up(_: Served) -> Question:
-    return questions.RANDOM_DATES
+    return requests_sent.RANDOM_DATES
 
 
 def _list(_: Served) -> Question:
-    return questions.LISTS_OF_100
+    return requests_sent.LISTS_OF_100
 
 
 def _upload(server: Served) -> Question:
-    return questions.upload(server.stock, server.token)
+    return requests_sent.upload(server.stock, server.token)
 
 
 _WORKS = (
-    _Work("look-up of 1 kB", KB, answers.look_ups, _look_up),
-    _Work("look-up of 100 kB", 100 * KB, answers.look_ups, _look_up),
-    _Work("listing of 100", KB, answers.lists, _list),
-    _Work("upload of 1 kB", KB, answers.look_ups, _upload, writing=True),
-    _Work("upload of 100 kB", 100 * KB, answers.look_ups, _upload, writing=True),
+    _Work("look-up of 1 kB", KB, correctness.look_ups, _look_up),
+    _Work("look-up of 100 kB", 100 * KB, correctness.look_ups, _look_up),
+    _Work("listing of 100", KB, correctness.lists, _list),
+    _Work("upload of 1 kB", KB, correctness.look_ups, _upload, writing=True),
+    _Work("upload of 100 kB", 100 * KB, correctness.look_ups, _upload, writing=True),
 )
 
 
@@ -91,7 +91,7 @@ def query_alone(bench: Bench) -> Iterator[Figure]:
     for what, lists in (("look-up", False), ("listing of 100", True)):
         title = f"the query of a {what} alone"
         contenders = {
-            name: partial(bare.alone, bench.database(SQLITE, stock), stock, lists, 2, bench.seconds)
+            name: partial(bare_drivers.alone, bench.database(SQLITE, stock), stock, lists, 2, bench.seconds)
             for name, stock in stocks.items()
         }
         rounds = bench.alternate(title, contenders)
@@ -105,11 +105,13 @@ def listing(bench: Bench) -> Iterator[Figure]:
     with ExitStack() as running:
         ours = {kind: running.enter_context(bench.serve(kind, stock)) for kind in BACKENDS}
         for server in ours.values():
-            answers.lists(server)
+            correctness.lists(server)
         spyne = running.enter_context(references.spyne(stock))
         title = f"get_ids with 100 rows, N = {stock.count:,}"
-        contenders = {kind: bench.loading(server, questions.LISTS_OF_100, CONNECTIONS) for kind, server in ours.items()}
-        contenders["bare spyne"] = bench.loading(spyne, questions.LISTS_OF_100, CONNECTIONS)
+        contenders = {
+            kind: bench.loading(server, requests_sent.LISTS_OF_100, CONNECTIONS) for kind, server in ours.items()
+        }
+        contenders["bare spyne"] = bench.loading(spyne, requests_sent.LISTS_OF_100, CONNECTIONS)
         rounds = bench.alternate(title, contenders)
     for kind in BACKENDS:
         yield rates(title + beside(kind), rounds, kind, "bare spyne", at_least(2) if kind == SQLITE else None)
@@ -121,12 +123,12 @@ def run_in_one_call(bench: Bench) -> Iterator[Figure]:
     for kind in BACKENDS:
         title = f"get_calibrations_for_run, {len(KEYS)} keys in one call{beside(kind)}"
         with bench.serve(kind, stock) as server:
-            answers.runs(server)
+            correctness.runs(server)
             rounds = bench.alternate(
                 title,
                 {
-                    "in one call": bench.loading(server, questions.FOR_RUNS_ALL, CONNECTIONS),
-                    "a call each": bench.loading(server, questions.FOR_RUNS_ONE, CONNECTIONS),
+                    "in one call": bench.loading(server, requests_sent.FOR_RUNS_ALL, CONNECTIONS),
+                    "a call each": bench.loading(server, requests_sent.FOR_RUNS_ONE, CONNECTIONS),
                 },
             )
         yield Figure(
@@ -148,10 +150,10 @@ def bare_query(bench: Bench) -> Iterator[Figure]:
         title = f"random dates, N = {stock.count:,}, 1 kB{beside(kind)}"
         reference = f"the bare query, {kind}"
         with bench.serve(kind, stock) as server:
-            answers.look_ups(server)
+            correctness.look_ups(server)
             contenders: dict[str, Callable[[], Load]] = {
-                kind: bench.loading(server, questions.RANDOM_DATES, CONNECTIONS),
-                reference: partial(bare.look_ups, bench.database(kind, stock), stock, 2, bench.seconds),
+                kind: bench.loading(server, requests_sent.RANDOM_DATES, CONNECTIONS),
+                reference: partial(bare_drivers.look_ups, bench.database(kind, stock), stock, 2, bench.seconds),
             }
             rounds = bench.alternate(title, contenders)
         yield rates(title, rounds, kind, reference)

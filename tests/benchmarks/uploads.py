@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 
-from tests.benchmarks import answers, bare, questions
-from tests.benchmarks.bench import BACKENDS, Bench, Served, beside, rates
-from tests.benchmarks.figures import Figure, at_least
+from tests.benchmarks import bare_drivers, correctness, requests_sent
+from tests.benchmarks.dataset import Stock
+from tests.benchmarks.harness import BACKENDS, Bench, Served, beside, rates
 from tests.benchmarks.load import Failure, Load
-from tests.benchmarks.stock import Stock
+from tests.benchmarks.ratios import Figure, at_least
 
 CLIENTS = 4
 
@@ -25,16 +25,16 @@ def durable_upload(bench: Bench) -> Iterator[Figure]:
                 title,
                 {
                     kind: partial(_uploads, bench, server),
-                    reference: partial(bare.inserts, bench.empty(kind), stock.size, CLIENTS, bench.seconds),
+                    reference: partial(bare_drivers.inserts, bench.empty(kind), stock.size, CLIENTS, bench.seconds),
                 },
             )
         yield rates(title, rounds, kind, reference, at_least(0.5))
 
 
 def _uploads(bench: Bench, server: Served) -> Load:
-    before = answers.serial(server)
-    load = bench.loading(server, questions.upload(server.stock, server.token), CLIENTS)()
-    stored = answers.serial(server) - before
+    before = correctness.serial(server)
+    load = bench.loading(server, requests_sent.upload(server.stock, server.token), CLIENTS)()
+    stored = correctness.serial(server) - before
     # Those under way at the end are stored, and wrk does not wait for their answers.
     if not load.requests <= stored <= load.requests + CLIENTS:
         raise Failure(f"{load.requests} uploads were acknowledged, and {stored} are stored")

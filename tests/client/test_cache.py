@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 import pytest
 
 import cdb
-from cdb._cache import Cache
-from cdb._store import Store
+from cdb._resolver.cache import Cache
+from cdb._resolver.store import Store
 from tests import servers
-from tests.client.door import Door
-from tests.client.pinned import as_of_after
+from tests.client.as_of import as_of_after
+from tests.client.counting_proxy import CountingProxy
 from tests.servers import Master
 
 DATA = b"".join(hashlib.sha256(bytes([number])).digest() for number in range(32))
@@ -110,7 +110,7 @@ def test_as_of_holds_for_a_whole_job(asked: tuple[Master, str], monkeypatch: pyt
     [b"", DATA[:-1], DATA + b"\0", DATA.replace(b"\0", b"\1", 1)[:-1] + b"?", b"another file"],
     ids=["empty", "cut off", "longer", "changed", "another"],
 )
-def test_a_wrong_file_is_put_aside_and_fetched_again(asked: tuple[Master, str], damaged: bytes) -> None:
+def test_a_damaged_file_is_quarantined_and_fetched_again(asked: tuple[Master, str], damaged: bytes) -> None:
     """A wrong payload is never given, and is there for whoever wants to see what happened."""
     master, as_of = asked
     client = cdb.Calibration(master.url)
@@ -122,7 +122,7 @@ def test_a_wrong_file_is_put_aside_and_fetched_again(asked: tuple[Master, str], 
     assert [path.read_bytes() for path in (folder() / "quarantine").iterdir()] == [damaged]
 
 
-def test_a_wrong_answer_is_put_aside_and_asked_again(asked: tuple[Master, str]) -> None:
+def test_a_damaged_answer_is_quarantined_and_queried_again(asked: tuple[Master, str]) -> None:
     """Each byte of a kept answer matters: one flipped, and it is not believed."""
     master, as_of = asked
     client = cdb.Calibration(master.url)
@@ -147,7 +147,7 @@ def test_an_answer_under_another_questions_name_is_not_believed(asked: tuple[Mas
     assert (client.get_history("TOF1", "t0", as_of), client.get_history("TOF1", "tw", as_of)) == (t0, tw)
 
 
-def test_what_is_not_pinned_is_asked_each_time(shared_master: Master) -> None:
+def test_a_query_without_as_of_is_sent_each_time(shared_master: Master) -> None:
     """Which calibration applies is remembered with as_of only: what was stored since is seen."""
     writer = cdb.CalibrationSuperMouse(shared_master.url, user=shared_master.user, token=shared_master.token)
     reader = cdb.Calibration(shared_master.url)
@@ -162,10 +162,10 @@ def test_what_is_not_pinned_is_asked_each_time(shared_master: Master) -> None:
     assert reader.get_calibration_for_run("NOT PINNED", "t0", 9101) == "number 1"
 
 
-def test_a_payload_that_is_kept_is_not_sent_again(asked: tuple[Master, str]) -> None:
+def test_a_cached_payload_is_not_sent_again(asked: tuple[Master, str]) -> None:
     """Who does not pin asks each time, by whatever way, and is sent the payload the first time only."""
     master, _ = asked
-    with Door(urlsplit(master.url).port or 0) as door:
+    with CountingProxy(urlsplit(master.url).port or 0) as door:
         client = cdb.Calibration(f"http://127.0.0.1:{door.port}")
 
         def given() -> int:
@@ -228,7 +228,7 @@ def test_what_is_no_sha256_names_no_file(sha256: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("trouble", ["a file in its place", "no folder can be made"])
-def test_a_cache_that_cannot_be_used_is_done_without(
+def test_an_unusable_cache_is_bypassed(
     asked: tuple[Master, str],
     trouble: str,
     tmp_path: Path,
@@ -262,26 +262,26 @@ def test_a_disk_that_fills_up_leaves_no_half_payload(asked: tuple[Master, str]) 
     assert [path for path in folder().rglob("*") if path.is_file() and path.parent.name != "locks"] == []
 
 
-def test_the_longest_unused_go_first(tmp_path: Path) -> None:
+def test_least_recently_used_files_are_evicted_first(tmp_path: Path) -> None:
     """The cache stays within its bound, and what was used lately stays in it."""
     cache = Cache(tmp_path, limit=10_000)
     names = []
     for number in range(40):
         data = bytes([number]) * 1_000
         names.append(hashlib.sha256(data).hexdigest())
-        cache.keep_payload(data)
+        cache.store_payload(data)
         # An hour apart, for no clock need be finer.
         os.utime(tmp_path / "payloads" / names[-1][:2] / names[-1], times=(number * 3600, number * 3600))
         if number >= 5:
             # The fifth is used all the time.
             assert cache.payload(names[5]) is not None
-    cache.store.trim()
-    assert sum(file.size for file in cache.store.stored()) <= 10_000
+    cache.store.evict()
+    assert sum(file.size for file in cache.store.files()) <= 10_000
     assert cache.payload(names[5]) is not None
     assert [name for name in names if cache.payload(name)] == [names[5], *names[-9:]]
 
 
-def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
+def test_temporary_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
     """Unfinished files go after a day; those that are being written stay."""
     store = Store(tmp_path, 10_000)
     name = f"payloads/{SHA256[:2]}/{SHA256}"
@@ -290,12 +290,12 @@ def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
     old.write_bytes(b"half")
     new.write_bytes(b"half")
     os.utime(old, times=(time.time() - 90_000,) * 2)
-    store.trim()
+    store.evict()
     assert (old.exists(), new.exists()) == (False, True)
-    assert [file.path.name for file in store.stored()] == [SHA256]
+    assert [file.path.name for file in store.files()] == [SHA256]
 
 
-def test_files_that_are_none_of_the_caches_are_left_alone(tmp_path: Path) -> None:
+def test_foreign_files_in_the_cache_folder_are_kept(tmp_path: Path) -> None:
     """Where CDB_CACHE names a folder with other things in it, hidden ones too, they stay and do not count."""
     names = ("src/project/.gitignore", "answers/thesis/chapter", "payloads/ab/readme", "quarantine/notes", ".profile")
     for name in names:
@@ -303,20 +303,20 @@ def test_files_that_are_none_of_the_caches_are_left_alone(tmp_path: Path) -> Non
         (tmp_path / name).write_text("mine" * 1000)
         os.utime(tmp_path / name, times=(0, 0))
     cache = Cache(tmp_path, limit=2_000)
-    cache.keep_payload(DATA)
-    cache.store.trim()
+    cache.store_payload(DATA)
+    cache.store.evict()
     assert cache.payload(SHA256) == DATA
     cache.store.remove_all()
     assert cache.payload(SHA256) is None
     assert all((tmp_path / name).exists() for name in names)
 
 
-def test_what_was_put_aside_is_bounded(tmp_path: Path) -> None:
+def test_quarantine_is_bounded(tmp_path: Path) -> None:
     """A disk that fails fills no other with what it made of files."""
     cache = Cache(tmp_path)
     for number in range(130):
         data = number.to_bytes(2, "big")
-        cache.keep_payload(data)
+        cache.store_payload(data)
         sha256 = hashlib.sha256(data).hexdigest()
         (tmp_path / "payloads" / sha256[:2] / sha256).write_bytes(b"wrong")
         assert cache.payload(sha256) is None
@@ -339,7 +339,7 @@ def test_what_was_put_aside_is_bounded(tmp_path: Path) -> None:
         ["no sha256"],
     ],
 )
-def test_what_another_version_kept_is_asked_again(asked: tuple[Master, str], said: Any) -> None:
+def test_answers_cached_by_another_version_are_queried_again(asked: tuple[Master, str], said: Any) -> None:
     """Sealed, and of another shape: neither believed nor an error."""
     master, as_of = asked
     client = cdb.Calibration(master.url)
@@ -353,10 +353,10 @@ def test_what_another_version_kept_is_asked_again(asked: tuple[Master, str], sai
     assert (client.get_history("KL", "gain", as_of), client.get_current_calibration("TOF1", "t0")) == expected
 
 
-def test_a_call_does_not_wait_for_itself(asked: tuple[Master, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_does_not_deadlock_on_its_own_lock(asked: tuple[Master, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Where all names of locks are one, as some are now and then."""
     master, as_of = asked
-    monkeypatch.setattr("cdb._store.slot_of", lambda name: "000")
+    monkeypatch.setattr("cdb._resolver.store.lock_name", lambda name: "000")
     client = cdb.Calibration(master.url, timeout=9)
     begun = time.monotonic()
     assert client.get_current_calibration("TOF1", "t0", as_of).data == DATA
@@ -380,9 +380,9 @@ def _read_and_write(folder: Path, seed: int) -> int:
         data = bytes([number]) * (20_000 + number)
         found = cache.payload(hashlib.sha256(data).hexdigest())
         wrong += found not in (None, data)
-        cache.keep_payload(data)
+        cache.store_payload(data)
         if turn % 50 == seed:
-            cache.store.trim()
+            cache.store.evict()
     return wrong
 
 
@@ -393,13 +393,13 @@ def test_many_processes_share_a_folder(tmp_path: Path) -> None:
     assert Store(tmp_path, 1).quarantined() == []
 
 
-def test_who_is_killed_while_writing_leaves_nothing_wrong(tmp_path: Path) -> None:
+def test_a_killed_writer_leaves_no_damaged_file(tmp_path: Path) -> None:
     """Killed over and over while it writes: each payload is there whole or not at all."""
     program = (
-        "import sys; from pathlib import Path; from cdb._cache import Cache\n"
+        "import sys; from pathlib import Path; from cdb._resolver.cache import Cache\n"
         "cache = Cache(Path(sys.argv[1]))\n"
         "print('begun', flush=True)\n"
-        "for number in range(10**9): cache.keep_payload(number.to_bytes(8, 'big') * 100_000)"
+        "for number in range(10**9): cache.store_payload(number.to_bytes(8, 'big') * 100_000)"
     )
     for _ in range(10):
         with subprocess.Popen([sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE) as process:
@@ -408,18 +408,18 @@ def test_who_is_killed_while_writing_leaves_nothing_wrong(tmp_path: Path) -> Non
             # Somewhere in a write.
             time.sleep(0.05)
             process.send_signal(signal.SIGKILL)
-    files = Store(tmp_path, 1).stored()
+    files = Store(tmp_path, 1).files()
     assert files
     assert all(hashlib.sha256(file.path.read_bytes()).hexdigest() == file.path.name for file in files)
 
 
-def test_one_fetches_and_the_others_wait(tmp_path: Path) -> None:
-    """In `alone` there is one at a time, of threads too."""
+def test_single_flight_fetches_once(tmp_path: Path) -> None:
+    """In `lock` there is one at a time, of threads too."""
     store = Store(tmp_path, 1)
     inside, most = [0], [0]
 
     def enter(_: int) -> None:
-        with store.alone("a payload", 30):
+        with store.lock("a payload", 30):
             inside[0] += 1
             most[0] = max(most[0], inside[0])
             # Long enough for another to come in, were it let in.
@@ -431,20 +431,20 @@ def test_one_fetches_and_the_others_wait(tmp_path: Path) -> None:
     assert most == [1]
 
 
-def test_who_holds_the_others_up_does_so_for_a_while_only(tmp_path: Path) -> None:
+def test_single_flight_waits_for_a_limited_time(tmp_path: Path) -> None:
     """A process that is stopped while it fetches costs the others their patience, and no more."""
     program = (
-        "import sys, time; from pathlib import Path; from cdb._store import Store\n"
-        "with Store(Path(sys.argv[1]), 1).alone('a payload', 1): print('in', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from cdb._resolver.store import Store\n"
+        "with Store(Path(sys.argv[1]), 1).lock('a payload', 1): print('in', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"in\n"
         begun = time.monotonic()
-        with Store(tmp_path, 1).alone("a payload", 0.5):
+        with Store(tmp_path, 1).lock("a payload", 0.5):
             assert 0.5 <= time.monotonic() - begun < 2
         holder.kill()
         holder.wait()
     begun = time.monotonic()
-    with Store(tmp_path, 1).alone("a payload", 10):
+    with Store(tmp_path, 1).lock("a payload", 10):
         assert time.monotonic() - begun < 1, "a lock outlives who held it"

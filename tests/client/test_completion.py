@@ -16,7 +16,7 @@ import click
 import pytest
 
 import cdb
-from cdb.cli import completion, main
+from cdb.cli import main, options
 from tests import servers
 from tests.servers import Master
 
@@ -150,4 +150,4 @@ def test_a_server_cannot_put_words_into_a_line(monkeypatch: pytest.MonkeyPatch) 
     )
     command = main.commands["get"]
     with click.Context(command) as context:
-        assert completion.devices(context, command.params[0], "t") == ["TOF1"]
+        assert options.complete_devices(context, command.params[0], "t") == ["TOF1"]

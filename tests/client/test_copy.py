@@ -13,8 +13,8 @@ import pytest
 import cdb
 from demo import samples
 from tests import servers
-from tests.client.earlier_cdb import EarlierCdb, Kept, error, serving
-from tests.client.shells import shell, under_a_terminal
+from tests.client.cdb_process import shell, under_a_terminal
+from tests.client.legacy_cdb import Kept, LegacyCdb, error, serving
 from tests.servers import Master
 
 
@@ -26,9 +26,9 @@ def new_master(tmp_path: Path) -> Iterator[Master]:
 
 
 @pytest.fixture
-def earlier() -> Iterator[EarlierCdb]:
+def earlier() -> Iterator[LegacyCdb]:
     """An earlier CDB with calibrations and cabling."""
-    kept = EarlierCdb(
+    kept = LegacyCdb(
         {
             12: Kept("TOF1", "t0", "2011-11-23 12:00:00.0", "2011-12-01 10:00:00.123", b"t0 of 2011" * 1000),
             7: Kept("TOF1", "t0", "2013-08-01 00:00:00.0", "2011-11-01 10:00:00.0", bytes(range(256))),
@@ -47,7 +47,7 @@ def copied(master: Master, *arguments: str) -> str:
     return done.stderr.decode()
 
 
-def test_calibrations_and_cabling_are_taken_over(new_master: Master, earlier: EarlierCdb) -> None:
+def test_calibrations_and_cabling_are_taken_over(new_master: Master, earlier: LegacyCdb) -> None:
     """The exact bytes, under device, type and valid from, in the order in which they were created; the rest is said."""
     assert copied(new_master, "--from", earlier.url) == "4 listed, 4 copied, 0 stored before, 0 not taken over\n"
     client = cdb.Calibration(new_master.url)
@@ -87,7 +87,7 @@ def test_the_sample_database_moves_from_its_earlier_soaps(new_master: Master, tm
                 assert str(copy_of_it.comment).startswith(f"id {original.id} of the earlier CDB at {old.url}/cdb/")
 
 
-def test_a_second_time_nothing_is_fetched_or_stored(new_master: Master, earlier: EarlierCdb) -> None:
+def test_a_second_time_nothing_is_fetched_or_stored(new_master: Master, earlier: LegacyCdb) -> None:
     """But for what is new there; what was withdrawn here stays withdrawn."""
     copied(new_master, "--from", earlier.url)
     writer = cdb.CalibrationSuperMouse(new_master.url, user=new_master.user, token=new_master.token)
@@ -102,14 +102,14 @@ def test_a_second_time_nothing_is_fetched_or_stored(new_master: Master, earlier:
 
 
 @pytest.mark.parametrize("address", ["calibration?wsdl", "calibration", "cabling?wsdl"])
-def test_one_service_is_named_by_its_address(new_master: Master, earlier: EarlierCdb, address: str) -> None:
+def test_one_service_is_named_by_its_address(new_master: Master, earlier: LegacyCdb, address: str) -> None:
     """As clients of the earlier CDB name it."""
     copied(new_master, "--from", f"{earlier.url}/cdb/{address}")
     devices = cdb.Calibration(new_master.url).list_devices(with_cabling=True)
     assert devices == (["DAQ"] if address.startswith("cabling") else ["CKOV A", "TOF1"])
 
 
-def test_what_cannot_be_taken_over_is_reported_and_the_rest_goes_on(new_master: Master, earlier: EarlierCdb) -> None:
+def test_what_cannot_be_taken_over_is_reported_and_the_rest_goes_on(new_master: Master, earlier: LegacyCdb) -> None:
     """With the reason of whoever refused it; and tried again the next time."""
     when = ("2014-01-01 00:00:00.0", "2014-01-02 00:00:00.0")
     earlier.calibrations |= {
@@ -135,7 +135,7 @@ def test_what_cannot_be_taken_over_is_reported_and_the_rest_goes_on(new_master: 
         assert all(reason in row[5] for reason, row in zip(reasons, rows, strict=True))
 
 
-def test_a_period_that_is_not_listed_is_told(new_master: Master, earlier: EarlierCdb) -> None:
+def test_a_period_that_is_not_listed_is_told(new_master: Master, earlier: LegacyCdb) -> None:
     """What the other periods list is taken over all the same."""
     earlier.unlisted = {"1900-01-01 00:00:00", "2012-01-01 00:00:00"}
     done = shell(new_master, "copy", "--from", f"{earlier.url}/cdb/calibration")
@@ -146,7 +146,7 @@ def test_a_period_that_is_not_listed_is_told(new_master: Master, earlier: Earlie
     ] + ["3 listed, 3 copied, 0 stored before, 0 not taken over"]
 
 
-def test_json_tells_what_became_of_each(new_master: Master, earlier: EarlierCdb) -> None:
+def test_json_tells_what_became_of_each(new_master: Master, earlier: LegacyCdb) -> None:
     """The ids there and here; also of what was stored before."""
     earlier.calibrations[20] = Kept("TOF1", "t0", "null", "null", b"when?")
     arguments = ("copy", "--from", f"{earlier.url}/cdb/calibration", "--json")
@@ -164,7 +164,7 @@ def test_json_tells_what_became_of_each(new_master: Master, earlier: EarlierCdb)
         assert "is not a time" in by_id[20]["refused"]
 
 
-def test_what_is_stored_already_is_not_stored_again(new_master: Master, earlier: EarlierCdb) -> None:
+def test_what_is_stored_already_is_not_stored_again(new_master: Master, earlier: LegacyCdb) -> None:
     """Rule 9, where somebody has uploaded the same file by hand."""
     writer = cdb.CalibrationSuperMouse(new_master.url, user=new_master.user, token=new_master.token)
     writer.add_calibration("TOF1", "t0", "2011-11-23 12:00:00", b"t0 of 2011" * 1000, comment="by hand")
@@ -173,7 +173,7 @@ def test_what_is_stored_already_is_not_stored_again(new_master: Master, earlier:
     assert writer.get_history("TOF1", "t0")[0].comment == "by hand"
 
 
-def test_a_copy_that_was_killed_goes_on_where_it_was(new_master: Master, earlier: EarlierCdb) -> None:
+def test_a_copy_that_was_killed_goes_on_where_it_was(new_master: Master, earlier: LegacyCdb) -> None:
     """What was stored before is not fetched again."""
     reached, go_on = threading.Event(), threading.Event()
 
@@ -195,7 +195,7 @@ def test_a_copy_that_was_killed_goes_on_where_it_was(new_master: Master, earlier
     assert earlier.asked == ["12", "12", "13"]
 
 
-def test_a_large_payload_is_taken_over(new_master: Master, earlier: EarlierCdb) -> None:
+def test_a_large_payload_is_taken_over(new_master: Master, earlier: LegacyCdb) -> None:
     """Longer, as text, than XML parsers take unless they are told to."""
     data = bytes(range(256)) * 60_000
     earlier.calibrations = {1: Kept("EMR", "eps", "2014-01-01 00:00:00.0", "2014-01-02 00:00:00.0", data)}
@@ -203,7 +203,7 @@ def test_a_large_payload_is_taken_over(new_master: Master, earlier: EarlierCdb) 
     assert cdb.Calibration(new_master.url).get_calibration_for_id(1).data == data
 
 
-def test_a_server_that_cannot_answer_now_ends_it(new_master: Master, earlier: EarlierCdb) -> None:
+def test_a_server_that_cannot_answer_now_ends_it(new_master: Master, earlier: LegacyCdb) -> None:
     """What the earlier CDB called a warning: repeated later, the command goes on."""
     warning = "<warning>the database is busy</warning>"
     earlier.told["getCalibrationIds"] = warning
@@ -217,16 +217,16 @@ def test_a_server_that_cannot_answer_now_ends_it(new_master: Master, earlier: Ea
 
 
 @pytest.mark.parametrize("answered", ["<html>hello</html>", "", "<ids><id name='x'/></ids>", "<ids><id/></ids>"])
-def test_what_is_no_earlier_cdb_ends_it(new_master: Master, earlier: EarlierCdb, answered: str) -> None:
+def test_what_is_no_earlier_cdb_ends_it(new_master: Master, earlier: LegacyCdb, answered: str) -> None:
     """Exit status 3, for no server of that kind was reached."""
     earlier.told["getCalibrationIds"] = answered
     done = shell(new_master, "copy", "--from", earlier.url)
     assert (done.returncode, b"does not answer as the earlier CDB did" in done.stderr) == (3, True)
 
 
-def test_a_service_that_is_not_there_is_told(new_master: Master, earlier: EarlierCdb) -> None:
+def test_a_service_that_is_not_there_is_told(new_master: Master, earlier: LegacyCdb) -> None:
     """With the way to leave it out; and an address that is none is wrong usage."""
-    with serving(EarlierCdb(), cabling=False) as other:
+    with serving(LegacyCdb(), cabling=False) as other:
         done = shell(new_master, "copy", "--from", other.url)
         assert (done.returncode, b"--from takes the address of one service, too" in done.stderr) == (3, True)
     for address in ("earlier", "http://earlier.example/services?wsdl", "ftp://earlier.example"):
@@ -234,21 +234,21 @@ def test_a_service_that_is_not_there_is_told(new_master: Master, earlier: Earlie
     assert shell(new_master, "copy").returncode == 2
 
 
-def test_without_a_token_nothing_is_taken_over(new_master: Master, earlier: EarlierCdb) -> None:
+def test_without_a_token_nothing_is_taken_over(new_master: Master, earlier: LegacyCdb) -> None:
     """It is not the calibrations that are refused."""
     done = shell(new_master, "copy", "--from", earlier.url, CDB_TOKEN="wrong")
     assert (done.returncode, done.stdout) == (1, b"")
     assert b"4 not tried" in done.stderr
 
 
-def test_a_terminal_shows_how_far_it_is(new_master: Master, earlier: EarlierCdb) -> None:
+def test_a_terminal_shows_how_far_it_is(new_master: Master, earlier: LegacyCdb) -> None:
     """A bar for the periods, one for the calibrations."""
     shown = under_a_terminal(new_master, "copy", "--from", earlier.url)
     assert "periods" in shown
     assert "4/4" in shown
 
 
-def test_ids_begin_above_the_earlier_ones(new_master: Master, earlier: EarlierCdb) -> None:
+def test_ids_begin_above_the_earlier_ones(new_master: Master, earlier: LegacyCdb) -> None:
     """Runs take the places below: an id of the earlier CDB is then an error, and stays one."""
     refused = shell(new_master, "copy", "--from", earlier.url, "--first-id", "4")
     assert refused.returncode == 2

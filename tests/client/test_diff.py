@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 import cdb
-from cdb.cli import difference
+from cdb.cli import diff
 from cdb_server.database.transactions import Database
 from cdb_server.instants import UTC
 from cdb_server.repository.writer import Upload, Writer
 from tests import servers
-from tests.client.shells import said, shell, under_a_terminal
+from tests.client.cdb_process import said, shell, under_a_terminal
 from tests.server.oracle import Clock
 from tests.servers import Master
 
@@ -172,12 +172,12 @@ def repeating(step: int) -> bytes:
         ("\u202e".encode() * 300_000, "\u2066\n".encode() * 200_000),
     ],
 )
-def test_what_would_take_long_is_given_up(old: bytes, new: bytes) -> None:
+def test_a_slow_comparison_is_abandoned(old: bytes, new: bytes) -> None:
     """Lines that repeat, every second one changed, one line of anything: compared or not, in a few seconds."""
     began = time.monotonic()
     try:
-        lines = difference.unified(old, new, ("1", "2"))
-    except difference.NotLineByLine as reason:
+        lines = diff.unified_diff(old, new, ("1", "2"))
+    except diff.NoLineDiff as reason:
         lines = [str(reason)]
     assert time.monotonic() - began < 20
     assert all(line.isprintable() for line in lines)
@@ -192,7 +192,7 @@ def test_a_diff_is_the_one_that_difflib_makes() -> None:
             continue
         before, after = ("\n".join(lines).encode() for lines in (old, new))
         expected = [*difflib.unified_diff(old, new, "a", "b", lineterm="", n=2)]
-        assert difference.unified(before, after, ("a", "b")) == expected
+        assert diff.unified_diff(before, after, ("a", "b")) == expected
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cdb
-from cdb.cli.explanation import Asked, Explanation, explain
+from cdb.cli.explanation import ExplainedQuery, Explanation, explain
 from cdb_server.errors import CdbError
 from cdb_server.instants import UTC
 from cdb_server.model import CalibrationRecord
@@ -49,7 +49,7 @@ class Played:
 
     def explained(self, instant: datetime, as_of: datetime | None = None) -> Explanation:
         """The explanation of the question by date."""
-        return explain(Asked(*KEY, instant), self.history(as_of))
+        return explain(ExplainedQuery(*KEY, instant), self.history(as_of))
 
     def history(self, as_of: datetime | None = None) -> list[cdb.CalibrationRecord]:
         """The history as the client has it."""
@@ -71,9 +71,11 @@ def test_every_step_is_the_answer_as_of_then(written: list[tuple[str, int]], mic
     a step changes it, and begins where the one before it ended."""
     played = Played(written)
     instant = START + microseconds * MICROSECOND
-    questions: list[tuple[Asked, str, datetime | int]] = [(Asked(*KEY, instant), "calibration_for_date", instant)]
+    questions: list[tuple[ExplainedQuery, str, datetime | int]] = [
+        (ExplainedQuery(*KEY, instant), "calibration_for_date", instant)
+    ]
     if played.runs:
-        by_run = Asked(*KEY, played.runs[-1].start_time, tuple(played.runs))
+        by_run = ExplainedQuery(*KEY, played.runs[-1].start_time, tuple(played.runs))
         questions.append((by_run, "calibration_for_run", RUN))
     for question, method, argument in questions:
         explained = explain(question, played.history())

@@ -5,7 +5,7 @@ from datetime import date, datetime, timedelta, timezone
 import pytest
 
 from cdb import InvalidArgument
-from cdb._instants import instant, spell
+from cdb._instants import format_instant, instant
 
 UTC = timezone.utc
 
@@ -43,7 +43,7 @@ def test_an_instant_is_taken_as_it_is_meant(written: str | date, meant: datetime
     """Rule 1: everything is UTC with microseconds, and a time without offset is UTC."""
     read = instant("date", written)
     assert (read, read.utcoffset()) == (meant, timedelta(0))
-    assert instant("date", spell(read)) == read
+    assert instant("date", format_instant(read)) == read
 
 
 @pytest.mark.parametrize(

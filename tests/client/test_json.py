@@ -8,9 +8,9 @@ import pytest
 
 import cdb
 from cdb.cli import main
-from tests.client.shells import said, shell
+from tests.client.cdb_process import said, shell
 from tests.servers import Master
-from tests.test_documented import commands
+from tests.test_docs import commands
 
 RECORD = {*cdb.CalibrationRecord.__dataclass_fields__}
 

@@ -16,7 +16,7 @@ from cdb_server.database.transactions import Database
 from cdb_server.instants import UTC, format_instant
 from cdb_server.repository.writer import Upload, Writer
 from tests import servers
-from tests.client.shells import said, shell, under_a_terminal
+from tests.client.cdb_process import said, shell, under_a_terminal
 from tests.server.oracle import Clock
 from tests.servers import Master
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import cdb
-from tests.client.pinned import as_of_after
-from tests.client.shells import said, shell, under_a_terminal
+from tests.client.as_of import as_of_after
+from tests.client.cdb_process import said, shell, under_a_terminal
 from tests.servers import Master
 
 RUNS = range(9301, 9305)

@@ -7,7 +7,7 @@ import pytest
 import cdb
 from tests import certificates
 from tests.certificates import Certificates
-from tests.client.shells import shell
+from tests.client.cdb_process import shell
 from tests.servers import Master
 
 

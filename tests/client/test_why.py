@@ -13,8 +13,8 @@ from cdb.cli import main
 from cdb_server.database.transactions import Database
 from cdb_server.instants import UTC, format_instant
 from cdb_server.repository.writer import Upload, Writer
-from tests import histories, servers
-from tests.client.shells import said, shell, under_a_terminal
+from tests import random_histories, servers
+from tests.client.cdb_process import said, shell, under_a_terminal
 from tests.server.oracle import Clock
 from tests.servers import Master
 
@@ -178,7 +178,7 @@ def test_every_explanation_of_any_history_is_so(tmp_path: Path) -> None:
     """On a generated history, for every device and type by run, by date and now, the winner is what the server
     answers, and each step is what it answers with its instant as as_of."""
     with servers.master(f"sqlite:///{tmp_path}/cdb.sqlite", tmp_path) as master:
-        histories.write(master.database, 60)
+        random_histories.write(master.database, 60)
         client = cdb.Calibration(master.url)
 
         def answer(question: list[str], as_of: str | None) -> int | None:
@@ -194,7 +194,7 @@ def test_every_explanation_of_any_history_is_so(tmp_path: Path) -> None:
 
         steps = 0
         runs = [run.run_number for run in client.get_runs("2016-03-01", "2016-03-04")]
-        for key in [(device, kind) for device in histories.DEVICES[:2] for kind in histories.TYPES]:
+        for key in [(device, kind) for device in random_histories.DEVICES[:2] for kind in random_histories.TYPES]:
             for asked in ([], ["--date", "2016-03-01 20:00"], *(["--run", str(number)] for number in runs[:4])):
                 question = [*key, *asked]
                 done = CliRunner().invoke(main, ["why", *question, "--json"], env=master.environment)

@@ -16,8 +16,8 @@ from pathlib import Path
 from cdb_server.database.transactions import Database
 from cdb_server.repository.tokens import Tokens
 from tests import servers
-from tests.crash.cluster import Cluster, cluster
-from tests.crash.ledger import Findings, Ledger, whole
+from tests.crash.invariants import Findings, Ledger, whole
+from tests.crash.killable_postgresql import Cluster, cluster
 from tests.crash.traffic import Acknowledged, Traffic
 
 CLIENTS = 4

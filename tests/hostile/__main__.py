@@ -20,10 +20,10 @@ from rich.table import Table
 
 import cdb
 from tests import servers
-from tests.client.faulty import Fault, Kind
-from tests.hostile import sweep, templates
-from tests.hostile.families import REQUESTS
-from tests.hostile.sweep import Outcome, Recorded
+from tests.client.damaging_proxy import Fault, Kind
+from tests.hostile import damage_sweep, template_equivalence
+from tests.hostile.damage_sweep import Outcome, Recorded
+from tests.hostile.request_families import REQUESTS
 
 PAYLOAD = 48_000
 # Requests by which who was asked much and who was asked nothing are compared.
@@ -77,7 +77,7 @@ def main(processes: int, requests: int, step: int) -> None:
             # What is spoiled for a while only must come right in the end.
             if name not in ("stalled for ever", "trickled") and set(outcome.counts) != {"right"}:
                 findings.append(f"{name}: {came}")
-    console.print(f"an answer of {size} bytes, {head} of them headers; each call may take {sweep.SECONDS:g} s")
+    console.print(f"an answer of {size} bytes, {head} of them headers; each call may take {damage_sweep.SECONDS:g} s")
     console.print(table)
     findings += _templates(console, processes, requests)
     for finding in findings[:50]:
@@ -91,18 +91,18 @@ def _templates(console: Console, processes: int, total: int) -> list[str]:
     findings: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         database_url = f"sqlite:///{folder}/cdb.sqlite"
-        templates.fill(database_url)
+        template_equivalence.fill(database_url)
         with (
             ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool,
-            templates.both(database_url, Path(folder)) as urls,
+            template_equivalence.both(database_url, Path(folder)) as urls,
         ):
-            plan: tuple[tuple[str, Callable[..., templates.Compared], int, int], ...] = (
-                ("in process", templates.in_process, total, 10_000),
-                ("over HTTP", partial(templates.over_http, urls), total // PART_OVER_HTTP, 1_000),
+            plan: tuple[tuple[str, Callable[..., template_equivalence.Compared], int, int], ...] = (
+                ("in process", template_equivalence.in_process, total, 10_000),
+                ("over HTTP", partial(template_equivalence.over_http, urls), total // PART_OVER_HTTP, 1_000),
             )
             for name, compare, requests, part in plan:
                 began = time.monotonic()
-                outcome = templates.Compared()
+                outcome = template_equivalence.Compared()
                 families = requests // REQUESTS
                 parts = [range(first, min(first + part, families)) for first in range(0, families, part)]
                 for compared in pool.map(compare, [1] * len(parts), parts):
@@ -118,8 +118,8 @@ def _templates(console: Console, processes: int, total: int) -> list[str]:
 def _results(
     pool: Executor, recorded: Recorded, faults: list[Fault], times: int, waits: bool
 ) -> Iterator[tuple[Outcome, int]]:
-    parts = sweep.shares(faults, 32 if waits else 500)
-    work: Callable[..., Outcome] = sweep.waiting if waits else sweep.spoiled
+    parts = damage_sweep.shares(faults, 32 if waits else 500)
+    work: Callable[..., Outcome] = damage_sweep.waiting if waits else damage_sweep.spoiled
     futures = {pool.submit(work, recorded, part, times): len(part) for part in parts}
     for future in as_completed(futures):
         yield future.result(), futures[future]
@@ -135,7 +135,7 @@ def _recorded() -> Recorded:
         with servers.master(url, Path(folder)) as master:
             writer = cdb.CalibrationSuperMouse(master.url, user=master.user, token=master.token)
             stored = writer.add_calibration("TOF1", "t0", "2016-03-01", os.urandom(PAYLOAD), comment="to be spoiled")
-            return sweep.record(master.url, stored.id)
+            return damage_sweep.record(master.url, stored.id)
 
 
 if __name__ == "__main__":

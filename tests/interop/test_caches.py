@@ -22,7 +22,7 @@ from cdb_server.instants import format_instant
 from tests import servers
 from tests.fuzz import wire
 from tests.interop.test_nginx import free_port
-from tests.server.test_access import ADD_RUN
+from tests.server.test_write_access import ADD_RUN
 from tests.servers import Master
 
 DOCS = Path(__file__).parents[2] / "docs"

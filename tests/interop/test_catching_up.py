@@ -12,9 +12,9 @@ from cdb_server.instants import UTC
 from cdb_server.model import COMPLETENESS_DELAY
 from cdb_server.repository.reader import Reader
 from cdb_server.repository.writer import Writer
-from tests import clusters, servers
-from tests.clusters import Standby
+from tests import servers, standbys
 from tests.interop.test_standby import MARCH, SLACK, cut, in_step, mend, pause
+from tests.standbys import Standby
 
 # How often the standby falls behind, and by how many entries.
 TURNS = 4
@@ -24,7 +24,7 @@ MANY = 100
 @pytest.fixture
 def replica(postgresql_cluster: str) -> Iterator[Standby]:
     """A standby of the test cluster."""
-    with clusters.standby(postgresql_cluster) as made:
+    with standbys.standby(postgresql_cluster) as made:
         yield made
 
 

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tests.test_documented import ROOT, blocks
+from tests.test_docs import ROOT, blocks
 
 # What a clone does not hold.
 LEFT_OUT = ("build", "*.egg-info", ".venv*", ".git", ".*_cache", ".hypothesis", "__pycache__", "*-data", "node_modules")

@@ -23,8 +23,8 @@ from cdb_server.settings import Settings
 from tests import certificates, servers
 from tests.certificates import Certificates
 from tests.fuzz import wire
-from tests.server.test_access import ADD_RUN
 from tests.server.test_serve import master_address
+from tests.server.test_write_access import ADD_RUN
 from tests.servers import Master
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -6,10 +6,10 @@ import cdb
 from cdb_server.database.transactions import Database
 from cdb_server.repository.tokens import Tokens
 from tests import mirrors, servers
-from tests.test_deployment import run, section, typed, wait_for
+from tests.test_docs_deployment import run, section, typed, wait_for
 
 
-def test_a_mirror_that_parted_is_compared_begun_anew_or_resumed(tmp_path: Path) -> None:
+def test_a_diverged_mirror_is_compared_rebuilt_or_resumed(tmp_path: Path) -> None:
     """The guide's sections on a mirror, and on one that follows no longer, line by line."""
     text = section("A mirror follows no longer")
     [compare, *_] = typed(text)

@@ -18,9 +18,9 @@ from cdb_server.repository.mirror_writer import MirrorWriter
 from cdb_server.repository.reader import Reader
 from cdb_server.repository.tokens import Tokens
 from cdb_server.repository.writer import Writer
-from tests import clusters, servers
-from tests.clusters import Standby
+from tests import servers, standbys
 from tests.fuzz import wire
+from tests.standbys import Standby
 
 QUOTE = "'"
 MARCH = datetime(2016, 3, 1, 8, tzinfo=UTC)
@@ -31,13 +31,13 @@ SLACK = timedelta(seconds=0.5)
 @pytest.fixture(scope="module")
 def replica(postgresql_cluster: str) -> Iterator[Standby]:
     """A standby of the test cluster, which every test but the last leaves in step."""
-    with clusters.standby(postgresql_cluster) as made:
+    with standbys.standby(postgresql_cluster) as made:
         yield made
 
 
 def in_step(cluster: str, replica: Standby) -> None:
     """Wait until all that the primary has is replayed."""
-    position = clusters.said(cluster, "SELECT pg_current_wal_lsn()")
+    position = standbys.said(cluster, "SELECT pg_current_wal_lsn()")
     servers.until(lambda: bool(replica.say(f"SELECT pg_last_wal_replay_lsn() >= '{position}'")), 20)
 
 
@@ -112,15 +112,15 @@ def test_a_standby_is_served_as_a_mirror(
     assert "ERROR" not in copy.log.read_text()
 
 
-def test_an_idle_primary_is_heard_by_a_role_that_may(
+def test_last_contact_with_an_idle_primary_needs_a_privilege(
     postgresql_cluster: str, new_database_url: Callable[[str], str], replica: Standby
 ) -> None:
     """complete_until goes on while nothing is written, with pg_read_all_stats; without it, as transactions come."""
     url = new_database_url("postgresql")
     Database.create(url)
     role = f"reader{url.rpartition('/')[2].partition('?')[0]}"
-    clusters.said(postgresql_cluster, f"CREATE ROLE {role} LOGIN")
-    clusters.said(url, f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+    standbys.said(postgresql_cluster, f"CREATE ROLE {role} LOGIN")
+    standbys.said(url, f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
     in_step(postgresql_cluster, replica)
     # The primary says something when it is asked, which an idle standby does after half of this.
     replica.say("ALTER SYSTEM SET wal_receiver_timeout = '2s'")
@@ -134,10 +134,10 @@ def test_an_idle_primary_is_heard_by_a_role_that_may(
         before = reader.status().complete_until
         assert database.kind == "standby"
         assert before > MARCH
-        clusters.said(postgresql_cluster, "SELECT pg_current_xact_id()")
+        standbys.said(postgresql_cluster, "SELECT pg_current_xact_id()")
         servers.until(advanced, 20)
         assert reader.status().complete_until < datetime.now(UTC) - COMPLETENESS_DELAY
-        clusters.said(postgresql_cluster, f"GRANT pg_read_all_stats TO {role}")
+        standbys.said(postgresql_cluster, f"GRANT pg_read_all_stats TO {role}")
         in_step(postgresql_cluster, replica)
         for _ in range(3):
             before = reader.status().complete_until
@@ -168,7 +168,7 @@ def test_what_is_replayed_after_a_question_began_is_not_complete_for_it(
             assert last_entry(connection).serial == 0
             written = writer.add_run(1, MARCH, None, author="alice").created
             servers.until(lambda: datetime.now(UTC) > written + COMPLETENESS_DELAY, 20)
-            clusters.said(postgresql_cluster, "SELECT pg_current_xact_id()")
+            standbys.said(postgresql_cluster, "SELECT pg_current_xact_id()")
             in_step(postgresql_cluster, replica)
             assert last_entry(connection).serial == 0
             assert journal_state(connection, database.kind, instants.now).complete_until < written
@@ -199,7 +199,7 @@ def test_a_standby_of_an_older_database_is_refused(
     """It cannot be brought up there: a sentence says where."""
     url = new_database_url("postgresql")
     Database.create(url)
-    clusters.said(url, "UPDATE cdb_schema SET version = 1")
+    standbys.said(url, "UPDATE cdb_schema SET version = 1")
     in_step(postgresql_cluster, replica)
     with pytest.raises(DatabaseUnusable, match="has schema version 1: serve its primary with this software first"):
         Database.open(replica.of(url))

@@ -22,7 +22,7 @@ from cdb_server import instants
 from cdb_server.database.transactions import Database
 from cdb_server.repository.reader import Reader
 from tests import servers
-from tests.crash.ledger import whole
+from tests.crash.invariants import whole
 from tests.crash.traffic import Acknowledged, Content, Write, microseconds, send, upload
 from tests.fuzz import wire
 from tests.server.oracle import Clock, Oracle

@@ -15,7 +15,7 @@ import cdb
 from cdb_server.http.protocol import request_rules
 from tests import servers
 from tests.fuzz import wire
-from tests.ready import Watched, by_id, envelope, raw_reply, watched
+from tests.in_process_server import InProcessServer, by_id, envelope, raw_reply, watched
 
 STATUS = envelope("get_status")
 PLAIN = "/cdb/v2/calibration/TOF1/t0"
@@ -28,14 +28,14 @@ CHUNKED: list[tuple[str, str | bytes | None]] = [("Content-Length", None), ("Tra
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessServer]:
     """An application with a calibration."""
     with watched(f"sqlite:///{tmp_path_factory.mktemp('framing')}/cdb.sqlite") as running:
         running.write("add_calibration", ADD)
         yield running
 
 
-def replies(running: Watched, pieces: list[bytes], count: int = 1) -> list[bytes]:
+def replies(running: InProcessServer, pieces: list[bytes], count: int = 1) -> list[bytes]:
     """The answers to what is sent in pieces, each by itself."""
     with running.peer() as peer:
         for piece in pieces:
@@ -63,7 +63,7 @@ SPLIT = {
 
 
 @pytest.mark.parametrize("request_", SPLIT.values(), ids=SPLIT)
-def test_a_request_is_answered_alike_wherever_it_is_split(request_: bytes, served: Watched) -> None:
+def test_a_request_is_answered_alike_wherever_it_is_split(request_: bytes, served: InProcessServer) -> None:
     """In two segments, split at every byte of its head and some of its body; and in one."""
     [expected] = replies(served, [request_])
     assert expected.startswith(b"HTTP/1.1 200 OK\r\n")
@@ -82,7 +82,7 @@ def _without_time(reply: bytes) -> bytes:
 @pytest.mark.parametrize("first", [STATUS, b""], ids=["a body", "none"])
 @pytest.mark.parametrize("how", [[], CHUNKED], ids=["length", "chunked"])
 def test_what_follows_another_request_is_framed_by_itself(
-    first: bytes, how: list[tuple[str, str | bytes | None]], served: Watched
+    first: bytes, how: list[tuple[str, str | bytes | None]], served: InProcessServer
 ) -> None:
     """Requests that come together, offers among them, are each read with their own bodies, wherever they are split."""
     one = wire.request(wire.READING, wire.chunked(first, 7) if how else first, headers=[*OFFER, *how])
@@ -152,7 +152,7 @@ FRAMES = {
 }
 
 
-def refused(running: Watched, sent: bytes, status: int) -> None:
+def refused(running: InProcessServer, sent: bytes, status: int) -> None:
     """It is refused by HTTP alone, and the connection ends."""
     with running.peer() as peer:
         reply = peer.ask(sent)
@@ -163,7 +163,9 @@ def refused(running: Watched, sent: bytes, status: int) -> None:
 
 @pytest.mark.parametrize("version", [b"1.1", b"1.0"])
 @pytest.mark.parametrize("hosts", HOSTS.values(), ids=HOSTS)
-def test_a_request_has_one_host(hosts: list[tuple[str, str | bytes | None]], version: bytes, served: Watched) -> None:
+def test_a_request_has_one_host(
+    hosts: list[tuple[str, str | bytes | None]], version: bytes, served: InProcessServer
+) -> None:
     """Section 3.2: 400 to a request of HTTP/1.1 without one, and to any with more than one, or an invalid one."""
     sent = wire.request(wire.READING, STATUS, headers=hosts).replace(b"HTTP/1.1", b"HTTP/" + version, 1)
     if hosts == [("Host", None)] and version == b"1.0":
@@ -174,7 +176,7 @@ def test_a_request_has_one_host(hosts: list[tuple[str, str | bytes | None]], ver
 
 
 @pytest.mark.parametrize("host", ["", "cdb", "cdb:80", "cdb:", "[::1]:8080", "192.0.2.1", "a_b.example.", "a%20b"])
-def test_a_host_is_a_name_or_an_address_and_perhaps_a_port(host: str, served: Watched) -> None:
+def test_a_host_is_a_name_or_an_address_and_perhaps_a_port(host: str, served: InProcessServer) -> None:
     """What RFC 3986 takes is taken, and so is none at all."""
     with served.peer() as peer:
         assert peer.ask(wire.request(wire.READING, STATUS, headers=[("Host", host)])).status == 200
@@ -182,13 +184,13 @@ def test_a_host_is_a_name_or_an_address_and_perhaps_a_port(host: str, served: Wa
 
 @pytest.mark.parametrize("path", [wire.READING, wire.WRITING, "/metrics", "/"])
 @pytest.mark.parametrize("sent", FRAMES.values(), ids=FRAMES)
-def test_a_frame_that_is_not_certain_is_refused(sent: bytes, path: str, served: Watched) -> None:
+def test_a_frame_that_is_not_certain_is_refused(sent: bytes, path: str, served: InProcessServer) -> None:
     """Whatever is asked."""
     refused(served, sent.replace(b"%s", path.encode()), 400)
 
 
 @pytest.mark.parametrize("coding", ["gzip, chunked", "gzip,chunked", "identity, chunked", "x , chunked"])
-def test_a_coding_that_is_not_known_is_not_implemented(coding: str, served: Watched) -> None:
+def test_a_coding_that_is_not_known_is_not_implemented(coding: str, served: InProcessServer) -> None:
     """Section 6.1: 501."""
     headers: list[tuple[str, str | bytes | None]] = [("Content-Length", None), ("Transfer-Encoding", coding)]
     refused(served, wire.request(wire.READING, wire.chunked(STATUS), headers=headers), 501)
@@ -197,13 +199,13 @@ def test_a_coding_that_is_not_known_is_not_implemented(coding: str, served: Watc
 
 
 @pytest.mark.parametrize("version", [b"0.9", b"2.0", b"3.7"])
-def test_another_version_is_not_spoken(version: bytes, served: Watched) -> None:
+def test_another_version_is_not_spoken(version: bytes, served: InProcessServer) -> None:
     """505."""
     refused(served, wire.request(wire.READING, STATUS).replace(b"HTTP/1.1", b"HTTP/" + version, 1), 505)
 
 
 @pytest.mark.parametrize("target", [f"http://cdb:80{PLAIN}", f"HTTPS://cdb{PLAIN}"])
-def test_a_target_may_be_a_whole_address(target: str, served: Watched) -> None:
+def test_a_target_may_be_a_whole_address(target: str, served: InProcessServer) -> None:
     """Section 3.2.2: it is accepted as the path in it is."""
     with served.peer() as peer:
         assert peer.ask(wire.request(target, method="GET")).body == b"abc"
@@ -211,7 +213,7 @@ def test_a_target_may_be_a_whole_address(target: str, served: Watched) -> None:
         assert peer.ask(wire.request("http://cdb?x", method="GET")).status == 200
 
 
-def test_a_trailer_is_no_header(served: Watched) -> None:
+def test_a_trailer_is_no_header(served: InProcessServer) -> None:
     """RFC 9110, section 6.5.1: behind a body nobody shows a token."""
     body = wire.chunked(envelope("add_run", "<run_number>1</run_number><start_time>2016-03-01T00:00:00Z</start_time>"))
     told = f"Authorization: {wire.basic('alice', served.token)}\r\n\r\n".encode()
@@ -220,7 +222,7 @@ def test_a_trailer_is_no_header(served: Watched) -> None:
         assert peer.ask(sent).status == 401
 
 
-def test_what_came_before_a_broken_request_is_answered(served: Watched) -> None:
+def test_what_came_before_a_broken_request_is_answered(served: InProcessServer) -> None:
     """In order, and only then the connection ends."""
     with served.peer() as peer:
         peer.socket.sendall(wire.request(PLAIN, method="GET") * 3 + b"nonsense\r\n\r\n")
@@ -256,7 +258,7 @@ ASKED = {
 
 
 @pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED)
-def test_a_peer_that_sends_no_more_is_answered(asked: bytes, served: Watched) -> None:
+def test_a_peer_that_sends_no_more_is_answered(asked: bytes, served: InProcessServer) -> None:
     """As one that may go on, but that the connection ends, each kind of request, the first time and again."""
     for _ in range(3):
         [expected] = replies(served, [asked])
@@ -267,7 +269,7 @@ def test_a_peer_that_sends_no_more_is_answered(asked: bytes, served: Watched) ->
             assert peer.ended()
 
 
-def test_all_that_came_whole_is_answered_to_a_peer_that_sends_no_more(served: Watched) -> None:
+def test_all_that_came_whole_is_answered_to_a_peer_that_sends_no_more(served: InProcessServer) -> None:
     """Several requests, the last of which is not whole."""
     with served.peer() as peer:
         peer.socket.sendall(wire.request(PLAIN, method="GET") * 3 + b"GET / HT")
@@ -276,7 +278,7 @@ def test_all_that_came_whole_is_answered_to_a_peer_that_sends_no_more(served: Wa
         assert peer.ended()
 
 
-def test_a_peer_that_sends_no_more_of_a_request_is_gone(served: Watched) -> None:
+def test_a_peer_that_sends_no_more_of_a_request_is_gone(served: InProcessServer) -> None:
     """Nobody waits for the rest of it."""
     for asked in (by_id(1)[:-1], by_id(1)[:20], b"", wire.request(wire.READING, headers=CHUNKED)):
         with served.peer() as peer:

@@ -1,6 +1,6 @@
 """The memory of a worker while peers ask for large answers of every kind and read nothing, or go at once.
 
-The long form, with 300 peers for each kind, is in `tests/hostile/memory.py`.
+The long form, with 300 peers for each kind, is in `tests/hostile/memory_load.py`.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from cdb_server.http.protocol.limits import CLIENT_PRESENCE, ClientPresence
 from cdb_server.http.response_cache import EncodedResponse
 from tests import servers
 from tests.fuzz import wire
-from tests.hostile.memory import KINDS, MOST, SERVED, Stock, besiege
+from tests.hostile.memory_load import KINDS, MOST, SERVED, Stock, besiege
 from tests.server.test_bad_input import element, envelope
 from tests.servers import Master
 

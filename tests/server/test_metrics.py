@@ -33,7 +33,7 @@ from cdb_server.http.metrics import (
 from cdb_server.instants import UTC
 from cdb_server.repository.reader import Reader
 from cdb_server.repository.writer import Writer
-from tests import mirrors, servers, way
+from tests import mirrors, servers, soap_proxy
 from tests.crash.processes import peers
 from tests.fuzz import wire
 from tests.fuzz.schema import NAMESPACE
@@ -139,7 +139,7 @@ def test_every_scrape_reports_all_workers(master: Master) -> None:
         assert misses <= 2
 
 
-def test_answers_that_were_ready_are_told_from_those_that_were_not(master: Master) -> None:
+def test_cache_hits_and_misses_are_counted(master: Master) -> None:
     """One connection, and so one worker: the first is a miss, the others are hits; a fault and what is never kept are
     neither."""
     question = call("get_calibration_for_id", "<id>1</id>", headers=[("CDB-Have", "nothing")])
@@ -343,7 +343,10 @@ def test_a_master_has_a_serial_and_no_lag(master: Master) -> None:
 def test_a_mirror_says_how_far_behind_it_is(closed: Master, tmp_path: Path) -> None:
     """Entries that it lacks, and seconds since its master was heard, which grow while the master is away."""
     mirror_url = f"sqlite:///{tmp_path}/mirror.sqlite"
-    with way.way(closed.url) as leading, mirrors.mirror(leading.url, mirror_url, tmp_path, "--workers", "1") as mirror:
+    with (
+        soap_proxy.way(closed.url) as leading,
+        mirrors.mirror(leading.url, mirror_url, tmp_path, "--workers", "1") as mirror,
+    ):
 
         def caught_up() -> Samples | None:
             found = scrape(mirror.url)
@@ -402,7 +405,7 @@ def test_processes_beside_one_another_have_rows_of_their_own() -> None:
     assert process.exitcode == 0
 
 
-def test_a_blown_fuse_and_a_lost_database_are_seen(tmp_path: Path) -> None:
+def test_stopped_writes_and_a_lost_database_are_in_the_metrics(tmp_path: Path) -> None:
     """What was counted is told all the same."""
     url = f"sqlite:///{tmp_path}/cdb.sqlite"
     Database.create(url)

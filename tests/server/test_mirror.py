@@ -30,7 +30,7 @@ from cdb_server.repository.mirror_writer import MirrorWriter
 from cdb_server.repository.reader import Reader
 from cdb_server.repository.tokens import Tokens
 from cdb_server.repository.writer import Upload, Writer
-from tests import histories, mirrors, servers, way
+from tests import mirrors, random_histories, servers, soap_proxy
 from tests.mirrors import Mirror
 from tests.servers import Master, until
 
@@ -70,7 +70,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Master]:
     Database.create(url)
     with Database.open(url) as database:
         token = Tokens(database).add(servers.USER)
-    histories.write(url, LENGTH)
+    random_histories.write(url, LENGTH)
     with servers.serving(url, folder, token) as running:
         yield running
 
@@ -94,14 +94,14 @@ def test_a_mirror_answers_as_its_master(
     for folder in folders:
         folder.mkdir()
     Database.create(urls[0])
-    histories.write(urls[0], LENGTH)
-    with servers.serving(urls[0], folders[0], "") as master, way.way(master.url) as leading:
+    random_histories.write(urls[0], LENGTH)
+    with servers.serving(urls[0], folders[0], "") as master, soap_proxy.soap_proxy(master.url) as leading:
         # What follows is written as if it were half a day ago: until then nothing may be promised.
         leading.change = replaced("get_status", rb"complete_until>\d{4}", rb"complete_until>2016")
         with mirrors.mirror(leading.url, urls[1], folders[1]) as first:
             until(lambda: head(first.url) == head(master.url))
             servers.kill(first.process)
-        histories.write(urls[0], LENGTH, seed=2, ago=histories.DAY / 2)
+        random_histories.write(urls[0], LENGTH, seed=2, ago=random_histories.DAY / 2)
         with (
             mirrors.mirror(master.url, urls[1], folders[1]) as first,
             mirrors.mirror(first.url, urls[2], folders[2]) as second,
@@ -112,9 +112,9 @@ def test_a_mirror_answers_as_its_master(
             until(lambda: second.status().complete_until > instants.now() - timedelta(hours=1))
             asked = [None, created[0] - timedelta(microseconds=1), created[len(created) // 2], created[-1]]
             for as_of in asked:
-                expected = list(histories.answers(cdb.Calibration(master.url), as_of, last[0]))
-                assert list(histories.answers(first.client, as_of, last[0])) == expected
-                assert list(histories.answers(second.client, as_of, last[0])) == expected
+                expected = list(random_histories.answers(cdb.Calibration(master.url), as_of, last[0]))
+                assert list(random_histories.answers(first.client, as_of, last[0])) == expected
+                assert list(random_histories.answers(second.client, as_of, last[0])) == expected
             said = second.status()
             assert (said.role, said.master, said.status, said.lag_entries) == ("mirror", first.url, "OK", 0)
             # It knows nothing that the one between does not.
@@ -305,7 +305,7 @@ def test_it_shows_how_far_it_is_on_a_terminal(filled: Master, tmp_path: Path) ->
     assert b"catching up" in shown
 
 
-def test_compare_tells_where_two_part(filled: Master, mirror: Mirror, tmp_path: Path) -> None:
+def test_compare_tells_where_two_journals_diverge(filled: Master, mirror: Mirror, tmp_path: Path) -> None:
     """Equal or behind: exit status 0. Parted: 1, with the first entries that differ."""
     until(lambda: head(mirror.url) == head(filled.url))
     serial = head(filled.url)[0]
@@ -316,7 +316,7 @@ def test_compare_tells_where_two_part(filled: Master, mirror: Mirror, tmp_path: 
     behind = cdb_server("compare", filled.url, "--database", other)
     assert behind.returncode == 0
     assert f"{other} is {serial} entries behind" in behind.stdout
-    histories.write(other, 5, seed=5)
+    random_histories.write(other, 5, seed=5)
     parted = cdb_server("compare", filled.url, "--database", other)
     assert parted.returncode == 1
     assert "the first 0 are the same" in parted.stdout
@@ -327,7 +327,7 @@ def test_compare_tells_where_two_part(filled: Master, mirror: Mirror, tmp_path: 
 
 def test_compare_says_who_does_not_give_its_entries(filled: Master) -> None:
     """Exit status 1 and a sentence, whatever a server answers."""
-    with way.way(filled.url) as leading:
+    with soap_proxy.soap_proxy(filled.url) as leading:
         leading.change = replaced("get_journal", rb"(?s)<tns:entry>.*</tns:entry>", b"")
         compared = cdb_server("compare", filled.url, leading.url)
     assert compared.returncode == 1
@@ -343,11 +343,11 @@ def test_a_mirror_whose_database_cannot_be_made_says_why(filled: Master, tmp_pat
 
 
 @pytest.fixture
-def behind(filled: Master, tmp_path: Path) -> Iterator[tuple[str, way.Way]]:
+def behind(filled: Master, tmp_path: Path) -> Iterator[tuple[str, soap_proxy.SoapProxy]]:
     """The database of a mirror that has all that the master has, and its way to the master."""
     url = f"sqlite:///{tmp_path}/behind.sqlite"
     Database.create(url)
-    with way.way(filled.url) as leading, Database.open(url) as database:
+    with soap_proxy.soap_proxy(filled.url) as leading, Database.open(url) as database:
         following = MirrorWriter(database)
         following.start_following(leading.url)
         Follower(leading.url, following).catch_up(threading.Event())
@@ -355,7 +355,7 @@ def behind(filled: Master, tmp_path: Path) -> Iterator[tuple[str, way.Way]]:
         yield url, leading
 
 
-def replaced(operation: str, old: bytes, new: bytes) -> way.Change:
+def replaced(operation: str, old: bytes, new: bytes) -> soap_proxy.Change:
     """Every answer of an operation changed in all places."""
 
     def change(asked: str, answer: bytes) -> bytes:
@@ -378,7 +378,7 @@ def replaced(operation: str, old: bytes, new: bytes) -> way.Change:
     ids=["entry", "run", "payload", "no payload", "serial", "shorter", "another digest"],
 )
 def test_what_was_changed_on_its_way_is_not_applied(
-    behind: tuple[str, way.Way], filled: Master, change: way.Change, reason: str
+    behind: tuple[str, soap_proxy.SoapProxy], filled: Master, change: soap_proxy.Change, reason: str
 ) -> None:
     """Asked twice, and then the mirror follows no longer, until a person says so; it keeps what it verified."""
     url, leading = behind
@@ -415,12 +415,12 @@ def test_an_as_of_answer_never_changes_whatever_the_status_said(tmp_path: Path) 
     of, url = f"sqlite:///{tmp_path}/master.sqlite", f"sqlite:///{tmp_path}/mirror.sqlite"
     for made in (of, url):
         Database.create(made)
-    histories.write(of, 10)
+    random_histories.write(of, 10)
     with Database.open(url) as database:
         MirrorWriter(database).start_following("http://master")
     with (
         servers.serving(of, tmp_path, "") as master,
-        way.way(master.url) as leading,
+        soap_proxy.soap_proxy(master.url) as leading,
         Database.open(of) as accepting,
         Database.open(url) as database,
     ):
@@ -436,7 +436,7 @@ def test_an_as_of_answer_never_changes_whatever_the_status_said(tmp_path: Path) 
         assert reader.status().complete_until == promised
         leading.change = lambda operation, answer: answer
         # By a clock that was set back.
-        upload = Upload.validated("LATE", "t0", histories.START, b"late", None, None, max_payload=10)
+        upload = Upload.validated("LATE", "t0", random_histories.START, b"late", None, None, max_payload=10)
         Writer(accepting, clock=lambda: promised).add_calibration(upload, "alice")
         Follower(leading.url, following, poll_seconds=0.01).follow(threading.Event())
         assert "answers with as_of would change" in reader.status().status
@@ -444,7 +444,7 @@ def test_an_as_of_answer_never_changes_whatever_the_status_said(tmp_path: Path) 
         assert reader.status().complete_until == promised
 
 
-def test_a_status_that_says_too_much_does_no_harm(behind: tuple[str, way.Way], filled: Master) -> None:
+def test_a_status_that_says_too_much_does_no_harm(behind: tuple[str, soap_proxy.SoapProxy], filled: Master) -> None:
     """More entries than there are: asked again after a while. Complete until next year: until now at most."""
     url, leading = behind
     before = kept(url)
@@ -462,15 +462,15 @@ def test_a_master_with_another_history_is_not_followed(tmp_path: Path) -> None:
     """Restored from an old backup, grown beyond the mirror, or another server: it serves what it has, and says so."""
     urls = {name: f"sqlite:///{tmp_path}/{name}.sqlite" for name in ("master", "old", "mirror")}
     Database.create(urls["master"])
-    histories.write(urls["master"], 30)
+    random_histories.write(urls["master"], 30)
     backup = tmp_path / "backup"
     maintenance.back_up(urls["master"], backup)
-    histories.write(urls["master"], 20, seed=2, ago=histories.DAY / 2)
+    random_histories.write(urls["master"], 20, seed=2, ago=random_histories.DAY / 2)
     maintenance.restore(urls["old"], backup)
     with (
         servers.serving(urls["master"], tmp_path, "") as master,
         servers.serving(urls["old"], tmp_path, "") as old,
-        way.way(master.url) as leading,
+        soap_proxy.soap_proxy(master.url) as leading,
     ):
         with mirrors.mirror(leading.url, urls["mirror"], tmp_path) as mirror:
             before = until(lambda: head(mirror.url) == head(master.url) and head(master.url))
@@ -479,8 +479,8 @@ def test_a_master_with_another_history_is_not_followed(tmp_path: Path) -> None:
             assert "it was restored from a backup, or is another server" in said.status
             assert head(mirror.url) == before
             assert f"this mirror follows {leading.url} no longer, and serves what it has" in mirror.log.read_text()
-            first = list(histories.answers(cdb.Calibration(master.url), None, before[0]))
-            assert list(histories.answers(mirror.client, None, before[0])) == first
+            first = list(random_histories.answers(cdb.Calibration(master.url), None, before[0]))
+            assert list(random_histories.answers(mirror.client, None, before[0])) == first
         # Nor is it when it is started again, until somebody says so.
         with mirrors.mirror(leading.url, urls["mirror"], tmp_path) as mirror:
             assert "does not follow: it stopped following at" in mirror.log.read_text()
@@ -488,7 +488,7 @@ def test_a_master_with_another_history_is_not_followed(tmp_path: Path) -> None:
             assert head(mirror.url) == before
             assert "it was restored from a backup, or is another server" in mirror.status().status
         # It goes on, and is not what it was any more.
-        histories.write(urls["old"], 60, seed=3, ago=histories.DAY / 2)
+        random_histories.write(urls["old"], 60, seed=3, ago=random_histories.DAY / 2)
         assert head(old.url)[0] > before[0]
         with mirrors.mirror(leading.url, urls["mirror"], tmp_path, "--resume") as mirror:
             said = until(lambda: mirror.status().status != "OK" and mirror.status())
@@ -504,10 +504,10 @@ def test_a_lost_master_is_rebuilt_from_a_mirror(tmp_path: Path) -> None:
     """backup on the mirror, restore on the master, a token, serve: it takes writes, and the mirror goes on with it."""
     old, new, copy = (f"sqlite:///{tmp_path}/{name}.sqlite" for name in ("old", "new", "copy"))
     Database.create(old)
-    histories.write(old, 30)
+    random_histories.write(old, 30)
     with (
         servers.serving(old, tmp_path, "") as lost,
-        way.way(lost.url) as leading,
+        soap_proxy.soap_proxy(lost.url) as leading,
         mirrors.mirror(leading.url, copy, tmp_path) as mirror,
     ):
         before = until(lambda: head(mirror.url) == head(lost.url) and head(lost.url))

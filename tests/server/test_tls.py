@@ -22,7 +22,7 @@ from cdb_server.settings import Tls
 from tests import certificates, servers
 from tests.certificates import Certificates
 from tests.fuzz import wire
-from tests.server.test_shell import cdb_server
+from tests.server.test_cli import cdb_server
 from tests.server.test_slow_peers import (
     ADD,
     DEADLINE,

@@ -162,7 +162,7 @@ def test_damage_is_exit_status_1(database_url: str) -> None:
     assert last.startswith("damaged: 1 problem in 11 entries")
 
 
-def test_a_guard_that_was_taken_away_is_told(database_url: str, backend: str) -> None:
+def test_a_missing_trigger_is_reported(database_url: str, backend: str) -> None:
     """Without its trigger a table could be changed by the next hand."""
     filled(database_url)
     if backend == "sqlite":

@@ -1,14 +1,14 @@
-"""`cdb`: the calibration database from a shell."""
+"""Assemble the command `cdb`."""
 
 from importlib.metadata import version
 
 import click
 
-from cdb.cli import cache, copy, diff, lock, log, prefetch, reading, why, writing
-from cdb.cli.shared import Cdb
+from cdb.cli import add, cache, copy, diff, lock, log, read, run, why, withdraw
+from cdb.cli.errors import CdbGroup
 
 
-@click.group(cls=Cdb, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=CdbGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(version("mice-cdb"), prog_name="cdb")
 def main() -> None:
     """The calibration database of the MICE experiment.
@@ -31,27 +31,19 @@ def main() -> None:
 
 
 for command in (
-    reading.get,
-    reading.ids,
-    reading.devices,
-    reading.status,
+    read.get,
+    read.ids,
+    read.devices,
+    read.status,
+    run.run,
     log.log,
     why.why,
     diff.diff,
-    prefetch.prefetch,
+    cache.prefetch,
     cache.cache,
     lock.lock,
-    writing.add,
-    writing.withdraw,
+    add.add,
+    withdraw.withdraw,
     copy.copy,
 ):
     main.add_command(command)
-
-
-@main.group()
-def run() -> None:
-    """Register runs and show them."""
-
-
-run.add_command(writing.add_run)
-run.add_command(reading.show_run)

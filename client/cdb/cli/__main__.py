@@ -1,4 +1,4 @@
-"""`python -m cdb.cli` is `cdb`."""
+"""Run `cdb` as `python -m cdb.cli`."""
 
 from cdb.cli import main
 

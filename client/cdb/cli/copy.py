@@ -1,4 +1,4 @@
-"""`cdb copy`: what a running earlier CDB holds is taken over, by its own services."""
+"""Copy the calibrations of a running legacy CDB into this one: `cdb copy`."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from typing import TYPE_CHECKING
 import click
 
 from cdb._exceptions import CdbPermanentError, InvalidArgument, NotAuthorised
-from cdb.cli import fetching, shared
+from cdb.cli import options, printing
 from cdb.records import CalibrationRecord
 from cdb.supermouse import CalibrationSuperMouse
 
 if TYPE_CHECKING:
-    from cdb._earlier_soap import EarlierService, Listed
+    from cdb._legacy_soap import LegacyService, ListedCalibration
 
 # Entries of the journal.
-AT_ONCE = 1000
+JOURNAL_PAGE_ENTRIES = 1000
 # Years. Whatever is in force in the first is listed; from the second on, one year is asked for at a time.
-FIRST, YEARLY_FROM, LAST = 1900, 2000, 2100
+FIRST_YEAR, FIRST_SINGLE_YEAR, LAST_YEAR = 1900, 2000, 2100
 
 
 @dataclass(frozen=True, slots=True)
 class Original:
     """A calibration of the earlier CDB and the service that has it."""
 
-    service: EarlierService
-    listed: Listed
+    service: LegacyService
+    listed: ListedCalibration
 
     @property
     def comment(self) -> str:
@@ -40,7 +40,7 @@ class Original:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class CopyResult:
     """What became of an original: the id under which it is stored, newly or since before, or why it is not."""
 
     original: Original
@@ -65,8 +65,8 @@ class Taken:
     help="Store only if no calibration has an id below N, and none will: an id of the earlier CDB below N is then an "
     "error, and not another file.",
 )
-@shared.as_json
-@shared.writes
+@options.as_json
+@options.with_writer
 def copy(url: str, first_id: int | None, as_json: bool, client: CalibrationSuperMouse) -> None:
     """Take over the calibrations that a running earlier CDB lists, each with its id and created date as the comment.
 
@@ -77,11 +77,11 @@ def copy(url: str, first_id: int | None, as_json: bool, client: CalibrationSuper
     them before.
     """
     # Late, for it imports zeep, which other commands do without.
-    from cdb._earlier_soap import services
+    from cdb._legacy_soap import legacy_services
 
     timeout = click.get_current_context().params["timeout"]
     try:
-        found = services(url, timeout)
+        found = legacy_services(url, timeout)
     except InvalidArgument as error:
         raise click.UsageError(error.message) from None
     if first_id is not None:
@@ -90,15 +90,15 @@ def copy(url: str, first_id: int | None, as_json: bool, client: CalibrationSuper
     originals = [original for of_service, _ in listings for original in of_service]
     last = max((original.listed.id for original in originals), default=0)
     if first_id is not None and last >= first_id:
-        shared.tell(
+        printing.print_note(
             f"cdb: the earlier CDB has ids up to {last}: with --first-id {last + 1} each of them is an error here"
         )
-    taken = _take(client, originals)
+    taken = _copy_all(client, originals)
     refused = [one for one in taken if one.refused is not None]
     if as_json:
-        shared.print_json([_plain(one) for one in taken])
+        printing.print_json([_to_json(one) for one in taken])
     elif refused:
-        shared.print_rows(
+        printing.print_rows(
             ("id", "device", "type", "valid from", "created", "not taken over, for"),
             [[*asdict(one.original.listed).values(), one.refused] for one in refused],
         )
@@ -109,7 +109,7 @@ def _check_ids(client: CalibrationSuperMouse, first_id: int) -> None:
     """Raise UsageError unless each place of the journal below an id is taken, by something else than a calibration."""
     known = 0
     while known < first_id - 1:
-        entries = client.get_journal(known, min(AT_ONCE, first_id - 1 - known))
+        entries = client.get_journal(known, min(JOURNAL_PAGE_ENTRIES, first_id - 1 - known))
         for entry in entries:
             if entry.kind == "calibration":
                 raise click.UsageError(
@@ -124,53 +124,55 @@ def _check_ids(client: CalibrationSuperMouse, first_id: int) -> None:
         known = entries[-1].serial
 
 
-def _listed(service: EarlierService) -> tuple[list[Original], bool]:
+def _listed(service: LegacyService) -> tuple[list[Original], bool]:
     """All that a service lists, and whether it answered for every period: those that it refuses are told.
 
     It is asked year by year, for an old server takes long for a long list.
     """
-    years = [FIRST, *range(YEARLY_FROM, datetime.now(timezone.utc).year + 2), LAST]
+    years = [FIRST_YEAR, *range(FIRST_SINGLE_YEAR, datetime.now(timezone.utc).year + 2), LAST_YEAR]
     periods = list(pairwise(years))
-    listed: dict[int, Listed] = {}
+    listed: dict[int, ListedCalibration] = {}
     complete = True
-    with shared.progress("periods") as progress:
-        for start, stop in progress.track(periods, description=shared.described(service.origin)):
+    with printing.progress("periods") as progress:
+        for start, stop in progress.track(periods, description=printing.bar_description(service.origin)):
             try:
                 found = service.ids(f"{start}-01-01 00:00:00", f"{stop}-01-01 00:00:00")
             except CdbPermanentError as error:
                 complete = False
-                shared.tell_above(progress, f"what was valid from {start} to {stop} is not listed: {error.message}")
+                printing.print_above_bar(
+                    progress, f"what was valid from {start} to {stop} is not listed: {error.message}"
+                )
             else:
                 listed |= {one.id: one for one in found}
     return [Original(service, one) for one in listed.values()], complete
 
 
-def _take(client: CalibrationSuperMouse, originals: Sequence[Original]) -> list[Taken]:
+def _copy_all(client: CalibrationSuperMouse, originals: Sequence[Original]) -> list[CopyResult]:
     """Store each that is not stored yet. What is refused, there or here, is noted, and the rest goes on.
 
     What none of them is to blame for, such as a server that does not answer, ends it: it can be repeated.
     """
-    stored = _stored(client, originals)
-    taken = [Taken(original, stored[original.comment]) for original in originals if original.comment in stored]
+    stored = _already_copied(client, originals)
+    taken = [CopyResult(original, stored[original.comment]) for original in originals if original.comment in stored]
     # As they came into being: under one valid from, the later takes over here as there.
     new = sorted(
         (original for original in originals if original.comment not in stored),
         key=lambda original: (original.listed.created, original.listed.id),
     )
     try:
-        with shared.progress("calibrations") as progress:
+        with printing.progress("calibrations") as progress:
             for original in progress.track(new, description="copied"):
-                taken.append(_taken(client, original))
+                taken.append(_copy_one(client, original))
     finally:
         copied, refused = sum(one.is_new for one in taken), sum(one.refused is not None for one in taken)
         before, left = len(taken) - copied - refused, len(originals) - len(taken)
         undone = f", {left} not tried: repeat the command" if left else ""
         told = f"{len(originals)} listed, {copied} copied, {before} stored before, {refused} not taken over{undone}"
-        shared.tell(told)
+        printing.print_note(told)
     return taken
 
 
-def _stored(client: CalibrationSuperMouse, originals: Sequence[Original]) -> dict[str | None, int]:
+def _already_copied(client: CalibrationSuperMouse, originals: Sequence[Original]) -> dict[str | None, int]:
     """The ids, by comment, of all that is stored for these devices and types: what is withdrawn stays so, too."""
 
     def history(key: tuple[str, str]) -> list[CalibrationRecord]:
@@ -181,11 +183,11 @@ def _stored(client: CalibrationSuperMouse, originals: Sequence[Original]) -> dic
             return []
 
     keys = {(original.listed.device_name, original.listed.calibration_type) for original in originals}
-    found = fetching.all_of("devices and types", history, sorted(keys))
+    found = printing.in_parallel("devices and types", history, sorted(keys))
     return {record.comment: record.id for records in found for record in records}
 
 
-def _taken(client: CalibrationSuperMouse, original: Original) -> Taken:
+def _copy_one(client: CalibrationSuperMouse, original: Original) -> CopyResult:
     listed, comment = original.listed, original.comment
     try:
         data = original.service.payload(listed.id)
@@ -194,12 +196,12 @@ def _taken(client: CalibrationSuperMouse, original: Original) -> Taken:
     except NotAuthorised:
         raise
     except CdbPermanentError as error:
-        return Taken(original, None, refused=error.message)
+        return CopyResult(original, None, refused=error.message)
     # What holds the same bytes already has another comment.
-    return Taken(original, stored.id, is_new=stored.comment == comment)
+    return CopyResult(original, stored.id, is_new=stored.comment == comment)
 
 
-def _plain(one: Taken) -> dict[str, object]:
+def _to_json(one: CopyResult) -> dict[str, object]:
     """As JSON has it."""
     origin = {"service": one.original.service.origin, "original": asdict(one.original.listed)}
     return {**origin, "id": one.id, "is_new": one.is_new, "refused": one.refused}

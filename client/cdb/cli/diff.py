@@ -1,32 +1,38 @@
-"""`cdb diff`: how the contents of two calibrations differ."""
+"""Compare two payloads line by line, and find signs of a wrong or truncated file: `cdb diff`."""
 
-from collections.abc import Sequence
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import accumulate
 from typing import Any, TypeVar
 
 import click
 
-from cdb._instants import say
+from cdb._instants import display_instant
 from cdb.calibration import Calibration
-from cdb.cli import completion, difference, shared
+from cdb.cli import options, printing
+from cdb.cli.printing import escaped
 from cdb.records import CalibrationText
 
 Asked = TypeVar("Asked")
 
 
 @click.command(short_help="Compare the contents of two calibrations.")
-@click.argument("first", metavar="{ID|DEVICE}", shell_complete=completion.devices)
-@click.argument("second", metavar="{ID|TYPE}", shell_complete=completion.calibration_types)
+@click.argument("first", metavar="{ID|DEVICE}", shell_complete=options.complete_devices)
+@click.argument("second", metavar="{ID|TYPE}", shell_complete=options.complete_types)
 @click.option("--run", type=int, metavar="N", multiple=True, help="Compare what applies to two runs: give it twice.")
-@click.option("--date", type=shared.Time(), multiple=True, help="Compare what applies at two times: give it twice.")
+@click.option("--date", type=options.Time(), multiple=True, help="Compare what applies at two times: give it twice.")
 @click.option(
     "--as-of",
-    type=shared.AsOf(),
+    type=options.AsOf(),
     multiple=True,
     help="Ask the database as it stood then; twice: compare the answers as of two times.",
 )
-@shared.as_json
-@shared.reads
+@options.as_json
+@options.with_reader
 def diff(
     first: str,
     second: str,
@@ -53,23 +59,25 @@ def diff(
     why_not, lines = None, []
     if not same:
         try:
-            lines = difference.unified(old.data, new.data, names)
-        except difference.NotLineByLine as reason:
+            lines = unified_diff(old.data, new.data, names)
+        except NoLineDiff as reason:
             why_not = str(reason)
     if as_json:
-        shared.print_json({"old": old.record, "new": new.record, "same": same, "not_compared": why_not, "diff": lines})
+        printing.print_json(
+            {"old": old.record, "new": new.record, "same": same, "not_compared": why_not, "diff": lines}
+        )
         return
     if len(lines) > 1:
-        shared.print_comparison(lines)
+        printing.print_diff(lines)
         return
-    shared.out(f"--- {names[0]}\n+++ {names[1]}")
+    printing.print_line(f"--- {names[0]}\n+++ {names[1]}")
     if same:
-        shared.out(f"the same: {_size_and_hash(old)}")
+        printing.print_line(f"the same: {_size_and_hash(old)}")
         return
     for line in (why_not, *lines):
         if line is not None:
-            shared.out(line)
-    shared.out(f"-{_size_and_hash(old)}\n+{_size_and_hash(new)}")
+            printing.print_line(line)
+    printing.print_line(f"-{_size_and_hash(old)}\n+{_size_and_hash(new)}")
 
 
 def _by_ids(
@@ -98,11 +106,11 @@ def _by_questions(
         if run is not None:
             text, asked = client.get_calibration_for_run(*key, run, known), f", for run {run}"
         elif date is not None:
-            text, asked = client.get_calibration_for_date(*key, date, known), f", at {say(date)}"
+            text, asked = client.get_calibration_for_date(*key, date, known), f", at {display_instant(date)}"
         else:
             text, asked = client.get_current_calibration(*key, known), ""
         texts.append(text)
-        then = f", as of {say(known) if isinstance(known, datetime) else known}" if known else ""
+        then = f", as of {display_instant(known) if isinstance(known, datetime) else known}" if known else ""
         names.append(f"{_named(text)}{asked}{then}")
     return texts[0], texts[1], (names[0], names[1])
 
@@ -113,8 +121,181 @@ def _twice(given: Sequence[Asked]) -> Sequence[Asked | None]:
 
 
 def _named(text: CalibrationText) -> str:
-    return f"{text.id} {text.device_name} {text.calibration_type}, valid from {say(text.valid_from)}"
+    return f"{text.id} {text.device_name} {text.calibration_type}, valid from {display_instant(text.valid_from)}"
 
 
 def _size_and_hash(text: CalibrationText) -> str:
-    return f"{difference.size(text.data)}, sha256 {text.sha256}"
+    return f"{describe_size(text.data)}, sha256 {text.sha256}"
+
+
+# Above so many lines in both together, to find what belongs together takes longer than anybody waits.
+MAX_DIFF_LINES = 40_000
+# So many pairs of lines are looked at in a few seconds: lines that repeat, or every second one changed, make many.
+MAX_COMPARED_PAIRS = 10_000_000
+# A line longer than this is shown in pieces: files of one single line exist, a JSON list of all channels.
+MAX_LINE_CHARACTERS = 200
+
+# Bytes up to which a file's fields are looked at: the signs of a mistake are worth a moment, and no more.
+MAX_INSPECTED_BYTES = 4 * 2**20
+
+
+class NoLineDiff(Exception):
+    """Two contents that are not compared by their lines, with the reason."""
+
+
+def summary(old: bytes, new: bytes, names: tuple[str, str], *, line_by_line: bool, most: int) -> list[str]:
+    """The lines to print, at most `most` of a comparison line by line. `names` are those of old and new."""
+    if old == new:
+        return [f"content: the same as {names[0]}"]
+    lines = [
+        f"content: {describe_size(new)}; {names[0]} has {describe_size(old)}",
+        *(f"! {doubt}" for doubt in suspicions(new, old, names[0])),
+    ]
+    if old and new.startswith(old):
+        lines.append(f"it is {names[0]} with {len(new) - len(old)} bytes more at its end")
+    if line_by_line:
+        try:
+            compared = unified_diff(old, new, names)
+        except NoLineDiff as reason:
+            if _text(old) is not None and _text(new) is not None:
+                lines.append(str(reason))
+        else:
+            left = len(compared) - most
+            cut = [f"… and {left} lines more"] if left > 0 else []
+            return lines + compared[:most] + cut
+    named = zip(names, (old, new), strict=True)
+    return lines + [f"sha256 {hashlib.sha256(content).hexdigest()} {name}" for name, content in named]
+
+
+def unified_diff(old: bytes, new: bytes, names: tuple[str, str]) -> list[str]:
+    """The lines of a unified diff, all of them, as they may be printed. Raises NotLineByLine."""
+    texts = _text(old), _text(new)
+    if texts[0] is None or texts[1] is None:
+        raise NoLineDiff("not both are text")
+    # Counted before they are taken apart: millions of lines would take seconds, and the memory of as many objects.
+    if sum(max(text.count("\n"), len(text) // MAX_LINE_CHARACTERS) for text in texts if text) > MAX_DIFF_LINES:
+        raise NoLineDiff("too many lines to compare here")
+    lines = _lines(texts[0]), _lines(texts[1])
+    if len(lines[0]) + len(lines[1]) > MAX_DIFF_LINES:
+        raise NoLineDiff("too many lines to compare here")
+    compared = [escaped(line) for line in _unified(*lines, names)]
+    return compared or ["no line differs but in white space at its end"]
+
+
+def suspicions(new: bytes, old: bytes | None = None, name: str = "") -> list[str]:
+    """Signs that a file is not whole, or another than was meant, seen by itself and beside the one of that name."""
+    if not new:
+        return ["it is empty"]
+    if old is not None and old != new and old.startswith(new):
+        return [f"it is {name} without the last {len(old) - len(new)} bytes: cut off?"]
+    found = []
+    if old is not None and old.endswith(b"\n") and not new.endswith(b"\n"):
+        found.append(f"its last line does not end, as that of {name} does: cut off?")
+    if max(len(new), len(old or b"")) > MAX_INSPECTED_BYTES:
+        return found
+    if old is not None and _is_json(old) and not _is_json(new):
+        found.append(f"it is not JSON, as {name} is: cut off, or another file?")
+    *others, last = [len(line.split()) for line in new.splitlines()]
+    if len(others) > 1 and 0 < last < min(others) == max(others):
+        found.append(f"its last line has {last} of {others[0]} fields: cut off?")
+    return found if old is None else found + _shape_suspicions(new, old, name)
+
+
+def _shape_suspicions(new: bytes, old: bytes, name: str) -> list[str]:
+    """How the lines of one table differ from those of the other in kind: perhaps it is the file of another device."""
+    rows = [[line.split() for line in content.splitlines() if line.split()] for content in (new, old)]
+    if min(map(len, rows)) < 2:
+        return []
+    first_words = [{row[0] for row in table} for table in rows]
+    if len(first_words[0]) == len(first_words[1]) == 1 and first_words[0] != first_words[1]:
+        spelled = [words.pop().decode("utf-8", "replace")[:40] for words in first_words]
+        return [f"its lines begin with {spelled[0]!r}, those of {name} with {spelled[1]!r}: is it the right file?"]
+    widths = [{len(row) for row in table} for table in rows]
+    if len(widths[0]) == len(widths[1]) == 1 and widths[0] != widths[1]:
+        return [f"its lines have {widths[0].pop()} fields, those of {name} {widths[1].pop()}: is it the right file?"]
+    return []
+
+
+def describe_size(content: bytes) -> str:
+    """Its length, in lines too when it is text."""
+    if _text(content) is None:
+        return f"{len(content)} bytes"
+    return f"{len(content)} bytes in {_count(content)} lines"
+
+
+def _count(content: bytes) -> int:
+    return content.count(b"\n") + (bool(content) and not content.endswith(b"\n"))
+
+
+def _is_json(content: bytes) -> bool:
+    if content.lstrip()[:1] not in (b"[", b"{"):
+        return False
+    try:
+        json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+class _BoundedMatcher(difflib.SequenceMatcher[str]):
+    """A matcher that gives up: what it may have to look at grows with the square of the lines."""
+
+    def __init__(self, old: list[str], new: list[str]) -> None:
+        super().__init__(None, old, new)
+        places = self.b2j  # type: ignore[attr-defined]  # documented, and not in the stubs
+        self._pairs = [0, *accumulate(1 + len(places.get(line, ())) for line in old)]
+        self._left = MAX_COMPARED_PAIRS
+
+    def find_longest_match(
+        self, alo: int = 0, ahi: int | None = None, blo: int = 0, bhi: int | None = None
+    ) -> difflib.Match:
+        self._left -= self._pairs[-1 if ahi is None else ahi] - self._pairs[alo]
+        if self._left < 0:
+            raise NoLineDiff("too much differs to compare it here line by line")
+        return super().find_longest_match(alo, ahi, blo, bhi)
+
+
+def _unified(old: list[str], new: list[str], names: tuple[str, str]) -> Iterator[str]:
+    # What difflib.unified_diff does, which takes no matcher.
+    headings = [f"--- {names[0]}", f"+++ {names[1]}"]
+    for group in _BoundedMatcher(old, new).get_grouped_opcodes(2):
+        yield from headings
+        headings = []
+        yield f"@@ -{_range(group[0][1], group[-1][2])} +{_range(group[0][3], group[-1][4])} @@"
+        for tag, first, last, new_first, new_last in group:
+            if tag == "equal":
+                yield from (f" {line}" for line in old[first:last])
+            else:
+                yield from (f"-{line}" for line in old[first:last])
+                yield from (f"+{line}" for line in new[new_first:new_last])
+
+
+def _range(first: int, last: int) -> str:
+    """Lines as a unified diff counts them: from 1, and the one before where there are none."""
+    if last - first == 1:
+        return str(first + 1)
+    return f"{first + (last > first)},{last - first}"
+
+
+def _text(content: bytes) -> str | None:
+    """A text, None of anything else. A terminal is not sent what could move its cursor."""
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    if re.search("[^\t\n\r\x20-\x7e\xa0-\U0010ffff]", text):
+        return None
+    return text
+
+
+def _lines(text: str) -> list[str]:
+    return [piece for line in text.replace("\r", "").split("\n") for piece in _split_long_line(line)]
+
+
+def _split_long_line(line: str) -> list[str]:
+    if len(line) <= MAX_LINE_CHARACTERS:
+        return [line]
+    parts = re.split(r"(?<=[}\]],)\s*", line)
+    return [
+        part[at : at + MAX_LINE_CHARACTERS] for part in parts for at in range(0, len(part) or 1, MAX_LINE_CHARACTERS)
+    ]

@@ -1,4 +1,4 @@
-"""Why one calibration is the answer to a question and not another, from all that was stored: pure, nothing is asked.
+"""Work out by rule 3 why a calibration applies, from its history alone (no requests).
 
 Rule 3: "of the calibrations not withdrawn with valid_from <= t, the one with the greatest valid_from; of equals, the
 greatest id."
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from cdb._instants import say
+from cdb._instants import display_instant
 from cdb.records import CalibrationRecord, Run
 
 # Behind every id.
@@ -18,7 +18,7 @@ _LAST = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ExplainedQuery:
     """What is asked: which calibration of a device and type applies at an instant.
 
     By run, `registrations` holds its entries, the earliest first, and `instant` is the start that the last of them
@@ -60,7 +60,7 @@ class Explanation:
     `considered` counts the calibrations that are not withdrawn and whose valid_from is not after the instant.
     """
 
-    question: Asked
+    question: ExplainedQuery
     stored: int
     considered: int
     winner: CalibrationRecord | None
@@ -71,7 +71,7 @@ class Explanation:
     timeline: tuple[Step, ...]
 
 
-def explain(question: Asked, history: Sequence[CalibrationRecord]) -> Explanation:
+def explain(question: ExplainedQuery, history: Sequence[CalibrationRecord]) -> Explanation:
     """Explain the answer to a question. `history` is all that was ever stored for its device and type."""
     standing = sorted((record for record in history if not record.withdrawn), key=_order)
     begun = [record for record in standing if record.valid_from <= question.instant]
@@ -99,7 +99,7 @@ def explain(question: Asked, history: Sequence[CalibrationRecord]) -> Explanatio
     )
 
 
-def timeline(question: Asked, history: Sequence[CalibrationRecord]) -> tuple[Step, ...]:
+def timeline(question: ExplainedQuery, history: Sequence[CalibrationRecord]) -> tuple[Step, ...]:
     """The entries that changed the answer, the earliest first.
 
     What stands after a step is the answer with its instant as as_of. A run was asked for by the start that it had then:
@@ -130,7 +130,7 @@ def timeline(question: Asked, history: Sequence[CalibrationRecord]) -> tuple[Ste
 def sentences(explained: Explanation) -> list[str]:
     """The rule by which the winner is the answer, and what a list of calibrations cannot say."""
     question, winner = explained.question, explained.winner
-    told = [_asked(question)]
+    told = [_describe_query(question)]
     if winner is None:
         left = explained.stored - explained.considered
         told.append(
@@ -139,7 +139,7 @@ def sentences(explained: Explanation) -> list[str]:
             else "nothing applies: nothing is stored for this device and type"
         )
         if explained.next is not None:
-            told.append(f"the first to apply is {explained.next.id}, from {say(explained.next.valid_from)}")
+            told.append(f"the first to apply is {explained.next.id}, from {display_instant(explained.next.valid_from)}")
         elif explained.stored:
             told.append("nothing applies later either")
     else:
@@ -153,7 +153,7 @@ def sentences(explained: Explanation) -> list[str]:
         if explained.next is None:
             told.append("nothing takes over from it yet")
         else:
-            told.append(f"{explained.next.id} takes over from {say(explained.next.valid_from)}")
+            told.append(f"{explained.next.id} takes over from {display_instant(explained.next.valid_from)}")
     if explained.withdrawn:
         ids = [str(record.id) for record in explained.withdrawn]
         which = "it" if len(ids) == 1 else f"{', '.join(ids[:-1])} and {ids[-1]}"
@@ -161,19 +161,19 @@ def sentences(explained: Explanation) -> list[str]:
     return told
 
 
-def _asked(question: Asked) -> str:
+def _describe_query(question: ExplainedQuery) -> str:
     name, registrations = f"{question.device_name} {question.calibration_type}", question.registrations
     if question.present:
         return f"{name} now"
     if not registrations:
-        return f"{name} at {say(question.instant)}"
+        return f"{name} at {display_instant(question.instant)}"
     last = registrations[-1]
-    registered = f"registered {say(last.created)} by {last.author}"
+    registered = f"registered {display_instant(last.created)} by {last.author}"
     if len(registrations) > 1:
         before = registrations[-2].start_time
-        had = "the same start" if before == last.start_time else f"the start {say(before)}"
+        had = "the same start" if before == last.start_time else f"the start {display_instant(before)}"
         registered = f"last {registered}, {len(registrations)} times in all; before that with {had}"
-    return f"{name} at {say(question.instant)}, the start of run {last.run_number} ({registered})"
+    return f"{name} at {display_instant(question.instant)}, the start of run {last.run_number} ({registered})"
 
 
 def _order(record: CalibrationRecord) -> tuple[datetime, int]:

@@ -1,4 +1,4 @@
-"""`cdb lock`: the questions and answers of a lock file, held against the cache and the servers."""
+"""Show, verify and fetch a lock file: `cdb lock`."""
 
 import sys
 from pathlib import Path
@@ -6,14 +6,15 @@ from typing import Any
 
 import click
 
-from cdb._answers import to_json
-from cdb._cache import Cache
 from cdb._exceptions import CdbError
-from cdb._job import is_offline
-from cdb._lockfile import LockFile
-from cdb._questions import Question
+from cdb._resolver import job
+from cdb._resolver.answers import to_json
+from cdb._resolver.cache import Cache
+from cdb._resolver.job import is_offline
+from cdb._resolver.lock_file import LockFile
+from cdb._resolver.query import Query
 from cdb.calibration import Calibration
-from cdb.cli import fetching, shared
+from cdb.cli import cache, options, printing
 from cdb.records import CalibrationRecord
 
 file_argument = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -32,38 +33,38 @@ def lock() -> None:
 
 @lock.command(short_help="Show what a lock file notes.")
 @file_argument
-@shared.as_json
+@options.as_json
 def show(file: Path, as_json: bool) -> None:
     """Show the questions that FILE notes, in the order in which they were asked, and their answers."""
-    noted = LockFile(file).all()
+    noted = LockFile(file).entries()
     if as_json:
-        shared.print_json([_as_json(question, answer) for question, answer in noted])
+        printing.print_json([_as_json(query, answer) for query, answer in noted])
         return
     rows = []
-    for question, answer in noted:
+    for query, answer in noted:
         if isinstance(answer, CalibrationRecord):
-            rows.append([question, answer.id, answer.valid_from, answer.size, answer.sha256])
+            rows.append([query, answer.id, answer.valid_from, answer.size, answer.sha256])
         elif isinstance(answer, CdbError):
-            rows.append([question, type(answer).__name__, None, None, None])
+            rows.append([query, type(answer).__name__, None, None, None])
         else:
-            rows.append([question, f"{len(answer)} rows" if isinstance(answer, list) else "a run", None, None, None])
-    shared.print_rows(("question", "id", "valid from", "bytes", "sha256"), rows)
+            rows.append([query, f"{len(answer)} rows" if isinstance(answer, list) else "a run", None, None, None])
+    printing.print_rows(("question", "id", "valid from", "bytes", "sha256"), rows)
 
 
 @lock.command(short_help="Bring what it names into the cache.")
 @file_argument
-@shared.reads
+@options.with_reader
 def fetch(file: Path, client: Calibration) -> None:
     """Bring the payloads of all calibrations that FILE notes into the cache."""
     sizes = {record.sha256: record.size for record in _calibrations(file)}
-    fetching.payloads(client, sizes)
-    shared.tell(f"{len(sizes)} payloads, {sum(sizes.values()):,} bytes, are in the cache")
+    cache.fetch_payloads(client, sizes)
+    printing.print_note(f"{len(sizes)} payloads, {sum(sizes.values()):,} bytes, are in the cache")
 
 
 @lock.command(short_help="Compare it with the cache and the servers.")
 @file_argument
-@shared.as_json
-@shared.reads
+@options.as_json
+@options.with_reader
 def verify(file: Path, as_json: bool, client: Calibration) -> None:
     """Compare FILE with the cache and, but for CDB_OFFLINE, with the servers.
 
@@ -72,34 +73,34 @@ def verify(file: Path, as_json: bool, client: Calibration) -> None:
     """
     calibrations = _calibrations(file)
     # The file is held against what is so now, and is not written to.
-    shared.leave_job()
+    job.clear_job()
     keys = sorted({(record.device_name, record.calibration_type) for record in calibrations})
     histories: list[list[CalibrationRecord]] = []
     if not is_offline():
-        histories = fetching.all_of("devices and types", lambda key: client.get_history(*key), keys)
+        histories = printing.in_parallel("devices and types", lambda key: client.get_history(*key), keys)
     known = {record.id: record for history in histories for record in history}
     cache = Cache()
     rows = []
     good = True
     for record in calibrations:
         cached = cache.payload(record.sha256) is not None
-        says = "not asked" if is_offline() else _compared(record, known.get(record.id))
+        says = "not asked" if is_offline() else _compare(record, known.get(record.id))
         good = good and cached and says != DIFFERS
         rows.append([record.id, record.device_name, record.calibration_type, "yes" if cached else "no", says])
     columns = ("id", "device", "type", "in the cache", "the server says")
     if as_json:
-        shared.print_json([dict(zip(columns, row, strict=True)) for row in rows])
+        printing.print_json([dict(zip(columns, row, strict=True)) for row in rows])
     else:
-        shared.print_rows(columns, rows)
+        printing.print_rows(columns, rows)
     if any(row[3] == "no" for row in rows):
-        shared.tell(f"cdb: payloads are missing: fetch them with 'cdb lock fetch {file}'")
+        printing.print_note(f"cdb: payloads are missing: fetch them with 'cdb lock fetch {file}'")
     sys.exit(0 if good else 1)
 
 
 DIFFERS = "another calibration"
 
 
-def _compared(noted: CalibrationRecord, known: CalibrationRecord | None) -> str:
+def _compare(noted: CalibrationRecord, known: CalibrationRecord | None) -> str:
     """What a server says of a calibration that was noted."""
     if known is None or (noted.valid_from, noted.created, noted.sha256) != (
         known.valid_from,
@@ -114,13 +115,13 @@ def _compared(noted: CalibrationRecord, known: CalibrationRecord | None) -> str:
 
 def _calibrations(file: Path) -> list[CalibrationRecord]:
     """The calibrations of which a file notes that their content was asked for, each once."""
-    answers = (answer for question, answer in LockFile(file).all() if question.is_of_content)
+    answers = (answer for query, answer in LockFile(file).entries() if query.returns_content)
     found = (answer for answer in answers if isinstance(answer, CalibrationRecord))
     return list({(record.id, record.sha256): record for record in found}.values())
 
 
-def _as_json(question: Question, answer: Any) -> dict[str, Any]:
-    said: dict[str, Any] = {"question": {question.operation: question.sent}}
+def _as_json(query: Query, answer: Any) -> dict[str, Any]:
+    said: dict[str, Any] = {"question": {query.operation: query.wire_arguments}}
     if isinstance(answer, CdbError):
         return said | {"fault": type(answer).__name__, "message": answer.message}
     return said | {"answer": to_json(answer)}

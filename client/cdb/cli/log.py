@@ -1,4 +1,4 @@
-"""`cdb log`: who wrote what, when and why."""
+"""Show and search the journal: `cdb log`."""
 
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -9,30 +9,30 @@ from typing import Any
 import click
 
 from cdb._exceptions import Unavailable
-from cdb._instants import say
+from cdb._instants import display_instant
 from cdb.calibration import Calibration
-from cdb.cli import completion, shared
+from cdb.cli import options, printing
 from cdb.records import JournalEntry
 
-AT_ONCE = 1000
+JOURNAL_PAGE_ENTRIES = 1000
 
 
 @click.command(short_help="Show who wrote what, when and why.")
 @click.option(
-    "--device", metavar="NAME", help="Only what was written about this device.", shell_complete=completion.devices
+    "--device", metavar="NAME", help="Only what was written about this device.", shell_complete=options.complete_devices
 )
 @click.option(
     "--type",
     "calibration_type",
     metavar="NAME",
     help="Only what was written about this calibration type.",
-    shell_complete=completion.calibration_types,
+    shell_complete=options.complete_types,
 )
 @click.option("--author", metavar="NAME", help="Only what this user wrote.")
-@click.option("--since", type=shared.Time(), help="Only what was written at this time or later.")
-@click.option("--until", type=shared.Time(), help="Only what was written at this time or earlier.")
-@shared.as_json
-@shared.reads
+@click.option("--since", type=options.Time(), help="Only what was written at this time or later.")
+@click.option("--until", type=options.Time(), help="Only what was written at this time or earlier.")
+@options.as_json
+@options.with_reader
 def log(
     device: str | None,
     calibration_type: str | None,
@@ -44,8 +44,8 @@ def log(
 ) -> None:
     """Show the journal: who stored, withdrew or registered what, when and why; the earliest first."""
     length = client.get_status().serial
-    before = _written_before(client, length, since)
-    with shared.progress("entries") as progress:
+    before = _count_before(client, length, since)
+    with printing.progress("entries") as progress:
         read = list(progress.track(_entries(client, before, length), total=length - before, description="journal"))
     calibrations = {entry.serial: entry for entry in read if entry.kind == "calibration"}
     withdrawals = {entry.calibration_id: entry for entry in read if entry.kind == "withdrawal"}
@@ -73,21 +73,21 @@ def log(
 
     found = [entry for entry in read if asked_for(entry)]
     if as_json:
-        shared.print_json([{**asdict(entry), "withdrawn": withdrawals.get(entry.serial)} for entry in found])
+        printing.print_json([{**asdict(entry), "withdrawn": withdrawals.get(entry.serial)} for entry in found])
         return
     rows = []
     for entry in found:
         what, why = _what(entry, about(entry)), entry.comment or entry.reason
         rows.append([entry.serial, entry.created, entry.author, what, why, _withdrawn(withdrawals.get(entry.serial))])
-    shared.print_rows(("serial", "when", "who", "what", "why", "withdrawn"), rows)
+    printing.print_rows(("serial", "when", "who", "what", "why", "withdrawn"), rows)
 
 
-def written_at(client: Calibration, created: datetime) -> JournalEntry:
+def entry_at(client: Calibration, created: datetime) -> JournalEntry:
     """The entry that was written at an instant."""
-    return _entry(client, _written_before(client, client.get_status().serial, created) + 1)
+    return _entry(client, _count_before(client, client.get_status().serial, created) + 1)
 
 
-def _written_before(client: Calibration, length: int, since: datetime | None) -> int:
+def _count_before(client: Calibration, length: int, since: datetime | None) -> int:
     """How many of the first `length` entries were written before a time. They are in the order of their times."""
     if since is None:
         return 0
@@ -96,7 +96,7 @@ def _written_before(client: Calibration, length: int, since: datetime | None) ->
 
 def _entries(client: Calibration, after_serial: int, length: int) -> Iterator[JournalEntry]:
     while after_serial < length:
-        entries = client.get_journal(after_serial, min(AT_ONCE, length - after_serial))
+        entries = client.get_journal(after_serial, min(JOURNAL_PAGE_ENTRIES, length - after_serial))
         if not entries:
             raise _behind(after_serial + 1)
         yield from entries
@@ -116,20 +116,20 @@ def _behind(serial: int) -> Unavailable:
 
 
 def _what(entry: JournalEntry, about: JournalEntry | None) -> str:
-    name = f"{about.device_name} {about.calibration_type} from {_said(about.valid_from)}" if about else ""
+    name = f"{about.device_name} {about.calibration_type} from {_formatted(about.valid_from)}" if about else ""
     if entry.kind == "calibration":
         return f"{name}, {entry.size} bytes"
     if entry.kind == "withdrawal":
         return f"withdrew {entry.calibration_id}: {name}"
-    stop = f" to {say(entry.stop_time)}" if entry.stop_time else ""
-    return f"run {entry.run_number}: {_said(entry.start_time)}{stop}"
+    stop = f" to {display_instant(entry.stop_time)}" if entry.stop_time else ""
+    return f"run {entry.run_number}: {_formatted(entry.start_time)}{stop}"
 
 
 def _withdrawn(withdrawal: JournalEntry | None) -> str | None:
     if withdrawal is None:
         return None
-    return f"{say(withdrawal.created)} by {withdrawal.author}: {withdrawal.reason}"
+    return f"{display_instant(withdrawal.created)} by {withdrawal.author}: {withdrawal.reason}"
 
 
-def _said(instant: Any) -> str:
-    return say(instant) if isinstance(instant, datetime) else ""
+def _formatted(instant: Any) -> str:
+    return display_instant(instant) if isinstance(instant, datetime) else ""

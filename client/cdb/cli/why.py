@@ -1,4 +1,4 @@
-"""`cdb why`: what applies, by which rule, beside what, and what made it so."""
+"""Print why a calibration applies, and what changed that: `cdb why`."""
 
 import sys
 from dataclasses import asdict, replace
@@ -8,22 +8,22 @@ from typing import Any
 import click
 
 from cdb._exceptions import AsOfNotReached, CalibrationNotFound
-from cdb._instants import say
+from cdb._instants import display_instant
 from cdb.calibration import Calibration
-from cdb.cli import completion, shared
-from cdb.cli.explanation import Asked, Explanation, Step, explain, sentences
-from cdb.cli.log import written_at
+from cdb.cli import options, printing
+from cdb.cli.explanation import ExplainedQuery, Explanation, Step, explain, sentences
+from cdb.cli.log import entry_at
 from cdb.records import CalibrationRecord, Run
 
 
 @click.command(short_help="Explain why a calibration applies, and since when.")
-@click.argument("device_name", metavar="DEVICE", shell_complete=completion.devices)
-@click.argument("calibration_type", metavar="TYPE", shell_complete=completion.calibration_types)
+@click.argument("device_name", metavar="DEVICE", shell_complete=options.complete_devices)
+@click.argument("calibration_type", metavar="TYPE", shell_complete=options.complete_types)
 @click.option("--run", type=int, metavar="N", help="Explain what applies to this run.")
-@click.option("--date", type=shared.Time(), help="Explain what applies at this time.")
-@shared.as_of
-@shared.as_json
-@shared.reads
+@click.option("--date", type=options.Time(), help="Explain what applies at this time.")
+@options.as_of
+@options.as_json
+@options.with_reader
 def why(
     device_name: str,
     calibration_type: str,
@@ -42,15 +42,15 @@ def why(
     registrations = () if run is None else _registrations(client, run, as_of)
     history = client.get_history(*key, as_of)
     if registrations:
-        question = Asked(*key, registrations[-1].start_time, registrations)
+        question = ExplainedQuery(*key, registrations[-1].start_time, registrations)
     elif date is not None or as_of is not None:
-        question = Asked(*key, as_of if date is None else date)
+        question = ExplainedQuery(*key, as_of if date is None else date)
     else:
-        question = Asked(*key, _now(client, history), present=True)
+        question = ExplainedQuery(*key, _now(client, history), present=True)
     explained = explain(question, history)
     explained = replace(explained, timeline=tuple(_signed(client, step) for step in explained.timeline))
     if as_json:
-        shared.print_json({"as_of": as_of, **asdict(explained), "sentences": sentences(explained)})
+        printing.print_json({"as_of": as_of, **asdict(explained), "sentences": sentences(explained)})
     elif history:
         _print(explained)
     if explained.winner is None:
@@ -66,19 +66,19 @@ def why(
 
 def _print(explained: Explanation) -> None:
     for sentence in sentences(explained):
-        shared.out(sentence)
+        printing.print_line(sentence)
     named = [("applies", explained.winner), *(("superseded", record) for record in explained.superseded)]
     named += [("before", explained.took_over_from), ("next", explained.next)]
     named += [("withdrawn", record) for record in explained.withdrawn]
-    shared.print_rows(
+    printing.print_rows(
         ("", "id", "valid from", "valid until", "stored", "by", "why"),
         [(name, *_columns(record)) for name, record in named if record is not None],
     )
     if not explained.timeline:
-        shared.out("nothing ever applied")
+        printing.print_line("nothing ever applied")
         return
-    shared.out("what changed the answer:")
-    shared.print_rows(
+    printing.print_line("what changed the answer:")
+    printing.print_rows(
         ("when", "who", "what", "before", "after", "why"),
         [
             (step.at, step.author, _what(explained.question, step), *map(_answer, (step.before, step.after)), step.why)
@@ -90,13 +90,13 @@ def _print(explained: Explanation) -> None:
 def _columns(record: CalibrationRecord) -> tuple[Any, ...]:
     until, noted = record.valid_until, record.comment
     if record.withdrawn_at is not None:
-        until, noted = None, f"withdrawn {say(record.withdrawn_at)}: {record.withdrawn_reason}"
+        until, noted = None, f"withdrawn {display_instant(record.withdrawn_at)}: {record.withdrawn_reason}"
     return record.id, record.valid_from, until, record.created, record.author, noted
 
 
-def _what(question: Asked, step: Step) -> str:
+def _what(question: ExplainedQuery, step: Step) -> str:
     if step.start_time is not None:
-        return f"run {question.registrations[-1].run_number} registered with start {say(step.start_time)}"
+        return f"run {question.registrations[-1].run_number} registered with start {display_instant(step.start_time)}"
     return f"{step.id} {'withdrawn' if step.kind == 'withdrawal' else 'stored'}"
 
 
@@ -137,4 +137,4 @@ def _now(client: Calibration, history: list[CalibrationRecord]) -> datetime:
 
 def _signed(client: Calibration, step: Step) -> Step:
     """A step with who made it."""
-    return step if step.author is not None else replace(step, author=written_at(client, step.at).author)
+    return step if step.author is not None else replace(step, author=entry_at(client, step.at).author)

@@ -1,0 +1,169 @@
+"""Call a running legacy CDB as its own WSDL says: list its ids, get its payloads (for `cdb copy`).
+
+That WSDL names the namespace, the arguments and how they are wrapped, which nobody kept elsewhere; what it imports is
+asked of the same server. Answers are text: XML, or base64 of a payload, and an error comes in their place.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import zeep
+import zeep.exceptions
+from lxml import etree
+
+from cdb import _exceptions as errors
+from cdb._arguments import server_urls
+from cdb._failover import Failover
+from cdb._legacy import split_address
+from cdb._resolver.soap import xml_parser
+from cdb._transport.http import HttpClient
+from cdb._transport.timeouts import AttemptBudget
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class ListedCalibration:
+    """A calibration as the earlier CDB lists it: its times as they stand there, an unknown one as `null`."""
+
+    id: int
+    device_name: str
+    calibration_type: str
+    valid_from: str
+    created: str
+
+
+class LegacyService:
+    """One service of a running earlier CDB. To make one talks to nobody.
+
+    Its methods raise CdbTemporaryError where asking again may help: ServerUnreachable, or Unavailable for what the
+    service says so itself; and CdbPermanentError for an error that it answers.
+    """
+
+    def __init__(self, base: str, name: str, timeout: float) -> None:
+        """The service of a name, such as `calibration`, below a base URL; `timeout` bounds each call, in seconds.
+
+        `origin` is its address, and that of its writing twin, which reads too.
+        """
+        self._subject = "Cabling" if name.lower().startswith("cabling") else "Calibration"
+        self._address = f"{base.rstrip('/')}/cdb/{name}"
+        self.origin = f"{base.rstrip('/')}/cdb/{self._subject.lower()}"
+        self._transport = _ZeepTransport(self._address, timeout)
+        self._client: zeep.Client | None = None
+
+    def ids(self, start: str, stop: str) -> list[ListedCalibration]:
+        """What was valid at one instant at least from start to stop, both included, as far as it is listed."""
+        answered = self._call(f"get{self._subject}Ids", start, stop)
+        listed = _xml(answered.encode()) if isinstance(answered, str) else None
+        if listed is None or listed.tag != "ids":
+            self._raise_reported(listed)
+            raise self._not_a_legacy_cdb()
+        try:
+            return [self._listed(line) for line in listed.iterchildren("id")]
+        except (KeyError, ValueError):
+            raise self._not_a_legacy_cdb() from None
+
+    def payload(self, id: int) -> bytes:
+        """The bytes of a calibration."""
+        # Of no text at all zeep makes None, and bytes of what the WSDL calls base64.
+        answered = self._call(f"getDetector{self._subject}ForId", id) or ""
+        if not isinstance(answered, str | bytes):
+            raise self._not_a_legacy_cdb()
+        try:
+            data = answered if isinstance(answered, bytes) else _decoded(answered)
+        except ValueError:
+            raise errors.CdbPermanentError(f"{self._address}: what it answers for {id} is not base64") from None
+        if data.lstrip().startswith(b"<"):
+            self._raise_reported(_xml(data))
+        return data
+
+    def _listed(self, line: etree._Element) -> ListedCalibration:
+        named = line.attrib
+        kind = named["type"] if self._subject == "Calibration" else "cabling"
+        return ListedCalibration(int(named["name"]), named["device"], kind, named["validFrom"], named["created"])
+
+    def _raise_reported(self, answered: etree._Element | None) -> None:
+        """Raise what stands in the place of an answer, if anything does."""
+        if answered is not None and answered.tag == "warning":
+            raise errors.Unavailable(f"{self._address}: {answered.text}")
+        if answered is not None and answered.tag == "error":
+            raise errors.CdbPermanentError(f"{self._address}: {answered.text}")
+
+    def _call(self, operation: str, *arguments: Any) -> Any:
+        try:
+            if self._client is None:
+                settings = zeep.Settings(xml_huge_tree=True, forbid_dtd=True)
+                self._client = zeep.Client(f"{self._address}?wsdl", transport=self._transport, settings=settings)
+            return getattr(self._client.service, operation)(*arguments)
+        except errors.CdbError:
+            raise
+        except zeep.exceptions.Fault as fault:
+            raise errors.CdbPermanentError(f"{self._address}: {fault.message}") from None
+        except Exception as error:
+            # zeep lets its own errors and those of what it stands on through.
+            raise self._not_a_legacy_cdb() from error
+
+    def _not_a_legacy_cdb(self) -> errors.ServerUnreachable:
+        return errors.ServerUnreachable(f"{self._address}: it does not answer as the earlier CDB did")
+
+
+def legacy_services(url: str, timeout: float) -> list[LegacyService]:
+    """The services for calibrations and for cabling at a base URL, or the one that `…/cdb/calibration?wsdl` names.
+
+    Raises InvalidArgument for what is no such address.
+    """
+    base, named = split_address(url)
+    server_urls([base])
+    return [LegacyService(base, name, timeout) for name in ([named] if named else ["calibration", "cabling"])]
+
+
+class _ZeepTransport:
+    """The way to one server, as zeep's transport: bounded in time and size; whatever is named, this server is asked."""
+
+    def __init__(self, address: str, timeout: float) -> None:
+        parts = urlsplit(address)
+        self._path = parts.path
+        self._failover = Failover([f"{parts.scheme}://{parts.netloc}"], self._path, timeout)
+        self._http = HttpClient(None, None)
+
+    def load(self, url: str) -> bytes:
+        """A WSDL, or a part of one."""
+        parts = urlsplit(url)
+        path = f"{parts.path}?{parts.query}" if parts.query else parts.path
+        return self._failover.call(lambda server, budget: self._http.get(server, path, budget)).content
+
+    def post_xml(self, address: str, envelope: etree._Element, headers: Mapping[str, str]) -> _Response:
+        """The response to a call."""
+        request = etree.tostring(envelope, encoding="utf-8", xml_declaration=True)
+
+        def post(server: str, budget: AttemptBudget) -> _Response:
+            response = self._http.post(server, self._path, headers, request, budget)
+            return _Response(response.status, response.content, {"Content-Type": response.content_type})
+
+        return self._failover.call(post)
+
+
+@dataclass(frozen=True, slots=True)
+class _Response:
+    """A response, as zeep reads it."""
+
+    status_code: int
+    content: bytes
+    headers: Mapping[str, str]
+    encoding: str = "utf-8"
+
+
+def _xml(text: bytes) -> etree._Element | None:
+    try:
+        return etree.fromstring(text, xml_parser())
+    except etree.XMLSyntaxError:
+        return None
+
+
+def _decoded(text: str) -> bytes:
+    return base64.b64decode("".join(text.split()), validate=True)

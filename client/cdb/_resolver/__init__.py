@@ -1,0 +1,1 @@
+"""Find the answer to a query: lock file, then cache, then servers."""

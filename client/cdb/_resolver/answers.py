@@ -1,0 +1,180 @@
+"""Convert answers between zeep objects, records and JSON, and check that they match the query."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from datetime import datetime
+from typing import Any, TypeVar
+
+from cdb._exceptions import ForeignAnswer, Integrity, InvalidArgument, ServerUnreachable
+from cdb._instants import format_instant, instant
+from cdb._resolver.query import Query
+from cdb.records import CalibrationRecord, Device, JournalEntry, Preview, Run, RunRange, Status
+
+Record = TypeVar("Record", CalibrationRecord, Device, JournalEntry, Preview, Run, RunRange, Status)
+# What a question is answered with: a record or a list of records, of the kind that its operation gives.
+Answer = Any
+
+# The fields of each kind, and whether they may be None.
+_FIELDS: dict[Any, list[tuple[str, bool]]] = {
+    kind: [(field.name, "None" in str(field.type)) for field in fields(kind)] for kind in Record.__constraints__
+}
+
+# The arguments that an answer or a fault repeats.
+_ECHOED_ARGUMENTS = {"device_name", "calibration_type", "run_number", "id", "date", "as_of"}
+
+_SINGLE_ANSWERS: dict[str, Any] = {"get_run": Run}
+_LIST_ANSWERS: dict[str, Any] = {
+    "get_ids": CalibrationRecord,
+    "get_calibrations_for_run": CalibrationRecord,
+    "get_history": CalibrationRecord,
+    "list_devices": Device,
+    "get_runs": Run,
+}
+
+
+def parse_answer(query: Query, answered: Any) -> Answer:
+    """The answer to a question as zeep read it. Raises ServerUnreachable when it is not one to this question."""
+    if query.operation in _LIST_ANSWERS:
+        answers = [to_record(_LIST_ANSWERS[query.operation], found) for found in answered or ()]
+        for record in answers if query.operation == "get_history" else ():
+            check_matches(query, record)
+        return answers
+    answer = to_record(_SINGLE_ANSWERS.get(query.operation, CalibrationRecord), answered)
+    check_matches(query, answer)
+    return answer
+
+
+def parse_content(query: Query, answered: Any, known_digests: Sequence[str]) -> tuple[CalibrationRecord, bytes | None]:
+    """A calibration and its bytes, None where they were left out, for their sha256 is one of `held`.
+
+    Raises Integrity for other bytes, ServerUnreachable for another answer.
+    """
+    record: CalibrationRecord = parse_answer(query, answered)
+    if answered.data is None and record.sha256 in known_digests:
+        return record, None
+    data = answered.data or b""
+    # "The sha256 travels with every calibration and is checked […] by the client. On mismatch: an error, never the
+    # data."
+    if len(data) != record.size or hashlib.sha256(data).hexdigest() != record.sha256:
+        raise Integrity(
+            f"calibration {record.id} arrived damaged: {len(data)} bytes received, {record.size} of sha256 "
+            f"{record.sha256} expected; ask again, or ask another server",
+            sha256=record.sha256,
+        )
+    return record, data
+
+
+def parse_payload(answered: Any, sha256: str) -> bytes:
+    """The bytes of a payload. Raises Integrity for other bytes."""
+    data: bytes = answered or b""
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise Integrity(
+            f"the payload {sha256} arrived damaged, in {len(data)} bytes: ask again, or ask another server",
+            sha256=sha256,
+        )
+    return data
+
+
+def to_record(kind: type[Record], answered: Any) -> Record:
+    """A dataclass of what zeep read. Raises ServerUnreachable when that is not of its kind."""
+    values: dict[str, Any] = {}
+    try:
+        for name, is_optional in _FIELDS[kind]:
+            value = getattr(answered, name)
+            if value is None and not is_optional:
+                raise AttributeError(name)
+            values[name] = _checked_value(name, value)
+    except (AttributeError, InvalidArgument, ValueError):
+        raise ForeignAnswer("the answer is not one of a calibration database") from None
+    return kind(**values)
+
+
+def to_json(answer: Answer) -> Any:
+    """An answer as JSON has it: instants as the contract spells them, without what is None."""
+    if isinstance(answer, list):
+        return [_record_to_json(record) for record in answer]
+    return _record_to_json(answer)
+
+
+def from_json(query: Query, said: Any) -> Answer:
+    """The answer to a question of its JSON. Raises ValueError when it is none."""
+    if query.operation in _LIST_ANSWERS:
+        if not isinstance(said, list):
+            raise ValueError("not a list")
+        return [_record_from_json(_LIST_ANSWERS[query.operation], found) for found in said]
+    answer = _record_from_json(_SINGLE_ANSWERS.get(query.operation, CalibrationRecord), said)
+    try:
+        check_matches(query, answer)
+    except ServerUnreachable as error:
+        raise ValueError(error.message) from None
+    return answer
+
+
+def _record_to_json(record: Any) -> dict[str, Any]:
+    said = {field.name: getattr(record, field.name) for field in fields(record)}
+    return {
+        name: format_instant(value) if isinstance(value, datetime) else value
+        for name, value in said.items()
+        if value is not None
+    }
+
+
+def _record_from_json(kind: Any, said: Any) -> Any:
+    if not isinstance(said, dict):
+        raise ValueError("not an object")
+    kinds = {"int": int, "str": str, "bool": bool, "datetime": str, "tuple[str, ...]": list}
+    values: dict[str, Any] = {}
+    for field in fields(kind):
+        type_name, _, optional = str(field.type).partition(" | ")
+        value = said.get(field.name)
+        if (value is not None or not optional) and type(value) is not kinds[type_name]:
+            raise ValueError(f"{field.name} is {value!r}")
+        values[field.name] = value
+        if value is not None and type_name == "datetime":
+            values[field.name] = _instant_from_json(field.name, str(value))
+        elif isinstance(value, list):
+            values[field.name] = tuple(value)
+    return kind(**values)
+
+
+def _instant_from_json(name: str, value: str) -> datetime:
+    try:
+        return instant(name, value)
+    except InvalidArgument as error:
+        raise ValueError(error.message) from None
+
+
+def _checked_value(name: str, value: Any) -> Any:
+    """A value as records have it. Raises InvalidArgument and ValueError for one that the contract does not admit."""
+    if isinstance(value, datetime):
+        # One that lies outside the years 1 to 9999 once its offset is taken off is none.
+        return instant(name, value)
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{name} is no xs:long")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} is not finite")
+    if name == "run_range":
+        return tuple(to_record(RunRange, found) for found in value)
+    if name == "takes_over_from" and value is not None:
+        return to_record(CalibrationRecord, value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def check_matches(query: Query, answer: Any) -> None:
+    """Raise ServerUnreachable for the answer to another question, as a confused cache or connection could give it."""
+    if told := mismatch(dict(query.arguments), answer):
+        raise ForeignAnswer(told)
+
+
+def mismatch(asked: Mapping[str, Any], answered: object) -> str | None:
+    """How an answer or a fault is about something else than was asked; None where it is not, as far as it says."""
+    for argument in asked.keys() & _ECHOED_ARGUMENTS:
+        field = getattr(answered, argument, None)
+        told = format_instant(field) if isinstance(field, datetime) else field
+        if told is not None and str(asked[argument]).casefold() != str(told).casefold():
+            return f"asked for {argument} {asked[argument]}, the server answered with {told}"
+    return None

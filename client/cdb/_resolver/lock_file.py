@@ -1,0 +1,227 @@
+"""Record a job's queries and answers in a lock file, and replay them.
+
+Text, one JSON object a line, meant to be kept beside the results:
+
+    {"question": {"get_calibration_for_run": {"device_name": "TOF1", …}}, "answer": {"id": 12, "sha256": …, …}}
+
+In place of the answer stands the `fault` where there was none. The first answer noted to a question stands: processes
+that share a file get the same. Half a line at the end, which a killed process left, counts for nothing, and neither do
+NULs at the end, which a power loss left in the place of what was written. What is noted is on disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from cdb._exceptions import FAULTS, CdbError, InvalidArgument, ServerUnreachable, Unavailable
+from cdb._files import NotRegular, open_regular, read_at
+from cdb._instants import format_instant, instant
+from cdb._resolver.answers import Answer, check_matches, from_json, to_json
+from cdb._resolver.query import Query
+from cdb._resolver.store import file_lock
+
+Recorded = Answer | CdbError
+
+# How every line begins.
+LINE_START = b'{"question": {'
+# No job asks so much; what is longer is another file, and is not read.
+MAX_LOCK_FILE_BYTES = 2**30
+
+
+class LockFile:
+    """A file of questions and answers. Safe for any number of threads and processes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._entries: dict[str, tuple[Query, Recorded]] = {}
+        self._file_id = (0, 0)
+        self._offset = 0
+
+    def find(self, query: Query) -> Recorded | None:
+        """What was noted to a question. Raises InvalidArgument when the file is no lock file."""
+        self._refresh()
+        found = self._entries.get(query.canonical_json())
+        return found and found[1]
+
+    def record(self, query: Query, answer: Recorded, wait_seconds: float = 30) -> Recorded:
+        """Note an answer, unless another process was first; the one that stands.
+
+        Raises InvalidArgument where the file is no lock file or cannot be written, Unavailable where another process
+        keeps it for longer than `patience` seconds.
+        """
+        said = {"fault": _fault_to_json(answer)} if isinstance(answer, CdbError) else {"answer": to_json(answer)}
+        text = json.dumps({"question": {query.operation: query.wire_arguments}, **said}, ensure_ascii=False)
+        try:
+            file = open_regular(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+            try:
+                with file_lock(file, wait_seconds) as acquired:
+                    if not acquired:
+                        raise Unavailable(f"the lock file {self.path} is kept by another process: is that stopped?")
+                    end, tail = self._read_new_lines(file)
+                    if query.canonical_json() not in self._entries:
+                        self._append(file, end, tail, text.encode() + b"\n")
+                        self._read_new_lines(file)
+            finally:
+                os.close(file)
+        except OSError as error:
+            raise self._io_error("cannot be written", error) from None
+        return self._entries[query.canonical_json()][1]
+
+    def entries(self) -> list[tuple[Query, Recorded]]:
+        """Everything noted, in the order in which it was asked. Raises InvalidArgument when there is no such file."""
+        if not self.path.exists():
+            raise InvalidArgument(f"there is no lock file {self.path}", argument="CDB_LOCK")
+        self._refresh()
+        return list(self._entries.values())
+
+    def _refresh(self) -> None:
+        try:
+            file = open_regular(self.path)
+            try:
+                self._read_new_lines(file)
+            finally:
+                os.close(file)
+        except FileNotFoundError:
+            self._entries, self._file_id, self._offset = {}, (0, 0), 0
+        except OSError as error:
+            raise self._io_error("cannot be read", error) from None
+
+    def _read_new_lines(self, file: int) -> tuple[int, bytes]:
+        """Take in what was noted since the last look; where the last whole line ends, and what stands after it.
+
+        Threads that read the same lines at once take in the same.
+        """
+        end = self._offset
+        status = os.fstat(file)
+        anew = (status.st_dev, status.st_ino) != self._file_id or status.st_size < end
+        if not anew and status.st_size == end:
+            return end, b""
+        # Where another file has this name now, all of it.
+        end, entries = (0, {}) if anew else (end, dict(self._entries))
+        if status.st_size > MAX_LOCK_FILE_BYTES:
+            raise self._not_a_lock_file(read_at(file, end, 60))
+        *lines, tail = read_at(file, end, status.st_size - end).split(b"\n")
+        while lines and b"\0" in lines[-1]:
+            # JSON has no NUL: it stands for what did not reach the disk.
+            tail = lines.pop() + b"\n" + tail
+        for line in lines:
+            self._add_line(entries, line)
+            end += len(line) + 1
+        if tail and self._is_json(tail):
+            # An editor took the end of the line away.
+            self._add_line(entries, tail)
+        elif not self._is_torn_tail(tail, end):
+            raise self._not_a_lock_file(tail)
+        self._file_id, self._entries, self._offset = (status.st_dev, status.st_ino), entries, end
+        return end, tail
+
+    def _append(self, file: int, end: int, tail: bytes, line: bytes) -> None:
+        if tail and self._is_json(tail):
+            line = b"\n" + line
+            end += len(tail)
+        os.ftruncate(file, end)
+        try:
+            if os.write(file, line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            _fsync(file)
+            if end == 0:
+                self._fsync_folder()
+        except OSError:
+            # What may not be on disk was not noted.
+            os.ftruncate(file, end)
+            raise
+
+    def _fsync_folder(self) -> None:
+        """Have the name of a new file on disk."""
+        # A folder that may not be read, or a file system without such a thing: the file is as safe as it can be.
+        with suppress(OSError):
+            folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def _is_torn_tail(self, tail: bytes, end: int) -> bool:
+        """Whether a tail is what a killed process or a power loss leaves behind whole lines that end there."""
+        written, nul, lost = tail.partition(b"\0")
+        if end > 0 and nul:
+            return True
+        # Without a line before it, NULs may be the beginning of another program's file.
+        return written.startswith(LINE_START) or (LINE_START.startswith(written) and not lost.strip(b"\0"))
+
+    def _add_line(self, entries: dict[str, tuple[Query, Recorded]], line: bytes) -> None:
+        query, answer = self._parse_line(line)
+        before = entries.setdefault(query.canonical_json(), (query, answer))[1]
+        if isinstance(before, CdbError) != isinstance(answer, CdbError) or (
+            before != answer and not isinstance(before, CdbError)
+        ):
+            raise InvalidArgument(f"{self.path} has two answers to {query}: take one away", argument="CDB_LOCK")
+
+    def _is_json(self, tail: bytes) -> bool:
+        if b"\0" in tail:
+            return False
+        try:
+            json.loads(tail)
+        except (ValueError, RecursionError):
+            return False
+        return True
+
+    def _parse_line(self, line: bytes) -> tuple[Query, Recorded]:
+        try:
+            said = json.loads(line)
+            ((operation, arguments),) = said["question"].items()
+            query = Query.of(operation, **arguments)
+            return query, _fault_from_json(query, said["fault"]) if "fault" in said else from_json(
+                query, said["answer"]
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ServerUnreachable):
+            raise self._not_a_lock_file(line) from None
+
+    def _not_a_lock_file(self, line: bytes) -> InvalidArgument:
+        return InvalidArgument(
+            f"{self.path} is not a lock file of cdb, or one of a later version: see its line {line[:60]!r}",
+            argument="CDB_LOCK",
+        )
+
+    def _io_error(self, what: str, error: OSError) -> InvalidArgument:
+        if isinstance(error, NotRegular):
+            what = "cannot be one"
+        return InvalidArgument(f"the lock file {self.path} {what}: {error.strerror}", argument="CDB_LOCK")
+
+
+def _fsync(file: int) -> None:
+    """Have what is written on disk. Raises OSError."""
+    try:
+        os.fsync(file)
+    except OSError as error:
+        # Some file systems keep nothing back, and have no such call.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
+
+
+def _fault_to_json(error: CdbError) -> dict[str, Any]:
+    said: dict[str, Any] = {"name": type(error).__name__, "message": error.message}
+    for name in type(error).__annotations__:
+        value = getattr(error, name)
+        if value is not None:
+            said[name] = format_instant(value) if isinstance(value, datetime) else value
+    return said
+
+
+def _fault_from_json(query: Query, said: dict[str, Any]) -> CdbError:
+    kind = FAULTS[said["name"]]
+    fields = {name: said.get(name) for name in kind.__annotations__}
+    for name in ("date", "as_of"):
+        if fields.get(name) is not None:
+            fields[name] = instant(name, str(fields[name]))
+    if not isinstance(said["message"], str):
+        raise ValueError("a message is text")
+    error = kind(said["message"], **fields)
+    check_matches(query, error)
+    return error

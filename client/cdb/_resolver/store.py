@@ -1,0 +1,232 @@
+"""Store the cache's files for many processes: atomic writes, eviction, quarantine, file locks.
+
+Nothing here needs more of a file system than to rename a file within a folder at once, as NFS does; a lock that it does
+not give is done without. What stands in the place of a file and is none, such as a pipe, is a wrong file.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from cdb._files import NotRegular, open_regular, read_at
+
+# Bytes. More than any payload or answer has.
+MAX_FILE_BYTES = 2**29
+# Seconds. How exactly it is known when a file was last used; and how old what a killed process left behind must be.
+LAST_USE_PRECISION_SECONDS = 60
+ABANDONED_SECONDS = 86400
+# Seconds between two looks whether a lock is free, at first and at most.
+FIRST_POLL_SECONDS, MAX_POLL_SECONDS = 0.005, 0.25
+# Wrong files that are kept aside.
+MAX_QUARANTINED_FILES = 100
+
+# The folder may be one of the user's, with files that are none of ours.
+_STORED_NAME = re.compile("payloads/[0-9a-f]{2}/[0-9a-f]{64}|answers/[0-9a-f]{16}/((held-)?[0-9a-f]{64}|prefetched)")
+_QUARANTINED_NAME = re.compile("quarantine/[0-9a-z-]+[.][0-9a-f]{8}")
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of the store: its size in bytes and when it was last used, in seconds since the epoch."""
+
+    path: Path
+    size: int
+    used: float
+
+
+class Store:
+    """A folder with files by name, `limit` bytes in all. For any number of processes and threads at once."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.folder = folder
+        self.limit = limit
+
+    def read(self, name: str, is_valid: Callable[[bytes], bool]) -> bytes | None:
+        """A file's bytes; None when there is none, or when it was wrong: then it is put aside. Raises OSError."""
+        path = f"{self.folder}/{name}"
+        try:
+            data, used = read_file(path)
+        except FileNotFoundError:
+            return None
+        if data is None or not is_valid(data):
+            self.quarantine(self.folder / name)
+            return None
+        if time.time() - used > LAST_USE_PRECISION_SECONDS:
+            with suppress(OSError):
+                # A cache that may only be read serves all the same.
+                os.utime(path)
+        return data
+
+    def has(self, name: str) -> bool:
+        """Whether there is a file of that name, right or wrong."""
+        return os.path.isfile(f"{self.folder}/{name}")
+
+    def write(self, name: str, data: bytes) -> None:
+        """Have a file, whole, under a name. Raises OSError; then nothing of it is left."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Other machines may share the folder.
+        unfinished = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.{random.getrandbits(64):x}")
+        try:
+            with open(unfinished, "xb") as file:
+                file.write(data)
+            os.replace(unfinished, path)
+        except BaseException:
+            with suppress(OSError):
+                unfinished.unlink()
+            raise
+        # To look at every file costs time: it is done once for each fiftieth of what may be kept, on the average.
+        if random.random() * self.limit < 50 * len(data):  # noqa: S311  # no secret
+            self.evict()
+
+    def files(self) -> list[StoredFile]:
+        """All files, the longest unused first."""
+        return self._stat_all(self._matching(_STORED_NAME, "payloads/*/*", "answers/*/*"))
+
+    def quarantined(self) -> list[StoredFile]:
+        """The files that were put aside as wrong, the oldest first."""
+        return self._stat_all(self._matching(_QUARANTINED_NAME, "quarantine/*"))
+
+    def evict(self) -> None:
+        """Remove the longest unused until the rest is within the limit, and what killed processes left unfinished."""
+        files = self.files()
+        excess = sum(file.size for file in files) - self.limit
+        for file in files:
+            if excess <= 0:
+                break
+            with suppress(OSError):
+                file.path.unlink()
+            excess -= file.size
+        for file in self._temporary_files():
+            if time.time() - file.used > ABANDONED_SECONDS:
+                with suppress(OSError):
+                    file.path.unlink()
+
+    def remove_all(self) -> None:
+        """Remove every file. Raises OSError."""
+        left: OSError | None = None
+        for file in (*self.files(), *self.quarantined(), *self._temporary_files()):
+            try:
+                _remove(file.path)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                left = error
+        if left is not None:
+            raise left
+
+    def quarantine(self, path: Path) -> None:
+        """Keep a wrong file for whoever wants to know what happened, where nobody reads it as right."""
+        aside = self.folder / "quarantine" / f"{path.name}.{random.getrandbits(32):08x}"
+        with suppress(OSError):
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, aside)
+            for file in self.quarantined()[:-MAX_QUARANTINED_FILES]:
+                with suppress(OSError):
+                    _remove(file.path)
+
+    @contextmanager
+    def lock(self, name: str, seconds: float) -> Iterator[None]:
+        """Keep other processes and threads that name the same out of the block, for at most `patience` seconds.
+
+        What one fetches the others then find. Whoever lost patience goes on beside the one who holds the others up.
+        """
+        # A bounded number of files, never removed: to remove a lock that others wait for would make two of it.
+        path = self.folder / "locks" / lock_name(name)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Not through a link: where many may write to the folder, it would make a file elsewhere.
+            descriptor = open_regular(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+        except OSError:
+            yield
+            return
+        try:
+            with file_lock(descriptor, seconds):
+                yield
+        finally:
+            os.close(descriptor)
+
+    def _matching(self, names: re.Pattern[str], *patterns: str) -> Iterator[Path]:
+        for pattern in patterns:
+            for path in self.folder.glob(pattern):
+                if names.fullmatch(path.relative_to(self.folder).as_posix()):
+                    yield path
+
+    def _temporary_files(self) -> list[StoredFile]:
+        found = (path for pattern in ("payloads/*/.*", "answers/*/.*") for path in self.folder.glob(pattern))
+        return self._stat_all(
+            path
+            for path in found
+            if _STORED_NAME.fullmatch(
+                path.with_name(path.name[1:].partition(".")[0]).relative_to(self.folder).as_posix()
+            )
+        )
+
+    def _stat_all(self, paths: Iterable[Path]) -> list[StoredFile]:
+        found = []
+        for path in paths:
+            with suppress(OSError):
+                status = path.stat()
+                found.append(StoredFile(path, status.st_size, status.st_mtime))
+        return sorted(found, key=lambda file: file.used)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, or the empty folder that stood in the place of one. Raises OSError."""
+    if path.is_dir() and not path.is_symlink():
+        path.rmdir()
+    else:
+        path.unlink()
+
+
+def read_file(path: str | os.PathLike[str]) -> tuple[bytes | None, float]:
+    """What a file holds, None of what cannot be one of the store, and when it was last used. Raises OSError."""
+    try:
+        descriptor = open_regular(path)
+    except NotRegular:
+        return None, 0.0
+    try:
+        status = os.fstat(descriptor)
+        data = read_at(descriptor, 0, status.st_size) if status.st_size <= MAX_FILE_BYTES else None
+        return data, status.st_mtime
+    finally:
+        os.close(descriptor)
+
+
+def lock_name(name: str) -> str:
+    """The name of the lock for a name: many share one."""
+    return hashlib.sha256(name.encode()).hexdigest()[:3]
+
+
+@contextmanager
+def file_lock(descriptor: int, seconds: float) -> Iterator[bool]:
+    """Hold the lock of an open file in the block; whether it could be had within so many seconds."""
+    deadline = time.monotonic() + seconds
+    pause = FIRST_POLL_SECONDS
+    acquired = False
+    while not acquired:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            acquired = True
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES) or time.monotonic() > deadline:
+                break
+            # flock itself would wait without end.
+            time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  # no secret
+            pause = min(2 * pause, MAX_POLL_SECONDS)
+    try:
+        yield acquired
+    finally:
+        if acquired:
+            # Not by closing alone: a child process that was forked meanwhile has the open file, too.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)

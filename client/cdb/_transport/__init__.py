@@ -1,0 +1,1 @@
+"""Send one HTTP request to one server, within a deadline."""

@@ -1,0 +1,172 @@
+"""Explain a failed attempt in words, from exceptions and HTTP statuses, and decide whether to retry it."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from enum import Enum
+
+from cdb import _exceptions as errors
+from cdb._exceptions import CdbError
+
+
+class Retry(Enum):
+    """What another try of the same server within the call may bring."""
+
+    NEVER = "the same"
+    ONCE = "an answer, where this one was damaged on its way; else the same"
+    IMMEDIATELY = "an answer, at once or after a while"
+    LATER = "an answer after a while"
+
+
+class AttemptFailed(Exception):
+    """A try of one server failed with `error`.
+
+    `sound` is a server that is well and whose answer came whole; it is this question that it cannot answer.
+    """
+
+    def __init__(self, error: CdbError, retry: Retry, *, healthy: bool = False) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.retry = retry
+        self.healthy = healthy
+
+
+# What OpenSSL makes of an answer in plain text.
+_NOT_TLS = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")
+# Of OpenSSL's names for what the other side ended the connection with, those that say: not you, or not so.
+_REJECTED_BY_PEER = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "HANDSHAKE_FAILURE", "PROTOCOL_VERSION")
+# OpenSSL's numbers for a chain that ends in no authority that is known.
+_UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)
+_CLOSED = (ssl.SSLError, http.client.RemoteDisconnected, ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
+# Bytes of an answer of HTTP's own, of which the first words are told.
+MAX_ERROR_BODY_BYTES = 2**16
+
+
+class ReadOnlyServer(errors.NotAuthorised):
+    """A mirror was asked to write. Another server of the list may take it."""
+
+
+def explain_failure(
+    error: BaseException, address: str, client_cert: str | None, *, has_received: bool, took: float
+) -> tuple[str, Retry]:
+    """Why no whole answer came, after `took` seconds, from an error that wraps the reason.
+
+    `begun` says whether any of the answer had come.
+    """
+    causes = list(_wrapped_errors(error))
+    tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
+    named = next((cause for cause in causes if isinstance(cause, socket.gaierror)), None)
+    closed = not has_received and any(isinstance(cause, _CLOSED) for cause in causes)
+    if any(isinstance(cause, TimeoutError) for cause in causes):
+        return _timeout_message(causes, has_received, took), Retry.LATER
+    if named is not None:
+        if named.errno == socket.EAI_AGAIN:
+            return "its name cannot be looked up now: is the network there?", Retry.LATER
+        return "its name is not known: is this its address? (CDB_SERVER)", Retry.NEVER
+    if isinstance(tls, ssl.SSLCertVerificationError):
+        return f"its TLS certificate is not accepted: {tls.verify_message}{_certificate_hint(tls)}", Retry.NEVER
+    if tls is not None and tls.reason == "NO_CERTIFICATE_OR_CRL_FOUND":
+        return "the file that REQUESTS_CA_BUNDLE names holds no certificate in PEM", Retry.NEVER
+    if any(type(cause).__name__ == "ProxyError" for cause in causes):
+        return (
+            "the proxy on the way to it, which http_proxy or https_proxy names, cannot be reached; NO_PROXY names "
+            "hosts that are asked without one",
+            Retry.LATER,
+        )
+    if tls is not None and tls.reason in _NOT_TLS:
+        return "it does not speak TLS: is its address one with http://?", Retry.ONCE
+    if closed and address.startswith("https:"):
+        turned_away = tls is not None and any(word in (tls.reason or "") for word in _REJECTED_BY_PEER)
+        return _tls_closed_message(client_cert), Retry.NEVER if turned_away else Retry.IMMEDIATELY
+    if closed:
+        return "it ended the connection without an answer: is its address one with https://?", Retry.IMMEDIATELY
+    if tls is not None or any(isinstance(cause, http.client.IncompleteRead | ConnectionError) for cause in causes):
+        if has_received:
+            return "its answer was cut off", Retry.IMMEDIATELY
+    elif any(isinstance(cause, http.client.HTTPException) for cause in causes):
+        return "its answer arrived damaged, or is not HTTP", Retry.IMMEDIATELY
+    if any("TLS CA certificate bundle" in str(cause) for cause in causes):
+        return "the file of certificates that REQUESTS_CA_BUNDLE names is not there, or is no file", Retry.NEVER
+    if any(isinstance(cause, OSError) and cause.errno is not None for cause in causes):
+        return "no connection: is it running, and is this its address? (CDB_SERVER)", Retry.LATER
+    tunnel = next((str(cause) for cause in causes if str(cause).startswith("Tunnel connection failed")), None)
+    if tunnel is not None:
+        # Not in its words, for it may repeat what it was sent.
+        refused = re.search(r"failed: ([0-9]{3})\b", tunnel)
+        return f"the proxy on the way to it refused (HTTP {refused[1] if refused else 'unknown'})", Retry.LATER
+    return f"it could not be asked ({type(error).__name__})", Retry.NEVER
+
+
+def check_status(
+    status: int,
+    content_type: str,
+    content: bytes,
+    *,
+    digest_verified: bool,
+    writing: bool,
+    address: str,
+    server: str,
+    redact: Callable[[str], str],
+) -> None:
+    """Make errors of HTTP's own answers; what remains is SOAP. Raises Failed and CdbPermanentError.
+
+    What its digest has `proven` is SOAP, whatever became of its other headers on the way. Nobody of ours refuses who
+    is not `writing`: something stands between. What of the answer is told is told `hidden`, without the token.
+    """
+    if status == 200 or (status == 500 and (digest_verified or content_type.startswith("text/xml"))):
+        return
+    # Hidden before it is cut: of a token cut in two no spelling would be found.
+    said = redact(content[:MAX_ERROR_BODY_BYTES].decode("utf-8", "replace"))[:300].strip().partition("\n")[0]
+    if writing and status in (401, 403):
+        raise errors.NotAuthorised(f"{server}: {said} (HTTP {status}; user and token are CDB_USER and CDB_TOKEN)")
+    if writing and status == 413:
+        raise errors.TooLarge(f"{server}: {said} (HTTP 413)")
+    if status in (408, 429) or status >= 500:
+        raise AttemptFailed(
+            errors.Unavailable(f"{server}: {said or 'it cannot answer now'} (HTTP {status})"),
+            Retry.LATER,
+        )
+    if status == 404 and said.startswith("this is a mirror"):
+        raise AttemptFailed(ReadOnlyServer(f"{server}: {said}"), Retry.NEVER)
+    if 300 <= status < 400:
+        told = f"{server}: it points elsewhere (HTTP {status}), which is not followed"
+    elif status == 400 and b"SSL certificate" in content:
+        # nginx's words, for a certificate that was not sent as for one that it does not accept.
+        told = f"{server}: it asks for a certificate for TLS: name yours in CDB_CLIENT_CERT"
+    else:
+        told = f"{address} is not a service of a calibration database (HTTP {status})"
+    raise AttemptFailed(errors.ServerUnreachable(told), Retry.NEVER)
+
+
+def _timeout_message(causes: list[BaseException], has_received: bool, took: float) -> str:
+    if any(type(cause).__name__ == "ConnectTimeoutError" for cause in causes):
+        return "no connection in time"
+    seconds = f"{took:.1f} s" if took >= 0.1 else "the time that was left"
+    return f"no whole answer within {seconds}" if has_received else f"no answer within {seconds}"
+
+
+def _tls_closed_message(client_cert: str | None) -> str:
+    if client_cert is None:
+        return "it ended the TLS connection: if it asks for a certificate, name yours in CDB_CLIENT_CERT"
+    return f"it ended the TLS connection: perhaps it does not accept the certificate in CDB_CLIENT_CERT, {client_cert}"
+
+
+def _certificate_hint(error: ssl.SSLCertVerificationError) -> str:
+    if error.verify_code in _UNKNOWN_AUTHORITY:
+        return "; if a private authority signed it, name that authority's certificate in REQUESTS_CA_BUNDLE"
+    return "; ask its operator"
+
+
+def _wrapped_errors(error: object) -> Iterator[BaseException]:
+    """An error and all that it wraps: in its arguments, as its reason, or as its cause."""
+    wrapped, seen = [error], set()
+    while wrapped:
+        looked_at = wrapped.pop(0)
+        if isinstance(looked_at, BaseException) and id(looked_at) not in seen:
+            seen.add(id(looked_at))
+            yield looked_at
+            wrapped += [*looked_at.args, getattr(looked_at, "reason", None), looked_at.__cause__]

@@ -1,0 +1,215 @@
+"""Exchange one request for one whole response: size limit, digest check, one session per thread.
+
+Bounded in time and in size; no redirect is followed, nothing is unpacked, and what was damaged on its way is no answer.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+import ssl
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+
+from cdb import _exceptions as errors
+from cdb._files import check_regular
+from cdb._transport.connection import CHUNK_BYTES, Endpoint, Response, TransportErrors, network_environment
+from cdb._transport.credentials import TokenRedactor
+from cdb._transport.failures import AttemptFailed, Retry, check_status, explain_failure
+from cdb._transport.timeouts import AttemptBudget, Deadline
+
+# More than any payload or list that a server is set to give.
+MAX_RESPONSE_BYTES = 2**29
+
+# Bytes. Of a file with a certificate, its key and the chain of its authorities, far more than there are.
+MAX_CERTIFICATE_BYTES = 2**20
+
+# A digest of all but the payload, with the serial, which no digest of the content covers.
+_DIGEST = re.compile(r"\bsha-256=:([^:,;]*):(?:\s*;\s*serial=([0-9]{1,18})\b)?")
+_DATA, _DATA_END = b"<tns:data>", b"</tns:data>"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """A whole HTTP response. `proven` by its CDB-Digest; `serial` is how far the server knew the journal."""
+
+    status: int
+    content_type: str
+    content: bytes
+    digest_verified: bool
+    serial: int | None
+
+
+class HttpClient:
+    """The way to servers: a line for each thread, and anew after a fork."""
+
+    def __init__(self, auth: tuple[str, str] | None, client_cert: str | None) -> None:
+        self._auth = auth
+        self.redactor = TokenRedactor(auth)
+        self._client_cert = client_cert
+        self._thread_local = threading.local()
+
+    def get(self, server: str, path: str, budget: AttemptBudget) -> HttpResponse:
+        """Read what one server has at a path. Raises what `post` raises."""
+        return self._exchange("GET", server, path, {}, None, budget)
+
+    def post(
+        self,
+        server: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        budget: AttemptBudget,
+        max_bytes: int = MAX_RESPONSE_BYTES,
+    ) -> HttpResponse:
+        """Ask one server. Raises Failed, and the CdbPermanentError of an answer that is HTTP's own.
+
+        Of an answer, at most `longest` bytes and a part are read.
+        """
+        return self._exchange("POST", server, path, headers, body, budget, max_bytes)
+
+    def discard_connections(self) -> None:
+        """Close this thread's connections: what may still come on them belongs to no question."""
+        session: _ThreadSession | None = getattr(self._thread_local, "session", None)
+        if session is not None and session.process == os.getpid():
+            session.close()
+
+    def _exchange(
+        self,
+        method: str,
+        server: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        budget: AttemptBudget,
+        max_bytes: int = MAX_RESPONSE_BYTES,
+    ) -> HttpResponse:
+        address = server.rstrip("/") + path
+        session = self._thread_session()
+        deadline = session.deadline
+        deadline.start(budget)
+        began = time.monotonic()
+        try:
+            with closing(session.send(method, address, headers, body)) as response:
+                reply = _read_whole(response, server, deadline, max_bytes)
+        except TransportErrors as error:
+            took = time.monotonic() - began
+            told, retry = explain_failure(
+                error, address, self._client_cert, has_received=deadline.has_received, took=took
+            )
+            raise AttemptFailed(errors.ServerUnreachable(f"{server}: {told}"), retry) from error
+        check_status(
+            reply.status,
+            reply.content_type,
+            reply.content,
+            digest_verified=reply.digest_verified,
+            writing=self._auth is not None,
+            address=address,
+            server=server,
+            redact=self.redactor.redact,
+        )
+        return reply
+
+    def _thread_session(self) -> _ThreadSession:
+        # One for each thread, and anew after a fork: the parent's connections carry the parent's answers.
+        session: _ThreadSession | None = getattr(self._thread_local, "session", None)
+        if session is None or session.process != os.getpid():
+            if self._client_cert is not None:
+                try:
+                    _check_certificate(self._client_cert)
+                except errors.ServerUnreachable as error:
+                    raise AttemptFailed(error, Retry.NEVER) from None
+            session = self._thread_local.session = _ThreadSession(self._auth, self._client_cert)
+        return session
+
+
+class _ThreadSession:
+    """The ways of one thread: from server to server, at one time."""
+
+    def __init__(self, auth: tuple[str, str] | None, client_cert: str | None) -> None:
+        self.process = os.getpid()
+        self.deadline = Deadline()
+        self._auth = auth
+        self._client_cert = client_cert
+        self._environment: list[str | None] = []
+        self._endpoints: dict[tuple[str, str], Endpoint] = {}
+
+    def send(self, method: str, address: str, headers: Mapping[str, str], body: bytes | None) -> Response:
+        """The response to a request, whose content is still to come."""
+        if (found := network_environment()) != self._environment:
+            self.close()
+            self._environment = found
+        key = method, address
+        if key not in self._endpoints:
+            self._endpoints[key] = Endpoint(method, address, self._auth, self._client_cert, self.deadline)
+        return self._endpoints[key].send(headers, body)
+
+    def close(self) -> None:
+        """Close the connections, and look at all that is set anew."""
+        while self._endpoints:
+            self._endpoints.popitem()[1].close()
+
+
+def _read_whole(response: Response, server: str, deadline: Deadline, max_bytes: int) -> HttpResponse:
+    content = bytearray()
+    # As it comes: nothing is unpacked.
+    while chunk := response.read1(CHUNK_BYTES, decode_content=False):
+        content += chunk
+        if len(content) > max_bytes:
+            told = f"{server}: its answer has more than {max_bytes} bytes, and is not one of a calibration database"
+            raise AttemptFailed(errors.ForeignAnswer(told), Retry.NEVER)
+        deadline.seconds_left()
+    damaged = AttemptFailed(errors.ServerUnreachable(f"{server}: its answer arrived damaged"), Retry.IMMEDIATELY)
+    serial = response.headers.get("CDB-Serial")
+    digest = _DIGEST.search(response.headers.get("CDB-Digest", ""))
+    if digest is not None:
+        if digest[1] != _digest(content):
+            raise damaged
+        if None not in (serial, digest[2]) and serial != digest[2]:
+            raise damaged
+        # Of the services only answers of SOAP have a digest: here it is the status that is not as it was sent.
+        if response.status not in (200, 500):
+            raise damaged
+        serial = serial or digest[2]
+    return HttpResponse(
+        response.status,
+        response.headers.get("Content-Type", ""),
+        bytes(content),
+        digest is not None,
+        int(serial) if serial is not None and re.fullmatch("[0-9]{1,18}", serial) else None,
+    )
+
+
+def _digest(content: bytearray) -> str:
+    """The SHA-256, in base64, of an answer without its payload, which is held against its own sha256."""
+    begin, end = content.find(_DATA) + len(_DATA), content.rfind(_DATA_END)
+    digest = hashlib.sha256(content if end < 0 else content[:begin])
+    if end >= 0:
+        digest.update(content[end:])
+    return base64.b64encode(digest.digest()).decode("ascii")
+
+
+def _check_certificate(file: str) -> None:
+    """Raise ServerUnreachable where CDB_CLIENT_CERT names no usable certificate."""
+
+    def no_password() -> str:
+        raise errors.ServerUnreachable(f"CDB_CLIENT_CERT {file}: its key is encrypted, and no password can be given")
+
+    try:
+        # OpenSSL would wait for a pipe and read a device without end.
+        if check_regular(file).st_size > MAX_CERTIFICATE_BYTES:
+            raise ssl.SSLError
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(file, password=no_password)
+    except ssl.SSLError:
+        raise errors.ServerUnreachable(
+            f"CDB_CLIENT_CERT {file} does not hold a certificate and its key, in PEM, for TLS"
+        ) from None
+    except OSError as error:
+        raise errors.ServerUnreachable(
+            f"CDB_CLIENT_CERT {file}, the certificate for TLS, cannot be read: {error.strerror}"
+        ) from None

@@ -1,0 +1,155 @@
+"""Get calibrations and list what is stored: `cdb get`, `ids`, `devices`, `status`."""
+
+import os
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cdb._arguments import server_urls
+from cdb._instants import display_instant
+from cdb._resolver.cache import Cache
+from cdb._resolver.job import is_offline, job_as_of
+from cdb.calibration import Calibration
+from cdb.cli import options, printing
+from cdb.records import CalibrationText
+
+
+@click.command(short_help="Get the calibration that applies, its exact bytes.")
+@click.argument("device_name", metavar="[DEVICE]", required=False, shell_complete=options.complete_devices)
+@click.argument("calibration_type", metavar="[TYPE]", required=False, shell_complete=options.complete_types)
+@click.option("--run", type=int, metavar="N", help="The calibration that applies to this run.")
+@click.option("--date", type=options.Time(), help="The calibration that applies at this time.")
+@click.option("--id", type=int, metavar="N", help="The calibration of this id; without DEVICE and TYPE.")
+@options.as_of
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The file to write; else stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON what it is; its content only to a file, with -o.")
+@options.with_reader
+def get(
+    device_name: str | None,
+    calibration_type: str | None,
+    run: int | None,
+    date: Any,
+    id: int | None,
+    as_of: Any,
+    output: Path | None,
+    as_json: bool,
+    client: Calibration,
+) -> None:
+    """Get a calibration: the current one, or that of a run, a date or an id. Its exact bytes go to stdout or a file."""
+    if sum(value is not None for value in (run, date, id)) > 1:
+        raise click.UsageError("--run, --date and --id exclude each other")
+    if id is not None:
+        if device_name is not None:
+            raise click.UsageError("--id says all: leave DEVICE and TYPE out")
+        text = client.get_calibration_for_id(id, as_of)
+    elif device_name is None or calibration_type is None:
+        if device_name is not None and device_name.isdecimal():
+            raise click.UsageError(f"name DEVICE and TYPE, or give --id {device_name} if that is an id")
+        raise click.UsageError("name DEVICE and TYPE, or give --id; cdb devices shows which there are")
+    elif run is not None:
+        text = client.get_calibration_for_run(device_name, calibration_type, run, as_of)
+    elif date is not None:
+        text = client.get_calibration_for_date(device_name, calibration_type, date, as_of)
+    else:
+        text = client.get_current_calibration(device_name, calibration_type, as_of)
+    if text.withdrawn and text.withdrawn_at is not None:
+        printing.print_note(
+            f"cdb: {text.id} was withdrawn at {display_instant(text.withdrawn_at)}: {text.withdrawn_reason or ''}"
+        )
+    if output is None and not as_json:
+        printing.print_content(text.data)
+    if output is not None:
+        _write_atomically(output, text)
+        printing.print_note(f"{output}: {text.device_name} {text.calibration_type}, id {text.id}, {text.size} bytes")
+    if as_json:
+        printing.print_json(text.record)
+
+
+@click.command(short_help="List the calibrations in force in a period.")
+@click.argument("start", type=options.Time())
+@click.argument("stop", type=options.Time(), required=False)
+@options.as_of
+@options.as_json
+@options.with_reader
+def ids(start: Any, stop: Any, as_of: Any, as_json: bool, client: Calibration) -> None:
+    """List the calibrations in force at one instant at least from START to STOP; without STOP, at START."""
+    found = client.get_ids(start, stop, as_of)
+    if as_json:
+        printing.print_json(found)
+        return
+    columns = ("device_name", "calibration_type", "validFrom", "valid_until", "author", "size", "comment")
+    printing.print_rows(
+        ("id", "device", "type", "valid from", "valid until", "author", "bytes", "comment"),
+        [[id, *(fields[column] for column in columns)] for id, fields in found.items()],
+    )
+
+
+@click.command(short_help="List the devices and their calibration types.")
+@options.as_of
+@options.as_json
+@options.with_reader
+def devices(as_of: Any, as_json: bool, client: Calibration) -> None:
+    """List the devices and their calibration types."""
+    found = client.list_devices(as_of, with_cabling=True)
+    if as_json:
+        # As JSON has it, a str, such as a device is too, would be its text alone.
+        printing.print_json([asdict(device) for device in found])
+        return
+    rows = [[device.device_name, ", ".join(device.calibration_type)] for device in found]
+    printing.print_rows(("device", "types"), rows)
+
+
+@click.command(short_help="Show what the server says of itself.")
+@options.as_json
+@options.with_reader
+def status(as_json: bool, client: Calibration) -> None:
+    """Show what the server says of itself, and what is set for this job."""
+    job: dict[str, Any] = {
+        "as_of": job_as_of(),
+        "lock": os.environ.get("CDB_LOCK") or None,
+        "offline": is_offline() or None,
+        "cache": str(Cache().store.folder),
+    }
+    server = click.get_current_context().params["server"]
+    if is_offline():
+        job["prefetched"] = Cache().prefetched(server_urls(server)) or None
+        said: dict[str, Any] = {}
+    else:
+        said = asdict(client.get_status())
+    if as_json:
+        printing.print_json({**said, "job": job})
+        return
+    names = {"lag_entries": "entries behind", "lag_seconds": "seconds behind", "restored": "restored from a backup"}
+    rows = [(names.get(name, name.replace("_", " ")), value) for name, value in said.items()]
+    rows += [(f"this job's {name.replace('_', ' ')}", value) for name, value in job.items()]
+    printing.print_rows(("server", server), [row for row in rows if row[1] is not None])
+
+
+def _write_atomically(output: Path, text: CalibrationText) -> None:
+    """Write a file whole or not at all: a job that is killed leaves no truncated calibration."""
+    target = output.resolve()
+    try:
+        if target.exists() and not target.is_file():
+            # A pipe or a device is written into, not replaced.
+            target.write_bytes(text.data)
+            return
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as unfinished:
+            try:
+                unfinished.write(text.data)
+                unfinished.flush()
+                os.fchmod(unfinished.fileno(), 0o666 & ~_umask())
+                os.replace(unfinished.name, target)
+            except BaseException:
+                os.unlink(unfinished.name)
+                raise
+    except OSError as error:
+        raise click.FileError(str(output), error.strerror or str(error)) from None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
