@@ -93,7 +93,8 @@ def check_period(start_time: datetime, stop_time: datetime | None) -> tuple[date
     if stop_time < start_time:
         raise InvalidArgument(
             "stop_time",
-            f"stop_time {instants.format_instant(stop_time)} lies before start_time {instants.format_instant(start_time)}: "
+            f"stop_time {instants.format_instant(stop_time)} lies before start_time "
+            f"{instants.format_instant(start_time)}: "
             "exchange them, or leave stop_time out",
         )
     return start_time, stop_time

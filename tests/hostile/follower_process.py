@@ -1,4 +1,4 @@
-"""`python -m tests.hostile.follower_process DATABASE MASTER SECONDS`: the following process of a mirror, with its patience.
+"""`python -m tests.hostile.follower_process DATABASE MASTER SECONDS`: run the following process of a mirror.
 
 It follows as `cdb-server mirror` does, from the same code. Where it stops, it goes on at the next line of its standard
 input, as a mirror does that is started anew with --resume; at the end of that, it ends.

@@ -1,7 +1,7 @@
 """Hundreds of peers that ask for large answers and read nothing: what a worker grows to, and how others are served.
 
-`python -m tests.hostile.memory_load` asks for each kind of answer, and for all kinds at once, by 300 peers on a server with
-the default settings; it fails where a worker grows beyond 400 MB, or somebody else is not served.
+`python -m tests.hostile.memory_load` asks for each kind of answer, and for all kinds at once, by 300 peers on a server
+with the default settings; it fails where a worker grows beyond 400 MB, or somebody else is not served.
 """
 
 import hashlib

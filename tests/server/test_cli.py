@@ -170,10 +170,15 @@ def test_the_clients_settings_are_known_to_the_server() -> None:
 
 
 @pytest.mark.parametrize("missing", ["sqlalchemy", "uvicorn", "spyne"])
-def test_without_its_libraries_it_says_what_to_install(missing: str) -> None:
+def test_without_its_libraries_it_says_what_to_install(missing: str, tmp_path: Path) -> None:
     """Exit status 1 and one line, as where only the client was installed."""
+    url = f"sqlite:///{tmp_path}/cdb.sqlite"
+    Database.create(url)
     program = f"import sys; sys.modules[{missing!r}] = None; from cdb_server.__main__ import main; main()"
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    arguments = ["serve", "--database", url, "--bind", "127.0.0.1:0"]
+    ended = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False, timeout=60
+    )
     assert (ended.returncode, ended.stdout) == (1, "")
     [line] = ended.stderr.splitlines()
     assert line.startswith(f"cdb-server: {missing}")

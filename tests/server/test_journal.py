@@ -236,7 +236,7 @@ def test_no_more_entries_are_given_at_once_than_the_server_is_set_to(database: D
     assert len(asked(reader, 0, 2)) == 2
     with pytest.raises(TooLarge) as caught:
         asked(reader, 0, 3)
-    assert caught.value.asked == {"limit": 2}
+    assert caught.value.details == {"limit": 2}
 
 
 def test_an_empty_journal_has_the_first_digest(database: Database) -> None:

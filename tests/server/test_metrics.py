@@ -344,7 +344,7 @@ def test_a_mirror_says_how_far_behind_it_is(closed: Master, tmp_path: Path) -> N
     """Entries that it lacks, and seconds since its master was heard, which grow while the master is away."""
     mirror_url = f"sqlite:///{tmp_path}/mirror.sqlite"
     with (
-        soap_proxy.way(closed.url) as leading,
+        soap_proxy.soap_proxy(closed.url) as leading,
         mirrors.mirror(leading.url, mirror_url, tmp_path, "--workers", "1") as mirror,
     ):
 

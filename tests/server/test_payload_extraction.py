@@ -59,7 +59,7 @@ class Ways:
 def told(answer: SoapResult) -> tuple[object, ...]:
     text = re.sub(rb"<tns:created>[^<]*", b"<tns:created>", b"".join(answer.parts))
     serial = answer.position.serial if answer.position else None
-    return dataclasses.astuple(dataclasses.replace(answer, parts=(text, b"", b""), known=None)), serial
+    return dataclasses.astuple(dataclasses.replace(answer, parts=(text, b"", b""), position=None)), serial
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from cdb_server.http.request_templates import MAX_TEMPLATE_BYTES, MAX_TEMPLATES,
 from cdb_server.soap.endpoint import _arguments_of, _local_name
 from cdb_server.soap.request_parser import parse_operation, validate_arguments
 from cdb_server.soap.wsdl import Wsdl
-from tests.hostile import templates as compared
+from tests.hostile import template_equivalence as compared
 
 SOAP = "http://schemas.xmlsoap.org/soap/envelope/"
 ENVELOPES = (

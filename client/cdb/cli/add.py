@@ -198,7 +198,8 @@ def describe_upload(
         lines.append("takes over from none: nothing is in force at that time")
     else:
         lines.append(
-            f"takes over from {before.id}, in force since {display_instant(before.valid_from)}: {describe_origin(before)}"
+            f"takes over from {before.id}, in force since {display_instant(before.valid_from)}: "
+            f"{describe_origin(before)}"
         )
     lines.append(f"runs that get it instead: {describe_runs(preview.run_count, preview.run_range)}")
     if before is None:

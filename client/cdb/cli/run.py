@@ -79,7 +79,8 @@ def add_run(
     before = _registered(client, run_number)
     if before is not None and before.stop_time is not None and stop is None:
         raise click.UsageError(
-            f"run {run_number} is registered with a stop, {display_instant(before.stop_time)}, which would be lost: give --stop too"
+            f"run {run_number} is registered with a stop, {display_instant(before.stop_time)}, which would be lost: "
+            "give --stop too"
         )
     run = client.add_run(run_number, start, stop)
     printing.print_note(f"run {run.run_number} is registered")

@@ -106,8 +106,8 @@ def serve_command(
         )
     if status.restored is not None:
         click.echo(
-            f"cdb-server: this database was restored from a backup at {format_instant(status.restored)}: what was written "
-            "before, and after the backup, is missing here and may be on mirrors",
+            f"cdb-server: this database was restored from a backup at {format_instant(status.restored)}: what was "
+            "written before, and after the backup, is missing here and may be on mirrors",
             err=True,
         )
     if kind == "standby":

@@ -305,8 +305,8 @@ class PostgresqlBackup:
             ) from error
         except psycopg.errors.InsufficientPrivilege as error:
             raise DatabaseUnusable(
-                f"{display_url(self._url)} cannot be restored: {str(error).strip()}; its role must own this database and "
-                "may need to make another, until this is done: ALTER ROLE … CREATEDB, by a superuser"
+                f"{display_url(self._url)} cannot be restored: {str(error).strip()}; its role must own this database "
+                "and may need to make another, until this is done: ALTER ROLE … CREATEDB, by a superuser"
             ) from error
         except psycopg.Error as error:
             raise DatabaseUnusable(f"{display_url(self._url)} cannot be restored: {str(error).strip()}") from error

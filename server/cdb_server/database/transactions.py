@@ -68,17 +68,17 @@ class CircuitBreaker:
         return bool(self._tripped.value)
 
     def trip(self) -> bool:
-        """Blow it; whether it was whole before."""
+        """Stop all writes. Return whether they were allowed before."""
         was_whole = not self.is_tripped
         self._tripped.value = True
         return was_whole
 
     @property
-    def refused(self) -> str | None:
+    def last_refusal(self) -> str | None:
         """Why the last write was refused; None when it was taken, or there was none."""
         return _REASONS[self._last_refusal.value]
 
-    @refused.setter
+    @last_refusal.setter
     def last_refusal(self, reason: str | None) -> None:
         self._last_refusal.value = _REASONS.index(reason)
 

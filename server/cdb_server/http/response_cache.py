@@ -53,7 +53,7 @@ class MemoryFiles:
 class MemoryFile:
     """An answer in a file of its own, which lies in memory until nobody holds this, and no peer still gets it."""
 
-    __slots__ = ("_file", "_shelf", "length")
+    __slots__ = ("_file", "_files", "length")
 
     def __init__(self, shelf: MemoryFiles, file: int, length: int) -> None:
         self._files = shelf

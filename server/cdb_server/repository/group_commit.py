@@ -13,7 +13,7 @@ from cdb_server.errors import CdbError, InvalidToken, too_many_writes
 # Bytes of payloads that are written together. What is larger is written alone, and takes its time alone.
 MAX_BATCH_BYTES = 4 * 2**20
 
-Transaction = TypeVar("Within")
+Transaction = TypeVar("Transaction")
 
 Result = TypeVar("Result")
 

@@ -125,14 +125,15 @@ class MirrorWriter:
             raise Diverged(f"entry {entry.serial} was created no later than the one before it")
         if promised is not None and entry.created <= promised:
             raise Diverged(
-                f"entry {entry.serial} was created at {format_instant(entry.created)}, and this mirror was told, and has told, "
+                f"entry {entry.serial} was created at {format_instant(entry.created)}, and this mirror was told, "
+                "and has told, "
                 f"that there is nothing new until {format_instant(promised)}: with it, answers with as_of would change"
             )
         if entry.created > self._clock() + MAX_CLOCK_LEAD:
             # No divergence: it may be this machine's clock that is wrong.
             raise Unavailable(
-                f"entry {entry.serial} was created at {format_instant(entry.created)}, which this machine's clock does not "
-                "reach for more than a minute: one of the two clocks is wrong"
+                f"entry {entry.serial} was created at {format_instant(entry.created)}, which this machine's clock does "
+                "not reach for more than a minute: one of the two clocks is wrong"
             )
 
 

@@ -29,7 +29,7 @@ from cdb_server.repository import lookups
 from cdb_server.repository.journal_entries import read_entries, read_formatted_entries
 from cdb_server.repository.lookups import CLOCK_BEHIND_TEXT, Statements, journal_state, last_entry, serial_as_of
 
-RecordType = TypeVar("Made", bound=CalibrationRecord | FormattedCalibration, default=CalibrationRecord)
+RecordType = TypeVar("RecordType", bound=CalibrationRecord | FormattedCalibration, default=CalibrationRecord)
 
 
 class Reader(Generic[RecordType]):

@@ -34,7 +34,7 @@ ParsedRequest = tuple[str, dict[str, str]]
 
 
 class Templates(Protocol):
-    """Finds the operation and arguments of a request whose template was validated before (http/request_templates.py)."""
+    """Finds the operation and arguments of a request whose template was validated before (`request_templates.py`)."""
 
     def match(self, body: bytes, soap_action: str) -> ParsedRequest | None: ...
 

@@ -100,7 +100,8 @@ def _simplified(definitions: etree._Element) -> bytes:
 
 
 def _arguments(schema: etree._Element, operation: str) -> Iterator[Argument]:
-    path = f"{XS_NAMESPACE}element[@name='{operation}']/{XS_NAMESPACE}complexType/{XS_NAMESPACE}sequence/{XS_NAMESPACE}element"
+    steps = f"element[@name='{operation}']", "complexType", "sequence", "element"
+    path = "/".join(XS_NAMESPACE + step for step in steps)
     for argument in schema.findall(path):
         type_name = argument.get("type", "").partition(":")[2]
         yield Argument(argument.get("name", ""), type_name, argument.get("minOccurs") != "0")

@@ -250,7 +250,8 @@ def _readme(question: ResolutionQuery, applied: ResolutionSet, server: str) -> s
     lines = [f"The calibrations that apply {what} (UTC), from {server}", ""]
     if question.as_of is not None:
         lines += [
-            f"As of {context.format_for_page(question.as_of)}: jobs must set CDB_AS_OF={context.format_exact(question.as_of)}",
+            f"As of {context.format_for_page(question.as_of)}: "
+            f"jobs must set CDB_AS_OF={context.format_exact(question.as_of)}",
             "",
         ]
     lines += [
