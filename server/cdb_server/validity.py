@@ -42,12 +42,12 @@ Value = str | int | datetime | ColumnElement[Any]
 AsOfSerial = int | ColumnElement[Any] | None
 
 
-def visible_as_of(serial: ColumnElement[int], upto: AsOfSerial) -> ColumnElement[bool]:
+def _visible_as_of(serial: ColumnElement[int], upto: AsOfSerial) -> ColumnElement[bool]:
     """Whether an entry is there as of a serial."""
     return true() if upto is None else serial <= upto
 
 
-def instants_at_steps(start: Value, stop: Value, step: Value) -> CTE:
+def _instants_at_steps(start: Value, stop: Value, step: Value) -> CTE:
     """The instants from `start` on, a step apart, the last one not before `stop`."""
     begin = type_coerce(cast(type_coerce(start, Instant), BigInteger), Instant)
     at = select(begin.label("instant")).cte("step", recursive=True)
@@ -133,7 +133,7 @@ def in_force_at_steps(
 
     However many calibrations there are, this asks no more often than there are steps.
     """
-    at = instants_at_steps(start, stop, step)
+    at = _instants_at_steps(start, stop, step)
     given = select(in_force(device_name, calibration_type, at.c.instant, None)).select_from(at)
     return select(calibration.c.id, calibration.c.valid_from).where(calibration.c.id.in_(given))
 
@@ -162,7 +162,7 @@ def candidates(device_name: Value, calibration_type: Value, instant: Value, upto
             candidate.c.device_name == device_name,
             candidate.c.calibration_type == calibration_type,
             candidate.c.valid_from <= instant,
-            visible_as_of(candidate.c.id, upto),
+            _visible_as_of(candidate.c.id, upto),
         )
         .order_by(candidate.c.valid_from.desc(), candidate.c.id.desc())
     )
@@ -210,10 +210,10 @@ def records(upto: AsOfSerial) -> Select[Any]:
         )
         .join(journal, journal.c.serial == calibration.c.id)
         .outerjoin(
-            withdrawal, and_(withdrawal.c.calibration_id == calibration.c.id, visible_as_of(withdrawal.c.serial, upto))
+            withdrawal, and_(withdrawal.c.calibration_id == calibration.c.id, _visible_as_of(withdrawal.c.serial, upto))
         )
         .outerjoin(withdrawing, withdrawing.c.serial == withdrawal.c.serial)
-        .where(visible_as_of(calibration.c.id, upto))
+        .where(_visible_as_of(calibration.c.id, upto))
     )
 
 
@@ -238,7 +238,7 @@ def keys(upto: AsOfSerial) -> Select[Any]:
     key = _keys("key_known")
     return (
         select(key.c.device_name, key.c.calibration_type)
-        .where(visible_as_of(key.c.id, upto))
+        .where(_visible_as_of(key.c.id, upto))
         .order_by(key.c.device_name, key.c.calibration_type)
     )
 
@@ -278,10 +278,10 @@ def _is_effective(row: FromClause, upto: AsOfSerial) -> ColumnElement[bool]:
     # A look-up for each row, which NOT EXISTS is only until a planner makes a join with the whole table of it.
     withdrawn = (
         select(withdrawal.c.serial)
-        .where(withdrawal.c.calibration_id == row.c.id, visible_as_of(withdrawal.c.serial, upto))
+        .where(withdrawal.c.calibration_id == row.c.id, _visible_as_of(withdrawal.c.serial, upto))
         .scalar_subquery()
     )
-    return and_(visible_as_of(row.c.id, upto), withdrawn.is_(None))
+    return and_(_visible_as_of(row.c.id, upto), withdrawn.is_(None))
 
 
 def _successor_valid_from(row: FromClause, upto: AsOfSerial) -> ScalarSelect[datetime | None]:
@@ -357,7 +357,7 @@ def runs_starting(start: Value, stop: Value, upto: AsOfSerial) -> Select[Any]:
     grew would be an answer that changed."""
     return (
         _runs()
-        .where(run.c.start_time.between(start, stop), visible_as_of(run.c.serial, upto), ~_is_corrected(upto))
+        .where(run.c.start_time.between(start, stop), _visible_as_of(run.c.serial, upto), ~_is_corrected(upto))
         .order_by(run.c.run_number)
     )
 
@@ -373,7 +373,7 @@ def runs_by_start(start: Value, stop: Value) -> Select[Any]:
 
 def runs_at_steps(start: Value, stop: Value, step: Value) -> Select[Any]:
     """Number and start of the run that starts next after `start`, and after every `step` microseconds until `stop`."""
-    at = instants_at_steps(start, stop, step)
+    at = _instants_at_steps(start, stop, step)
     starting = run.alias("starting")
     corrected = exists().where(later.c.run_number == starting.c.run_number, later.c.serial > starting.c.serial)
     next_run = (
@@ -418,7 +418,7 @@ def _starting(start: datetime, until: datetime | None) -> tuple[ColumnElement[bo
 def _is_corrected(upto: AsOfSerial) -> ColumnElement[bool]:
     """Whether a run was registered again."""
     return exists().where(
-        later.c.run_number == run.c.run_number, later.c.serial > run.c.serial, visible_as_of(later.c.serial, upto)
+        later.c.run_number == run.c.run_number, later.c.serial > run.c.serial, _visible_as_of(later.c.serial, upto)
     )
 
 

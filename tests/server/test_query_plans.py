@@ -67,18 +67,18 @@ def questions(upto: int | None) -> dict[str, Executable]:
         "records, everywhere for run": records.where(id.in_(validity.in_force_everywhere(start, upto))).order_by(id),
         "records, history": records.where(history).order_by(id).limit(100_001),
         "records, history of one valid_from": records.where(again).order_by(id).limit(100_001),
-        "standing_before": records.where(id == validity.predecessor(*KEY, MORNING, 50_000, upto)),
-        "standing_after": records.where(id == validity.successor(*KEY, MORNING, 50_000, upto)),
+        "predecessor": records.where(id == validity.predecessor(*KEY, MORNING, 50_000, upto)),
+        "successor": records.where(id == validity.successor(*KEY, MORNING, 50_000, upto)),
         "equal_calibration": validity.equal_calibration(*KEY, MORNING, f"{1:064x}"),
         "keys": validity.keys(upto).limit(100_001),
         "next_valid_from": validity.next_valid_from(*KEY, MORNING),
         "run_count": validity.run_count(MORNING, EVENING),
         "run_ranges": validity.run_ranges(MORNING, EVENING).limit(1_000),
         "in_force_at_steps": validity.in_force_at_steps(*KEY, LONG_BEFORE, MORNING, 240 * HOUR),
-        "beginning": validity.starting_between(*KEY, MORNING, EVENING).limit(301),
+        "starting_between": validity.starting_between(*KEY, MORNING, EVENING).limit(301),
         "candidates": validity.candidates(*KEY, MORNING, upto).limit(5),
-        "extent": validity.time_range(),
-        "extent_of_key": validity.time_range_of_key(*KEY),
+        "time_range": validity.time_range(),
+        "time_range_of_key": validity.time_range_of_key(*KEY),
         "runs_by_start": validity.runs_by_start(MORNING, EVENING).limit(301),
         "runs_at_steps": validity.runs_at_steps(MORNING, EVENING, HOUR),
         "first_run_start": validity.first_run_start(),
@@ -202,7 +202,7 @@ def test_sqlite_searches(sqlite: Connection, question: str, upto: int | None) ->
     first_row = {"SCAN first USING COVERING INDEX calibration_by_key"}
     if question == "first_run_start":
         first_row = {"SCAN run USING INDEX run_by_start"}
-    elif question == "extent":
+    elif question == "time_range":
         first_row = {f"SCAN {table} USING COVERING INDEX {table}_by_start" for table in ("calibration", "run")}
     scans = [line for line in plan if line.startswith("SCAN") and not re.fullmatch(f"SCAN {made}", line)]
     assert set(scans) <= first_row
