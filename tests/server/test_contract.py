@@ -638,10 +638,10 @@ def test_every_type_of_an_argument_has_words_for_a_wrong_value() -> None:
 
 FIRST_REQUESTS = """
 import os, threading
-from cdb_server.soap.contract import Contract
+from cdb_server.soap.wsdl import Wsdl
 
 def first_requests():
-    contract = Contract("calibration.wsdl")
+    contract = Wsdl("calibration.wsdl")
     barrier, compiled = threading.Barrier(4), []
     def judge():
         barrier.wait()

@@ -198,7 +198,7 @@ def asked(request: pytest.FixtureRequest, database_url: str, monkeypatch: pytest
         reader = Reader(database)
         endpoint = reading_endpoint(reader, glancing, reader)
         resolved: list[bytes] = []
-        for name in ("answer", "answer_at_once"):
+        for name in ("answer", "answer_nonblocking"):
             monkeypatch.setattr(endpoint, name, _told(resolved, getattr(endpoint, name)))
         known = NonblockingPosition(glance, glancing) if glance and glancing else None
         yield Asked(
