@@ -22,11 +22,12 @@ from tests import random_histories, servers
 CALLS = "pwrite64,write,fsync,fdatasync,ftruncate,unlink"
 PROGRAM = """
 import sys, threading
-from cdb_server.mirror import Follower, follower
-from cdb_server.repository import Database, Following
-follower.ENTRIES_TOGETHER = 4
+from cdb_server import mirror
+from cdb_server.database.transactions import Database
+from cdb_server.repository.mirror_writer import MirrorWriter
+mirror.ENTRIES_PER_TRANSACTION = 4
 with Database.open(sys.argv[2]) as database:
-    Follower(sys.argv[1], Following(database)).catch_up(threading.Event())
+    mirror.Follower(sys.argv[1], MirrorWriter(database)).catch_up(threading.Event())
 """
 LENGTH = 20
 
