@@ -88,6 +88,15 @@ def test_a_server_that_is_told_to_end_answers_what_is_under_way(tmp_path: Path) 
         assert cdb.Calibration(again.url).get_calibration_for_id(stored.id).record == stored
 
 
+def test_all_processes_may_be_told_to_end_at_once(tmp_path: Path) -> None:
+    """As `timeout`, terminals and containers tell them: nothing is begun anew, and nothing is logged."""
+    with servers.master(f"sqlite:///{tmp_path}/cdb.sqlite", tmp_path) as master:
+        assert cdb.Calibration(master.url).get_status().status == "OK"
+        os.killpg(master.process.pid, signal.SIGTERM)
+        assert master.process.wait(20) == 0
+        assert master.log.read_text() == ""
+
+
 def test_a_server_takes_as_many_connections_as_the_system_lets_it_have(tmp_path: Path) -> None:
     """Shells hand on a low limit that programs may raise: 300 peers are answered where 100 files might be open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -37,6 +37,9 @@ MAX_QUEUE_SECONDS = 15.0
 
 MAX_ANSWER_SECONDS = 30.0
 
+# What the parent ends a background process by.
+STOP_SIGNAL = signal.SIGUSR1
+
 # Lists under way of one worker: one is sent while another is made.
 MAX_CONCURRENT_LISTS = 2
 
@@ -283,16 +286,18 @@ class BackgroundProcess:
 
     def stop(self) -> None:
         """End it."""
-        if self._process is not None:
-            self._process.terminate()
+        if self._process is not None and self._process.pid is not None:
+            # It may have ended by itself.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, STOP_SIGNAL)
             self._process.join(STOP_GRACE_SECONDS)
             self._process.kill()
             self._process.join()
 
     def _run(self, parent: int) -> None:
         os.nice(NICENESS)
-        # A terminal sends them to all: the parent says when it is time.
-        for number in (signal.SIGINT, signal.SIGHUP):
+        # Terminals and systemd send them to all processes: the parent says when it is time, after the workers.
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         logging.config.dictConfig(self._configuration)
         asyncio.run(self._serve(parent))
@@ -300,7 +305,7 @@ class BackgroundProcess:
     async def _serve(self, parent: int) -> None:
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
-        loop.add_signal_handler(signal.SIGTERM, ended.set)
+        loop.add_signal_handler(STOP_SIGNAL, ended.set)
         work, close = self._factory()
         under_way: set[asyncio.Task[None]] = set()
 
