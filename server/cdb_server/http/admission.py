@@ -23,9 +23,6 @@ LARGE_PAYLOAD_BYTES = 2**20
 
 REQUEST_MEMORY_FACTOR, ANSWER_MEMORY_FACTOR = 5, 3
 
-# Bytes from which on a question is large: anybody may ask, and no question needs as many.
-LARGE_QUESTION_BYTES = 2**16
-
 # For the longest list while it is made.
 LIST_MEMORY_BYTES = 96 * 2**20
 
@@ -73,14 +70,11 @@ class MemoryReservation:
 class MemoryBudget:
     """`size` bytes; nobody waits longer for some of them than `patience`, in seconds.
 
-    A request's body of at most `uncounted` bytes needs none of them. For one event loop, apart from what is given back.
+    For one event loop, apart from what is given back.
     """
 
-    def __init__(
-        self, size: int, max_wait_seconds: float = MAX_WAIT_SECONDS, *, exempt_bytes: int = LARGE_PAYLOAD_BYTES
-    ) -> None:
+    def __init__(self, size: int, max_wait_seconds: float = MAX_WAIT_SECONDS) -> None:
         self._max_wait_seconds = max_wait_seconds
-        self.exempt_bytes = exempt_bytes
         self._size = self._free = size
         # In the order in which they came.
         self._waiting: deque[tuple[int, asyncio.Future[MemoryReservation | None]]] = deque()
@@ -175,7 +169,6 @@ class RequestMemory:
 
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
-        self.exempt_bytes = budget.exempt_bytes
         self._reservation: MemoryReservation | None = None
 
     async def reserve(self, wanted: int) -> None:

@@ -13,7 +13,6 @@ from cdb_server.database.nonblocking import NonblockingConnection, WouldBlock
 from cdb_server.database.transactions import CircuitBreaker, Database
 from cdb_server.http.admission import (
     LARGE_PAYLOAD_BYTES,
-    LARGE_QUESTION_BYTES,
     MEMORY_BUDGET,
     MemoryBudget,
     ThreadPool,
@@ -95,7 +94,7 @@ def create_app(
     reading = reading_endpoint(reader, at_once, sparing, RequestTemplateCache())
     watch = PositionSource(reader, glancing, pools.questions)
     room = MemoryBudget(settings.upload_memory_bytes)
-    room_of_questions = MemoryBudget(settings.question_memory_bytes, exempt_bytes=LARGE_QUESTION_BYTES)
+    room_of_questions = MemoryBudget(settings.question_memory_bytes)
     room_of_answers, room_of_small_answers = (
         MemoryBudget(settings.answer_memory_bytes),
         MemoryBudget(settings.small_answer_memory_bytes),

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Message, Receive, Send
 
-from cdb_server.http.admission import REQUEST_MEMORY_FACTOR, RequestMemory
+from cdb_server.http.admission import LARGE_PAYLOAD_BYTES, REQUEST_MEMORY_FACTOR, RequestMemory
 from cdb_server.settings import Settings
 
 
@@ -244,7 +244,7 @@ async def receive_body(
             if message["type"] == "http.disconnect":
                 raise RequestAborted
             chunk = message.get("body", b"")
-            if length <= memory.exempt_bytes < length + len(chunk):
+            if length <= LARGE_PAYLOAD_BYTES < length + len(chunk):
                 began = anyio.current_time()
                 patience.deadline = math.inf
                 await memory.reserve(expected * REQUEST_MEMORY_FACTOR)
