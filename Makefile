@@ -18,7 +18,7 @@ demo: $(READY)  ## Start a master, store sample calibrations, ask for them; leav
 
 test: lint  ## Check style and types, run all tests on SQLite and PostgreSQL
 	@# Tests start thousands of processes: none compiles the modules again, even where Python may not keep what it compiles.
-	$(BIN)/python -m compileall -q client server demo tests
+	$(BIN)/python -m compileall -q -x /build/ client server demo tests
 	$(BIN)/python -m pytest $(AT_ONCE)
 
 lint: $(READY)  ## Check style (ruff) and types (mypy)
