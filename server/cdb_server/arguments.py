@@ -159,11 +159,6 @@ def parse_whole_number(argument: str, text: str) -> int:
     return int(text.strip(" \t\r\n+").lstrip("0") or "0")
 
 
-def parse_text(argument: str, text: str) -> str:
-    """Text, as it stands."""
-    return text
-
-
 def decode_payload(argument: str, text: bytes, max_bytes: int) -> bytes:
     """The at most so many bytes that base64 stands for. Raises InvalidArgument for other text, and TooLarge."""
     # Line breaks within base64 are legal.

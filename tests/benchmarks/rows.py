@@ -19,8 +19,7 @@ from cdb_server.database.transactions import Database
 from cdb_server.instants import format_instant
 from cdb_server.repository import journal_entries, lookups
 from cdb_server.repository.reader import Reader
-from cdb_server.soap.operations import ReadingOperations
-from cdb_server.soap.wsdl import Wsdl
+from cdb_server.soap.operations import Calibration, OperationContext, fast_operations
 from tests.benchmarks.bare_drivers import parameters
 from tests.benchmarks.dataset import Stock
 
@@ -50,7 +49,8 @@ def main(database: Path) -> None:
         stock = Stock(last, 1)
         start = stock.valid_from(last // 3)
         stop = start + timedelta(seconds=1000 * stock.step.total_seconds())
-        direct = ReadingOperations(Reader(opened), Wsdl("calibration.wsdl"))
+        operations = fast_operations(Calibration)
+        context = OperationContext(Reader(opened).formatted(), None, 0, "", frozenset())
         for operation, given, statement, values in (
             (
                 "get_ids",
@@ -65,7 +65,7 @@ def main(database: Path) -> None:
                 {"after_serial": 0, "limit": 1000},
             ),
         ):
-            answered = lambda: direct.answer(operation, given, frozenset())  # noqa: E731, B023  # called within the loop
+            answered = lambda: operations[operation].answer(context, dict(given))  # noqa: E731, B023  # called within the loop
             answered()
             queried = bare(connection, statement(), **values)
             rows = queried()

@@ -15,7 +15,13 @@ from cdb_server.http.request_templates import RequestTemplateCache
 from cdb_server.instants import UTC
 from cdb_server.repository.writer import Upload, Writer
 from cdb_server.soap.endpoint import Endpoint, ParsedRequest
-from cdb_server.soap.operations import ARGUMENT_PARSERS, VALID_FOREVER, Cacheability, Calibration
+from cdb_server.soap.operations import (
+    VALID_FOREVER,
+    Cacheability,
+    Calibration,
+    FastOperation,
+    OperationContext,
+)
 from cdb_server.soap.wsdl import Wsdl
 from tests import servers
 from tests.fuzz import wire
@@ -69,25 +75,23 @@ class _Counting(RequestTemplateCache):
         return found
 
 
-class _Echo:
-    """Answers a question with the question, read as Direct reads it: its answer depends on nothing else."""
+class _Echo(FastOperation):
+    """Answers a question with the question, read as the operation reads it: its answer depends on nothing else."""
 
-    def __init__(self, contract: Wsdl) -> None:
-        self._reads = {
-            name: {argument.name: ARGUMENT_PARSERS[argument.type] for argument in arguments}
-            for name, arguments in contract.operations.items()
-        }
-
-    def answer(self, name: str, given: dict[str, str], held: frozenset[str]) -> tuple[tuple[bytes, ...], Cacheability]:
+    def answer(
+        self, context: OperationContext, given: dict[str, str | bytes]
+    ) -> tuple[tuple[bytes, bytes, bytes], Cacheability]:
         """The name, the arguments, and what they say. Raises InvalidArgument."""
-        reads = self._reads[name]
-        read = [reads[argument](argument, text) for argument, text in given.items()]
-        return (name.encode(), repr(given).encode(), repr(read).encode()), VALID_FOREVER
+        asked = repr(given).encode()
+        return (self.name.encode(), asked, repr(self.parse(given, 0)).encode()), VALID_FOREVER
 
 
 def _endpoint() -> Endpoint:
     endpoint = Endpoint(Wsdl("calibration.wsdl"), Calibration)
-    endpoint._nonblocking_operations = _Echo(endpoint.wsdl)  # type: ignore[assignment]  # it is asked for nothing else
+    endpoint._fast_operations = {
+        name: _Echo(found) for name, found in Calibration.public_methods.items() if found.udd.fast
+    }
+    endpoint._nonblocking_reader = endpoint  # type: ignore[assignment]  # it is asked for nothing
     return endpoint
 
 

@@ -116,7 +116,7 @@ def ways(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ways]:
         as_ofs = [*created[::7], created[3] - MICROSECOND, FIRST, LAST, complete, complete + MICROSECOND]
         direct = reading_endpoint(reader, glancing, reader)
         spyne = Endpoint(direct.wsdl, Calibration, reader=reader)
-        spyne._operations = None
+        spyne._fast_operations = {}
         yield Ways(spyne, direct, as_ofs, ids)
         if glance:
             glance.close()

@@ -107,7 +107,7 @@ def test_template_and_request_parser_read_the_same(contract: Wsdl) -> None:
             except InvalidArgument as refused:
                 argument = str(refused.details["argument"])
                 with pytest.raises(InvalidArgument):
-                    arguments_module.parse_instant(argument, found[1][argument])
+                    arguments_module.parse_instant(argument, str(found[1][argument]))
     assert read > 250
 
 

@@ -19,18 +19,18 @@ from cdb_server.repository.reader import Reader
 from cdb_server.repository.tokens import Credentials
 from cdb_server.repository.writer import Writer
 from cdb_server.soap.operations import (
-    LIST_OPERATIONS,
     Cacheability,
     Calibration,
     CalibrationSuperMouse,
-    ReadingOperations,
-    UploadOperation,
+    OperationContext,
+    fast_operations,
 )
 from cdb_server.soap.request_parser import extract_payload, parse_operation, validate_arguments
 from cdb_server.soap.types import NAMESPACE, TypedFault, metrics_outcome, to_fault
 from cdb_server.soap.wsdl import Argument, Wsdl
 
-ParsedRequest = tuple[str, dict[str, str]]
+# The name of an operation, and its arguments as text.
+ParsedRequest = tuple[str, dict[str, str | bytes]]
 
 
 class Templates(Protocol):
@@ -51,7 +51,9 @@ class SpyneProtocol(Soap11):
         self.deserialization_handlers[DateTime] = self._instant_from_element
         self.deserialization_handlers[ByteArray] = self._data_from_element
         self.deserialization_handlers[Integer64] = self._number_from_element
-        self._to_unicode_handlers[DateTime] = lambda cls, value: instants.format_instant(value)
+        self._to_unicode_handlers[DateTime] = lambda cls, value: (
+            value if isinstance(value, str) else instants.format_instant(value)
+        )
 
     def create_in_document(self, ctx: Any, charset: str | None = None) -> None:
         ctx.in_document = ctx.udc.operation
@@ -98,27 +100,13 @@ logging.getLogger("spyne").setLevel(logging.CRITICAL + 1)
 _READING, _WRITING = "calibration.wsdl", "calibration_supermouse.wsdl"
 
 
-@dataclass(slots=True)
-class OperationContext:
-    """What an operation works with: where to read and write, who asks, and the sha256s of payloads that they have."""
-
-    reader: Reader | None
-    writer: Writer | None
-    max_payload: int
-    author: str
-    held_hashes: frozenset[str]
-    operation: etree._Element
-    # Raised by an operation, and not one of the contract's faults.
-    invalid_token: InvalidToken | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class SoapResult:
     """The bytes of an answer in three parts: before its payload, the payload, after it; the others empty without one.
 
-    `fault` is what it is counted as if it is a fault, which goes out as HTTP 500; else empty. `lasting` is None where
-    the answer may be another at once. `operation` is empty where none was found in the request. `known` is what the
-    journal was after a write, where it is at hand.
+    `fault` is the outcome counted for a fault, which is sent as HTTP 500; else empty. `cacheability` is None where the
+    answer may be another at once. `operation` is empty where none was found in the request. `position` is the
+    journal's after a write, where it is known.
     """
 
     fault: str
@@ -156,13 +144,12 @@ class Endpoint:
         templates: Templates | None = None,
     ) -> None:
         self.wsdl = wsdl
-        self._reader = reader
-        self._operations = ReadingOperations(reader, wsdl) if reader else None
-        self._nonblocking_operations = ReadingOperations(nonblocking, wsdl) if nonblocking else None
+        self._fast_operations = fast_operations(service)
+        self._reader = reader.formatted() if reader else None
+        self._nonblocking_reader = nonblocking.formatted() if nonblocking else None
+        self._size_limited_reader = size_limited.formatted() if size_limited else None
         # Of requests that are answered at once, by one thread.
         self._templates = templates
-        self._upload_operation = UploadOperation(writer, max_payload) if writer else None
-        self._limited_operations = ReadingOperations(size_limited, wsdl) if size_limited else None
         self._writer = writer
         self._max_payload = max_payload
         self._server = ServerBase(
@@ -181,42 +168,31 @@ class Endpoint:
     ) -> SoapResult:
         """Answer a request. `soap_action` is that header's value, `author` the user who asks.
 
-        A payload of which the sha256 is among `held` is left out. What goes wrong is a fault; but LargePayload is
-        raised where a large one would have to be read, and LongList where a list may be long, and the caller is
-        `sparing` with memory and time; and NotAdmitted where what was `shown` is not valid, or no longer.
+        A payload is left out whose sha256 is among `held_hashes`. Errors are answered as faults, but for three that are
+        raised: InvalidToken where `credentials` are not valid, or no longer; where the answer is to be `size_limited`,
+        LargePayload where a large payload would have to be read, and LongList where a list may be long.
         """
         name = ""
         try:
-            if self._upload_operation and (upload := self._parse_upload(self._upload_operation, body, soap_action)):
-                name = self._upload_operation.name
-                stored, known = self._upload_operation.answer(*upload, author, credentials)
-                return SoapResult("", stored, operation=name, position=known)
-            operation = self._operation(body, soap_action)
+            operation, given = self._parse_upload(body, soap_action) or self._parse(body, soap_action)
             name = _local_name(operation)
-            validate_arguments(operation, self.wsdl)
-            given = _arguments_of(operation)
-            if size_limited and name in LIST_OPERATIONS:
+            fast = self._fast_operations.get(name)
+            if size_limited and fast is not None and fast.may_be_long:
                 raise LongList
-            direct = self._limited_operations if size_limited else self._operations
-            if direct and (found := direct.answer(name, given, held_hashes)):
-                return SoapResult("", *found, name)
-            if self._upload_operation and name == self._upload_operation.name:
-                data = self._upload_operation.data(given.pop("data").encode("utf-8"))
-                stored, known = self._upload_operation.answer(given, data, author, credentials)
-                return SoapResult("", stored, operation=name, position=known)
-            del given
-            initial = MethodContext(self._server, MethodContext.SERVER)
-            writer = self._writer and self._writer.for_credentials(credentials)
-            initial.udc = call = OperationContext(
-                self._reader, writer, self._max_payload, author, held_hashes, operation
+            context = OperationContext(
+                self._size_limited_reader if size_limited else self._reader,
+                self._writer and self._writer.for_credentials(credentials),
+                self._max_payload,
+                author,
+                held_hashes,
+                operation,
             )
-            [context] = self._server.generate_contexts(initial)
-            self._server.get_in_object(context)
-            if context.in_error is None:
-                self._server.get_out_object(context)
-            if call.invalid_token is not None:
-                raise call.invalid_token
-            return self._to_result(context, name)
+            if fast is not None:
+                parts, cacheability = fast.answer(context, given)
+                position = self._writer.last_position() if self._writer else None
+                return SoapResult("", parts, cacheability, name, position)
+            del given
+            return self._answer_by_spyne(context, name)
         except (LargePayload, LongList, InvalidToken):
             raise
         except Exception as error:
@@ -229,47 +205,63 @@ class Endpoint:
 
         Without `lists` none is tried: whether a list is short shows only after some milliseconds.
         """
-        if self._nonblocking_operations is None:
+        if self._nonblocking_reader is None:
             return None
         try:
-            known = self._templates and self._templates.match(body, soap_action)
-            name, given = known or self._parse_and_learn(body, soap_action)
-            if not lists and name in LIST_OPERATIONS:
+            name, given = (self._templates and self._templates.match(body, soap_action)) or self._parse_and_learn(
+                body, soap_action
+            )
+            fast = self._fast_operations.get(name)
+            if fast is None or (fast.may_be_long and not lists):
                 return None
-            found = self._nonblocking_operations.answer(name, given, held_hashes)
+            context = OperationContext(self._nonblocking_reader, None, self._max_payload, "", held_hashes)
+            return SoapResult("", *fast.answer(context, given), name)
         except Exception:
             # Whatever it is, `answer` makes a fault of it, and tells the log where that is due.
             return None
-        return None if found is None else SoapResult("", *found, name)
 
-    def _parse_upload(
-        self, uploads: UploadOperation, body: bytes, soap_action: str
-    ) -> tuple[dict[str, str], bytes] | None:
-        """The arguments of an upload whose payload can be put aside, and the payload.
+    def _answer_by_spyne(self, context: OperationContext, name: str) -> SoapResult:
+        initial = MethodContext(self._server, MethodContext.SERVER)
+        initial.udc = context
+        [call] = self._server.generate_contexts(initial)
+        self._server.get_in_object(call)
+        if call.in_error is None:
+            self._server.get_out_object(call)
+        if context.invalid_token is not None:
+            raise context.invalid_token
+        return self._to_result(call, name)
 
-        None to all else, and to what is not taken so: it may be written in a way that only the parser understands, or
-        is to be refused in words about the whole of it.
-        """
-        aside = extract_payload(body)
-        if aside is None:
-            return None
-        try:
-            operation = self._operation(aside.request, soap_action)
-            validate_arguments(operation, self.wsdl)
-            given = _arguments_of(operation)
-            if _local_name(operation) != uploads.name or given.pop("data") != aside.placeholder:
-                return None
-            return given, uploads.data(aside.base64)
-        except CdbError:
-            return None
-
-    def _parse_and_learn(self, body: bytes, soap_action: str) -> ParsedRequest:
+    def _parse(self, body: bytes, soap_action: str) -> tuple[etree._Element, dict[str, str | bytes]]:
         operation = self._operation(body, soap_action)
         validate_arguments(operation, self.wsdl)
+        return operation, _arguments_of(operation)
+
+    def _parse_upload(self, body: bytes, soap_action: str) -> tuple[etree._Element, dict[str, str | bytes]] | None:
+        """An upload whose payload can be extracted before the rest is parsed.
+
+        None for everything else, and for an upload that is not accepted so: it may be written in a way that only the
+        parser understands, or is to be refused in words about the whole of it.
+        """
+        extracted = extract_payload(body) if self._writer else None
+        if extracted is None:
+            return None
+        try:
+            operation, given = self._parse(extracted.request, soap_action)
+            fast = self._fast_operations.get(_local_name(operation))
+            payload = fast and fast.payload_argument
+            if not payload or given[payload] != extracted.placeholder:
+                return None
+            given[payload] = arguments.decode_payload(payload, extracted.base64, self._max_payload)
+        except CdbError:
+            return None
+        return operation, given
+
+    def _parse_and_learn(self, body: bytes, soap_action: str) -> ParsedRequest:
+        operation, given = self._parse(body, soap_action)
         name = _local_name(operation)
         if self._templates:
             self._templates.learn(body, soap_action, operation, self.wsdl.operations[name])
-        return name, _arguments_of(operation)
+        return name, given
 
     def fault(self, error: Exception, operation: str = "") -> SoapResult:
         """The answer that says an error, to a request for an operation, if that is known."""
@@ -290,7 +282,7 @@ def _local_name(operation: etree._Element) -> str:
     return str(operation.tag).rpartition("}")[2]
 
 
-def _arguments_of(operation: etree._Element) -> dict[str, str]:
+def _arguments_of(operation: etree._Element) -> dict[str, str | bytes]:
     return {_local_name(child): child.text or "" for child in operation}
 
 
@@ -304,7 +296,7 @@ def reading_endpoint(
 ) -> Endpoint:
     """The service `Calibration`.
 
-    `glancing` is a Reader that never waits, where there is one; `sparing` one that gives no large payloads.
+    `nonblocking` is a Reader that never waits, where there is one; `size_limited` one that gives no large payloads.
     """
     return Endpoint(
         Wsdl(_READING),
