@@ -228,7 +228,7 @@ class BackupBackend(Protocol):
 def back_up(url: str, file: Path, progress: Progress = lambda done, of: None) -> None:
     """Write a backup of a database of ours to a new file, readable by its owner alone, and on disk when this returns.
 
-    Raises DatabaseRefused when the file exists or the copy fails; there is no file then.
+    Raises DatabaseUnusable when the file exists or the copy fails; there is no file then.
     """
     if file.exists():
         raise DatabaseUnusable(f"{file} already exists: name a new file")
@@ -257,7 +257,7 @@ class Restored:
 def restore(url: str, file: Path, progress: Progress = lambda done, of: None) -> Restored:
     """Put a backup in the place of a database, once every byte of it is verified.
 
-    Raises DatabaseRefused, having replaced nothing, when the backup is damaged, foreign, or the database is in use.
+    Raises DatabaseUnusable, having replaced nothing, when the backup is damaged, foreign, or the database is in use.
     """
     kind = backup_backend(url)
     try:

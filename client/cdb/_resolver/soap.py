@@ -103,7 +103,7 @@ class SoapService:
         convert: Callable[[Any], Answer],
         max_bytes: int,
     ) -> Answer:
-        """The answer of one server. Raises Failed and CdbPermanentError."""
+        """The answer of one server. Raises AttemptFailed and CdbPermanentError."""
         if server in self._servers_in_clear:
             told = (
                 f"{server}: not asked to write, for the token would travel in clear, and other servers are named with "
@@ -231,7 +231,7 @@ def _error_from_fault(fault: etree._Element, server: str) -> errors.CdbError:
 
 
 def _payload_bytes(content: etree._Element, foreign: errors.CdbError) -> bytes:
-    """The bytes of a payload. zeep would hold it five times over while it reads it. Raises Failed."""
+    """The bytes of a payload. zeep would hold it five times over while it reads it. Raises AttemptFailed."""
     fields = content.findall("*")
     if [field.tag for field in fields] != [f"{{{NAMESPACE}}}data"]:
         raise AttemptFailed(foreign, Retry.NEVER)

@@ -112,7 +112,7 @@ def check_status(
     server: str,
     redact: Callable[[str], str],
 ) -> None:
-    """Make errors of HTTP's own answers; what remains is SOAP. Raises Failed and CdbPermanentError.
+    """Make errors of HTTP's own answers; what remains is SOAP. Raises AttemptFailed and CdbPermanentError.
 
     What its digest has `proven` is SOAP, whatever became of its other headers on the way. Nobody of ours refuses who
     is not `writing`: something stands between. What of the answer is told is told `hidden`, without the token.

@@ -67,7 +67,7 @@ class HttpClient:
         budget: AttemptBudget,
         max_bytes: int = MAX_RESPONSE_BYTES,
     ) -> HttpResponse:
-        """Ask one server. Raises Failed, and the CdbPermanentError of an answer that is HTTP's own.
+        """Ask one server. Raises AttemptFailed, and the CdbPermanentError of an answer that is HTTP's own.
 
         Of an answer, at most `longest` bytes and a part are read.
         """

@@ -168,7 +168,7 @@ def summary(old: bytes, new: bytes, names: tuple[str, str], *, line_by_line: boo
 
 
 def unified_diff(old: bytes, new: bytes, names: tuple[str, str]) -> list[str]:
-    """The lines of a unified diff, all of them, as they may be printed. Raises NotLineByLine."""
+    """The lines of a unified diff, all of them, as they may be printed. Raises NoLineDiff."""
     texts = _text(old), _text(new)
     if texts[0] is None or texts[1] is None:
         raise NoLineDiff("not both are text")

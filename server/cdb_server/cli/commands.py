@@ -32,7 +32,7 @@ from cdb_server.settings import LOOPBACK_NETWORKS, Settings, parse_networks, par
 def listen_and_serve(settings: Settings, role: str) -> None:
     """Listen, say so on standard output, and serve.
 
-    Raises DatabaseRefused when the address cannot be had, or the database is being replaced.
+    Raises DatabaseUnusable when the address cannot be had, or the database is being replaced.
     """
     # Imported late: it takes half a second, which commands that serve nothing need not wait for.
     from cdb_server.http.serve import listen, serve

@@ -6,7 +6,7 @@ from cdb_server.errors import DatabaseUnusable
 
 
 def parse_url(url: str) -> URL:
-    """The database that an URL names. Raises DatabaseRefused for one that cannot be used."""
+    """The database that an URL names. Raises DatabaseUnusable for one that cannot be used."""
     try:
         parsed = make_url(url)
     except exc.ArgumentError:

@@ -1,7 +1,7 @@
 """Reads SQLite on the event loop without blocking: a locked database or a slow query raises WouldBlock.
 
 SQLite's only. "a writer that commits locks out readers": such a moment, a query that would take long, and whatever else
-goes wrong end in Busy.
+goes wrong end in WouldBlock.
 """
 
 import math
@@ -36,7 +36,7 @@ class NonblockingConnection:
     """One connection to a database, for one thread. Each question has a transaction of its own, unless one is begun."""
 
     def __init__(self, database: Database) -> None:
-        """The database is one that `answers_at_once`."""
+        """The database is one that `supports_nonblocking`."""
         self.kind: DatabaseKind = database.kind
         self.write_refusal = database.write_refusal
         self._connection = database.connect()
@@ -51,7 +51,7 @@ class NonblockingConnection:
         self._raw = RawConnection(driver, self._connection.dialect)
 
     def read(self) -> "NonblockingConnection":
-        """A reading transaction, as Database.read, or a part of the one that is begun; the block raises Busy."""
+        """A reading transaction, as Database.read, or a part of the one that is begun; the block raises WouldBlock."""
         return self
 
     # A transaction costs the same, however much is asked in it.
@@ -77,7 +77,7 @@ class NonblockingConnection:
             raise WouldBlock from error
 
     def begin_snapshot(self) -> int:
-        """Begin a transaction for all that is read until its end, and tell the version. Raises Busy.
+        """Begin a transaction for all that is read until its end, and tell the version. Raises WouldBlock.
 
         All of it is of one moment, and nobody can commit meanwhile. It ends earlier when a query fails.
         """
@@ -89,7 +89,7 @@ class NonblockingConnection:
         return version
 
     def end_snapshot(self) -> None:
-        """End the transaction that is begun, and whatever could not be ended before. Raises Busy."""
+        """End the transaction that is begun, and whatever could not be ended before. Raises WouldBlock."""
         self.in_snapshot = False
         try:
             under_way = self._raw.driver.in_transaction
@@ -100,7 +100,7 @@ class NonblockingConnection:
             self._execute("ROLLBACK")
 
     def data_version(self) -> int:
-        """A number that stays the same until another connection has written. Raises Busy."""
+        """A number that stays the same until another connection has written. Raises WouldBlock."""
         [found] = self._execute("PRAGMA data_version")
         return int(found)
 

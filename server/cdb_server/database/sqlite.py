@@ -173,7 +173,7 @@ def flush_to_disk(path: Path) -> None:
 
 
 def lock_while_serving(url: str) -> None:
-    """Hold the database until this process and those that it forks have ended. Raises DatabaseRefused.
+    """Hold the database until this process and those that it forks have ended. Raises DatabaseUnusable.
 
     PostgreSQL knows by itself who is connected.
     """
@@ -190,7 +190,7 @@ def lock_while_serving(url: str) -> None:
 
 @contextmanager
 def locked_for_replacement(path: Path) -> Iterator[None]:
-    """Keep servers from a file in the block. Raises DatabaseRefused while one serves it."""
+    """Keep servers from a file in the block. Raises DatabaseUnusable while one serves it."""
     try:
         descriptor = _acquire_lock(_lock_file(path), 0, fcntl.LOCK_EX)
     except BlockingIOError:

@@ -55,7 +55,7 @@ _REASONS = (None, DISK_FULL_TEXT, WRITE_FAILED_TEXT)
 
 
 class CircuitBreaker:
-    """Whole until it is blown, once and for all. Handed to a process when it is started, it is the same fuse there."""
+    """Open once a disk error was seen, until the server is restarted. Processes that inherit it share its state."""
 
     def __init__(self) -> None:
         # Without a lock, which a worker killed while it held it would take from all others.
@@ -203,7 +203,7 @@ class Database:
     def create(cls, url: str) -> None:
         """Make a new, empty database.
 
-        Raises DatabaseExists, having touched nothing, where there is one already, and DatabaseRefused where none can
+        Raises DatabaseExists, having touched nothing, where there is one already, and DatabaseUnusable where none can
         be made.
         """
         parsed = parse_url(url)
@@ -230,8 +230,8 @@ class Database:
     ) -> "Database":
         """Open an existing database, for up to `threads` connections at once; `read_only`, they cannot write.
 
-        One that an earlier version made is brought up to this one. Processes that share a `fuse` stop writing
-        together. Raises DatabaseRefused when there is none, or when it is foreign or newer. Makes none.
+        One that an earlier version made is brought up to this one. Processes that share a circuit breaker stop
+        writing together. Raises DatabaseUnusable when there is none, or when it is foreign or newer. Makes none.
         """
         parsed = parse_url(url)
         if parsed.get_backend_name() == "sqlite" and not Path(str(parsed.database)).is_file():
@@ -339,7 +339,7 @@ class Database:
 
     @contextmanager
     def _breaking_circuit(self) -> Iterator[None]:
-        """Blow the fuse when the disk fails in the block, and refuse while it is blown, before the block and after."""
+        """Open the circuit breaker if the disk fails in the block; refuse while it is open, before and after it."""
         self._check_circuit()
         try:
             yield

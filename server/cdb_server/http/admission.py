@@ -219,7 +219,7 @@ CANCEL_REPEAT_SECONDS = 0.05
 
 
 class ThreadPool(ThreadPoolExecutor):
-    """At most `max_workers` pieces of work at once, and `max_waiting` that wait for their turn."""
+    """At most `max_workers` pieces of work at once, and `max_queued` that wait for their turn."""
 
     def __init__(
         self, max_workers: int, max_queued: int = MAX_QUEUED_WORK, *, name: str = "cdb", cancels: bool = True

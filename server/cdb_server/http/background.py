@@ -130,8 +130,8 @@ class JobQueues:
 class BackgroundLists:
     """Long lists, made by a background process. For one worker, and for its event loop."""
 
-    def __init__(self, door: JobQueue) -> None:
-        self._queue = door
+    def __init__(self, queue: JobQueue) -> None:
+        self._queue = queue
         self._slots = anyio.Semaphore(MAX_CONCURRENT_LISTS)
 
     @property
@@ -178,8 +178,8 @@ class BackgroundLists:
 class BackgroundPages:
     """Pages, made by a background process, as an ASGI application."""
 
-    def __init__(self, door: JobQueue) -> None:
-        self._queue = door
+    def __init__(self, queue: JobQueue) -> None:
+        self._queue = queue
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises Unavailable."""
@@ -258,12 +258,12 @@ JobHandlerFactory = Callable[[], tuple[JobHandler, Callable[[], None]]]
 
 
 class BackgroundProcess:
-    """One process that makes what comes through a door; for the parent of all."""
+    """One background process that takes jobs from a queue; the parent of all processes holds this."""
 
-    def __init__(self, name: str, door: JobQueue, make: JobHandlerFactory, configuration: dict[str, Any]) -> None:
+    def __init__(self, name: str, queue: JobQueue, make: JobHandlerFactory, configuration: dict[str, Any]) -> None:
         """`configuration` is that of logging."""
         self._name = name
-        self._queue = door
+        self._queue = queue
         self._factory = make
         self._configuration = configuration
         self._process: ForkProcess | None = None

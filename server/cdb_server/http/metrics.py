@@ -116,8 +116,8 @@ class SharedCounters:
         return (self._numbers[at : at + length] for at in range(0, length * self._number_of_rows, length))
 
 
-# Where the connections find the tally in the state of the application's lifespan.
-REQUEST_METRICS = "cdb.tally"
+# The key of the request metrics in the state of the application's lifespan, where connections find them.
+REQUEST_METRICS = "cdb.metrics"
 
 # Where the application leaves, in a request's scope, which operation it is, or its answer by SOAP, which says it too.
 OPERATION_KEY, ANSWER_KEY = "cdb.operation", "cdb.answer"

@@ -1,8 +1,7 @@
 """Wraps every request: counts it, cancels it on disconnect, limits answers in flight, drains unexpected bodies.
 
-They are none of the large ones, which wait for memory before they are made; but hundreds that nobody reads are as much.
-
-What waits for its turn is then never begun, and what is under way stops (`threads.py`, `single_flight.py`).
+Large answers wait for memory before they are made; the others are counted here, as hundreds of them that nobody reads
+take as much. Work whose peer has gone is not begun, and stops where it is under way (`admission.py`).
 """
 
 import asyncio
@@ -29,7 +28,7 @@ MAX_SEND_SECONDS = 120.0
 
 @dataclass(eq=False, slots=True)
 class _LargeAnswer:
-    """A large answer that is sent since an instant of time.monotonic, and how to end that."""
+    """A large answer on its way: since when (time.monotonic, seconds), its bytes, and how to abort it."""
 
     began: float
     length: int
@@ -37,21 +36,25 @@ class _LargeAnswer:
 
 
 class AnswerMemory:
-    """Around the application: without memory for an answer that is no tiny one it is 503; all go out in pieces.
+    """Sends answers in pieces, and answers 503 where there is no memory for one above a piece's size.
 
-    `budget` is for those that are made before. Of those that waited for their memory in `waited` the oldest are cut off
-    where somebody waits who finds none, once they were sent for `longest` seconds: no reader needs to be so slow.
+    `budget` is the memory for answers that are made without a reservation. Large answers reserved theirs in
+    `waited_budget`: while somebody waits for that, the oldest are cut off once they were sent for `max_send_seconds`.
     """
 
     def __init__(
-        self, app: ASGIApp, budget: MemoryBudget, waited: MemoryBudget, max_send_seconds: float = MAX_SEND_SECONDS
+        self,
+        app: ASGIApp,
+        budget: MemoryBudget,
+        waited_budget: MemoryBudget,
+        max_send_seconds: float = MAX_SEND_SECONDS,
     ) -> None:
         self._app = app
         self._budget = budget
         self._max_send_seconds = max_send_seconds
         # In the order in which they began.
         self._large: dict[_LargeAnswer, None] = {}
-        waited.add_reclaimer(self._abort_oldest)
+        waited_budget.add_reclaimer(self._abort_oldest)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -59,7 +62,7 @@ class AnswerMemory:
             return
         budget = self._budget
         start: Message | None = None
-        held: list[MemoryReservation] = []
+        reservations: list[MemoryReservation] = []
         large: _LargeAnswer | None = None
         refused = False
 
@@ -68,25 +71,27 @@ class AnswerMemory:
             if refused:
                 return
             if message["type"] == "http.response.start":
-                # Whether it is counted shows with its body.
+                # Its body shows whether it has to be counted.
                 start = message
                 return
             body, more = message.get("body", b""), message.get("more_body", False)
             if start is not None:
-                ready: EncodedResponse | None = scope.get(metrics.ANSWER_KEY)
-                # What comes in several parts is counted by who makes it.
-                if ready is not None or (len(body) > PIECE_BYTES and not more):
-                    counted = ready.memory_while_sent(budget) if ready is not None else budget.try_reserve(len(body))
-                    if counted is None:
+                response: EncodedResponse | None = scope.get(metrics.ANSWER_KEY)
+                # An answer in several parts is counted where it is made.
+                if response is not None or (len(body) > PIECE_BYTES and not more):
+                    reservation = (
+                        response.memory_while_sent(budget) if response is not None else budget.try_reserve(len(body))
+                    )
+                    if reservation is None:
                         refused = True
                         await HttpError(503, NO_MEMORY_TEXT, {"Retry-After": RETRY_AFTER_SECONDS}).response()(
                             scope, receive, send
                         )
                         return
-                    held.append(counted)
+                    reservations.append(reservation)
                 presence: ClientPresence | None = scope.get(CLIENT_PRESENCE)
-                if ready is not None and ready.reservation is not None and presence is not None:
-                    large = _LargeAnswer(time.monotonic(), ready.length, presence.abort)
+                if response is not None and response.reservation is not None and presence is not None:
+                    large = _LargeAnswer(time.monotonic(), response.length, presence.abort)
                     self._large[large] = None
                 await send(start)
                 start = None
@@ -98,7 +103,7 @@ class AnswerMemory:
         try:
             await self._app(scope, receive, send_metered)
         finally:
-            held.clear()
+            reservations.clear()
             if large is not None:
                 self._large.pop(large, None)
 
@@ -112,7 +117,7 @@ class AnswerMemory:
 
 
 class CancelOnDisconnect:
-    """Around the application: cancels a request whose peer has gone, and answers one that the server's end cancels."""
+    """Cancels a request whose peer has gone, and answers one that the server's shutdown cancels."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -134,7 +139,7 @@ class CancelOnDisconnect:
                 presence.on_disconnect(work.cancel)
                 await self._app(scope, receive, send_noticed)
         except asyncio.CancelledError:
-            # The server ends, and cancels what took too long: no error, and nothing for the log but that it did.
+            # The server stops, and cancels requests that took too long: this is no error for the log.
             if begun:
                 presence.abort()
                 return
@@ -148,14 +153,14 @@ class CancelOnDisconnect:
         finally:
             presence.on_disconnect(None)
         if work.cancelled_caught and not begun:
-            # Nobody gets it, but it is counted.
+            # Nobody receives this, but it is counted.
             await HttpError(408, "the peer has gone").response()(scope, receive, send)
 
 
 class UnexpectedBodies:
-    """Around what looks at no body: whoever sends one all the same is answered, and not waited for.
+    """Answers requests with a body that no route reads, without waiting for the body longer than `seconds`.
 
-    A connection whose request has not come whole has no deadline but this. `paths` look at their bodies themselves.
+    No other deadline holds for the rest of such a request. The routes at `paths` read their bodies themselves.
     """
 
     def __init__(self, app: ASGIApp, paths: tuple[str, ...], seconds: float) -> None:
@@ -182,11 +187,11 @@ class UnexpectedBodies:
 
 
 class CountRequests:
-    """Around the application: counts each request when its answer begins."""
+    """Counts each request when its answer begins."""
 
-    def __init__(self, app: ASGIApp, tally: RequestMetrics) -> None:
+    def __init__(self, app: ASGIApp, request_metrics: RequestMetrics) -> None:
         self._app = app
-        self._tally = tally
+        self._request_metrics = request_metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -197,10 +202,10 @@ class CountRequests:
 
         def count(status: int) -> None:
             nonlocal counted
-            if not counted and (ready := scope.get(ANSWER_KEY)):
-                self._tally.count_soap(ready, began)
+            if not counted and (response := scope.get(ANSWER_KEY)):
+                self._request_metrics.count_soap(response, began)
             elif not counted:
-                self._tally.count_http(scope.get(OPERATION_KEY, UNKNOWN_OPERATION), status, began)
+                self._request_metrics.count_http(scope.get(OPERATION_KEY, UNKNOWN_OPERATION), status, began)
             counted = True
 
         async def send_counted(message: Message) -> None:
@@ -211,9 +216,9 @@ class CountRequests:
         try:
             await self._app(scope, receive, send_counted)
         except Exception:
-            # What becomes of it further out.
+            # The server's own error handler answers so.
             count(500)
             raise
         finally:
-            # A connection keeps the scope until its next request, and the answer would keep its room as long.
+            # A connection keeps the scope until its next request, and the answer would keep its memory as long.
             scope.pop(ANSWER_KEY, None)

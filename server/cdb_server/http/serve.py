@@ -1,6 +1,6 @@
 """Runs the server: listening socket, TLS, worker processes by fork, supervision of background processes.
 
-That takes less than half the memory, and a worker that died is replaced at once.
+Forked workers share memory: they take less than half of it, and one that died is replaced at once.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 def check_tls_files(tls: Tls) -> None:
-    """Read what the settings name, as each worker will. Raises TlsRefused with a sentence for the operator."""
+    """Read what the settings name, as each worker will. Raises TlsUnusable with a sentence for the operator."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     for variable, name in (("CDB_TLS_CERT", tls.cert), ("CDB_TLS_KEY", tls.key), ("CDB_TLS_CLIENT_CA", tls.client_ca)):
         if name is None:
@@ -150,7 +150,7 @@ MAX_BACKLOG_CONNECTIONS = 2048
 def listen(settings: Settings) -> tuple[socket.socket, Settings]:
     """A socket at the configured address, and the settings with the port that it really has (for port 0).
 
-    Raises OSError when the address cannot be had, TlsRefused when the files of TLS cannot be used.
+    Raises OSError when the address cannot be had, TlsUnusable when the files of TLS cannot be used.
     """
     if settings.tls is not None:
         check_tls_files(settings.tls)
@@ -170,16 +170,16 @@ def listen(settings: Settings) -> tuple[socket.socket, Settings]:
 def serve(listening: socket.socket, settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM; requests under way are answered first."""
     # Each connection is an open file, and so is each long answer that is kept ready.
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     # Some systems name a limit that they do not let have.
     with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     # Room for those that come while others go, and for workers that uvicorn adds when it is told to.
-    counts = SharedCounters(counter_layout(), rows=2 * settings.workers + 64)
-    fuse, doors = CircuitBreaker(), JobQueues(JobQueue(), JobQueue())
+    counters = SharedCounters(counter_layout(), rows=2 * settings.workers + 64)
+    circuit_breaker, queues = CircuitBreaker(), JobQueues(JobQueue(), JobQueue())
     config = ServerConfig(
         settings,
-        app=partial(create_app, settings, fuse, counts, doors),
+        app=partial(create_app, settings, circuit_breaker, counters, queues),
         factory=True,
         # Called as a class is.
         http=partial(FastPath, settings),
@@ -195,7 +195,7 @@ def serve(listening: socket.socket, settings: Settings) -> None:
         timeout_worker_healthcheck=WORKER_START_SECONDS,
     )
     fork_workers()
-    with Supervisor(config, listening, _background_processes(settings, listening, doors, fuse)) as parent:
+    with Supervisor(config, listening, _background_processes(settings, listening, queues, circuit_breaker)) as parent:
         parent.run()
     # uvicorn stops when one cannot start, and makes no difference between that and being told to.
     if any(worker.exitcode == STARTUP_FAILURE for worker in parent.processes):
@@ -226,7 +226,7 @@ class Supervisor(Multiprocess):
 
 
 def _background_processes(
-    settings: Settings, listening: socket.socket, doors: JobQueues, fuse: CircuitBreaker
+    settings: Settings, listening: socket.socket, queues: JobQueues, circuit_breaker: CircuitBreaker
 ) -> list[BackgroundProcess]:
     """One process of each kind for two workers."""
 
@@ -236,10 +236,10 @@ def _background_processes(
 
     def pages() -> tuple[JobHandler, Callable[[], None]]:
         listening.close()
-        return create_page_process(settings, fuse)
+        return create_page_process(settings, circuit_breaker)
 
     return [
-        BackgroundProcess(name, door, make, LOGGING)
-        for name, door, make in (("lists", doors.lists, lists), ("pages", doors.pages, pages))
+        BackgroundProcess(name, queue, make, LOGGING)
+        for name, queue, make in (("lists", queues.lists, lists), ("pages", queues.pages, pages))
         for _ in range(max(1, settings.workers // 2))
     ]

@@ -51,7 +51,7 @@ class GroupCommit(Generic[Transaction]):
     def commit(self, work: Callable[[Transaction], Result], size: int) -> Result:
         """What `work` gives, once it is on disk; `size` is the bytes of its payload.
 
-        A CdbError or NotAdmitted that it raises, having written nothing, is its own. After any other failure, of
+        A CdbError or InvalidToken that it raises, having written nothing, is its own. After any other failure, of
         whatever was done with it, it is done once more, alone. Raises Unavailable, and what the transaction raises.
         """
         write = _Write(work, size, time.monotonic() + self._max_wait_seconds)

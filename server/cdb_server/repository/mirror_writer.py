@@ -33,7 +33,7 @@ class MirrorWriter:
     def start_following(self, master: str, *, resume: bool = False) -> str | None:
         """Follow a server from now on; with `resume` also after the following was stopped.
 
-        Without, such a mirror stays as it is, and why it stopped is returned. Raises DatabaseRefused for a master's
+        Without, such a mirror stays as it is, and why it stopped is returned. Raises DatabaseUnusable for a master's
         database.
         """
         with self._database.write() as connection:

@@ -54,7 +54,7 @@ class Reader(Generic[RecordType]):
         max_entries: int = 1_000,
         max_payload_bytes: int | None = None,
     ) -> None:
-        """Longer lists are TooLarge; payloads of more bytes than `max_data` raise LargePayload."""
+        """Longer lists are TooLarge; payloads of more bytes than `max_payload_bytes` raise LargePayload."""
         self._database = database
         self._clock = clock
         self._max_rows = max_rows

@@ -80,7 +80,7 @@ class Credentials:
         return cls(name, _hash(secret))
 
     def check(self, connection: AnyConnection) -> None:
-        """Raises NotAdmitted unless the token is that user's and valid."""
+        """Raises InvalidToken unless the token is that user's and valid."""
         if not re.fullmatch(NAME_PATTERN, self.name) or not _VALID_TOKEN.row(
             connection, name=self.name, sha256=self.sha256
         ):

@@ -160,7 +160,7 @@ class Writer:
         self._credentials: Credentials | None = None
 
     def for_credentials(self, shown: Credentials | None) -> "Writer":
-        """The same, for a request that shows these: every method raises NotAdmitted unless they are valid in its own
+        """The same, for a request that shows these: every method raises InvalidToken unless they are valid in its own
         transaction. None where the request was judged otherwise."""
         writer = copy.copy(self)
         writer._credentials = shown

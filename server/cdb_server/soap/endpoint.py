@@ -174,8 +174,10 @@ class Endpoint:
         """
         name = ""
         try:
-            operation, given = self._parse_upload(body, soap_action) or self._parse(body, soap_action)
+            operation, given = self._parse_upload(body, soap_action) or (self._operation(body, soap_action), None)
             name = _local_name(operation)
+            if given is None:
+                given = self._arguments(operation)
             fast = self._fast_operations.get(name)
             if size_limited and fast is not None and fast.may_be_long:
                 raise LongList
@@ -231,10 +233,9 @@ class Endpoint:
             raise context.invalid_token
         return self._to_result(call, name)
 
-    def _parse(self, body: bytes, soap_action: str) -> tuple[etree._Element, dict[str, str | bytes]]:
-        operation = self._operation(body, soap_action)
+    def _arguments(self, operation: etree._Element) -> dict[str, str | bytes]:
         validate_arguments(operation, self.wsdl)
-        return operation, _arguments_of(operation)
+        return _arguments_of(operation)
 
     def _parse_upload(self, body: bytes, soap_action: str) -> tuple[etree._Element, dict[str, str | bytes]] | None:
         """An upload whose payload can be extracted before the rest is parsed.
@@ -246,7 +247,8 @@ class Endpoint:
         if extracted is None:
             return None
         try:
-            operation, given = self._parse(extracted.request, soap_action)
+            operation = self._operation(extracted.request, soap_action)
+            given = self._arguments(operation)
             fast = self._fast_operations.get(_local_name(operation))
             payload = fast and fast.payload_argument
             if not payload or given[payload] != extracted.placeholder:
@@ -257,7 +259,8 @@ class Endpoint:
         return operation, given
 
     def _parse_and_learn(self, body: bytes, soap_action: str) -> ParsedRequest:
-        operation, given = self._parse(body, soap_action)
+        operation = self._operation(body, soap_action)
+        given = self._arguments(operation)
         name = _local_name(operation)
         if self._templates:
             self._templates.learn(body, soap_action, operation, self.wsdl.operations[name])

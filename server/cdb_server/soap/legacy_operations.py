@@ -83,9 +83,9 @@ def legacy_operations() -> list[str]:
 
 
 class LegacyService:
-    """The service at one of the paths of LEGACY.
+    """The service at one of the paths of LEGACY_SERVICES.
 
-    `sparing` is a Reader that gives no large payloads. Without a `writer` nothing is stored.
+    `limited_reader` gives no large payloads. Without a `writer` nothing is stored.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Parses a SOAP request and validates it against the WSDL's schema; extracts large payloads first.
 
 Everything malformed is turned away here: MalformedRequest for the structure, InvalidArgument for a value,
-EnvelopeRefused for what SOAP itself has a fault for. What passes is one well-formed SOAP 1.1 envelope with one
+EnvelopeError for what SOAP itself has a fault for. What passes is one well-formed SOAP 1.1 envelope with one
 operation of the contract, its arguments once each, in order, of their types.
 
 A mark that nobody can guess takes its place. Where that turns up as the text of an argument, the payload was that text;
@@ -91,7 +91,7 @@ def parse_operation(body: bytes, soap_action: str, contract: Wsdl) -> etree._Ele
     """The element of the operation that a request asks for.
 
     `soap_action` is the header's value without its quotes; empty, it asks for nothing in particular. Its arguments are
-    for `check_arguments` to judge. Raises MalformedRequest and EnvelopeRefused.
+    for `validate_arguments` to judge. Raises MalformedRequest and EnvelopeError.
     """
     operation = parse_envelope(body)
     name = _qualified_name(operation)
@@ -109,7 +109,7 @@ def parse_operation(body: bytes, soap_action: str, contract: Wsdl) -> etree._Ele
 
 
 def parse_envelope(body: bytes) -> etree._Element:
-    """The one element in the Body of a SOAP 1.1 request. Raises MalformedRequest and EnvelopeRefused."""
+    """The one element in the Body of a SOAP 1.1 request. Raises MalformedRequest and EnvelopeError."""
     envelope = _parse(body)
     if envelope.tag == f"{SOAP_12_NAMESPACE}Envelope":
         raise EnvelopeError("VersionMismatch", "this is SOAP 1.2; this service speaks SOAP 1.1")

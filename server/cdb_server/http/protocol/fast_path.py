@@ -1,9 +1,9 @@
 """Answers cached and immediate questions on the socket, past ASGI; batches sends; else falls back to uvicorn.
 
-To wake a peer that sleeps takes the system as long as to send one. Who is woken by the first of several on the same
-machine, a proxy or the processes of a farm, is awake for the others, and does not take the processor in between.
+Waking a sleeping peer takes the kernel as long as sending to it. Peers on the same machine, a proxy or the processes of
+a farm, are woken by the first of several answers and are awake for the others: hence the batches.
 
-All else is handed on to uvicorn's, which is made when it is first needed: that takes as long as a ready answer.
+Every other request goes to uvicorn's protocol, created when first needed: creating it takes as long as a cached answer.
 """
 
 import asyncio
@@ -20,22 +20,22 @@ from cdb_server.http.response_cache import MIN_FILE_BYTES, EncodedResponse
 from cdb_server.http.routes.reading import READING_HANDLER, ReadingHandler
 from cdb_server.settings import Settings
 
-# Where the connections find it in the state of the application's lifespan.
-SEND_BATCHER = "cdb.outbox"
+# The key of the batcher in the state of the application's lifespan, where connections find it.
+SEND_BATCHER = "cdb.send_batcher"
 
-# Answers that wait at most.
+# The most answers that wait to be sent together.
 MAX_BATCHED_ANSWERS = 8
 
 
 class Sender(Protocol):
-    """Who has an answer to send."""
+    """A connection that has an answer to send."""
 
     def send(self) -> None:
-        """Send it, if it is not sent yet."""
+        """Send the answer, if it is not sent yet."""
 
 
 class SendBatcher:
-    """One for each worker, and for the thread of its event loop alone."""
+    """Sends several answers of one turn of the event loop together. One for each worker, for its event loop."""
 
     def __init__(self) -> None:
         self._waiting: list[Sender] = []
@@ -54,7 +54,7 @@ class SendBatcher:
             try:
                 sender.send()
             except Exception as error:
-                # Whatever is wrong with one, the others are sent theirs.
+                # A failure of one connection must not keep the others' answers.
                 context = {"message": "an answer could not be sent", "exception": error}
                 asyncio.get_running_loop().call_exception_handler(context)
 
@@ -66,26 +66,26 @@ _NO_PIECES: Iterator[bytes | memoryview] = iter(())
 
 
 class FastPath(asyncio.Protocol):
-    """One connection, until it is lost; from when it is needed on with uvicorn's behind it."""
+    """One connection, until it is lost; uvicorn's protocol stands behind it once a request needs it."""
 
     _transport: asyncio.Transport
     _timer: asyncio.TimerHandle
 
-    def __init__(self, settings: Settings, **of_uvicorn: Any) -> None:
+    def __init__(self, settings: Settings, **uvicorn_arguments: Any) -> None:
         self._settings = settings
-        self._uvicorn_arguments = of_uvicorn
+        self._uvicorn_arguments = uvicorn_arguments
         self._loop = asyncio.get_running_loop()
-        self._keep_alive: float = of_uvicorn["config"].timeout_keep_alive
-        self._server: ServerState = of_uvicorn["server_state"]
-        self._reading: ReadingHandler = of_uvicorn["app_state"][READING_HANDLER]
-        self._metrics: RequestMetrics = of_uvicorn["app_state"][REQUEST_METRICS]
-        self._budget: MemoryBudget = of_uvicorn["app_state"][MEMORY_BUDGET]
-        self._send_batcher: SendBatcher = of_uvicorn["app_state"][SEND_BATCHER]
+        self._keep_alive: float = uvicorn_arguments["config"].timeout_keep_alive
+        self._server: ServerState = uvicorn_arguments["server_state"]
+        self._reading: ReadingHandler = uvicorn_arguments["app_state"][READING_HANDLER]
+        self._metrics: RequestMetrics = uvicorn_arguments["app_state"][REQUEST_METRICS]
+        self._budget: MemoryBudget = uvicorn_arguments["app_state"][MEMORY_BUDGET]
+        self._send_batcher: SendBatcher = uvicorn_arguments["app_state"][SEND_BATCHER]
         self._full_protocol: LimitedProtocol | None = None
         self._deadline = 0.0
-        # An answer that waits to be sent, what comes before it, and whether the connection is closed after it.
+        # An answer that waits to be sent, its head, and whether the connection is closed after it.
         self._unsent: tuple[EncodedResponse, bytes, bool] | None = None
-        # What is left of one that the peer had no room for.
+        # The pieces of an answer that the peer's system could not take yet.
         self._pieces_left = _NO_PIECES
         self._sending: EncodedResponse | None = None
         self._reservation: MemoryReservation | None = None
@@ -93,11 +93,11 @@ class FastPath(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         self._transport = transport
-        # uvicorn ends what is among these when it stops.
+        # uvicorn shuts these down when it stops.
         self._server.connections.add(self)  # type: ignore[arg-type]  # it asks for no more than shutdown
         self._deadline = self._loop.time() + self._settings.header_seconds
         self._timer = self._loop.call_at(self._deadline, self._check_deadline)
-        # Whatever the kernel has no room for is looked after, and nothing put on top of it.
+        # Nothing is buffered above the kernel: what it cannot take waits in `_pieces_left`.
         transport.set_write_buffer_limits(high=0 if self._settings.tls is None else TLS_BUFFER_BYTES)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -108,19 +108,19 @@ class FastPath(asyncio.Protocol):
             self._full_protocol.connection_lost(exc)
 
     def eof_received(self) -> bool:
-        # uvloop closes after this, if nothing is under way: what is answered is sent before.
+        # uvloop closes after this if nothing is under way: send the answer before.
         self.send()
         return self._full_protocol is not None and self._full_protocol.eof_received()
 
     def data_received(self, data: bytes) -> None:
-        # Who asks without waiting gets answers in the order of the questions, and none after the last.
+        # A peer that sends requests without waiting gets the answers in order.
         self.send()
         if self._transport.is_closing():
             return
-        behind = self._full_protocol
-        if (behind is None or behind.is_idle()) and self._answer_immediately(data):
+        full_protocol = self._full_protocol
+        if (full_protocol is None or full_protocol.is_idle()) and self._answer_immediately(data):
             return
-        (behind or self._fall_back()).data_received(data)
+        (full_protocol or self._fall_back()).data_received(data)
 
     def pause_writing(self) -> None:
         (self._full_protocol or self._fall_back()).pause_writing()
@@ -132,7 +132,7 @@ class FastPath(asyncio.Protocol):
                 self._write()
 
     def shutdown(self) -> None:
-        """As uvicorn asks it of its own: answer what is under way, and close."""
+        """Answer what is under way, and close; uvicorn calls this of its own protocols too."""
         self.send()
         if self._pieces_left is not _NO_PIECES:
             self._closes = True
@@ -146,12 +146,12 @@ class FastPath(asyncio.Protocol):
         found = self._reading.answer_immediately(data)
         if found is None:
             return False
-        ready, known, closes = found
-        # First: who has the answer finds it counted, whichever worker is asked.
-        self._metrics.count_soap(ready, began)
-        beginning = ready.response_head(known, self._server.default_headers, closes=closes)
-        self._unsent = ready, beginning, closes
-        if ready.memory_file is None and ready.length >= MIN_FILE_BYTES:
+        response, position, closes = found
+        # Count first: a peer that has its answer finds it in the metrics of every worker.
+        self._metrics.count_soap(response, began)
+        head = response.response_head(position, self._server.default_headers, closes=closes)
+        self._unsent = response, head, closes
+        if response.memory_file is None and response.length >= MIN_FILE_BYTES:
             self._send_batcher.schedule(self)
         else:
             self.send()
@@ -168,29 +168,29 @@ class FastPath(asyncio.Protocol):
         """Send the answer that waits, if one does."""
         if self._unsent is None:
             return
-        (ready, beginning, closes), self._unsent = self._unsent, None
+        (response, head, closes), self._unsent = self._unsent, None
         if self._transport.is_closing():
             # The peer has gone meanwhile.
             return
-        behind = self._full_protocol
+        full_protocol = self._full_protocol
         sent = 0
-        if ready.memory_file is not None and not closes and not self._transport.get_write_buffer_size():
+        if response.memory_file is not None and not closes and not self._transport.get_write_buffer_size():
             try:
-                sent = ready.memory_file.send(self._transport, beginning)
+                sent = response.memory_file.send(self._transport, head)
             except OSError:
                 # The peer has gone.
                 self._transport.abort()
                 return
-        self._pieces_left = iter(ready.remaining_pieces(beginning, sent))
-        self._sending = ready
+        self._pieces_left = iter(response.remaining_pieces(head, sent))
+        self._sending = response
         self._closes = closes
         self._write()
-        if self._full_protocol is not None and self._full_protocol is not behind:
-            # What the peer had no room for was handed on, to one that waits for its first request.
+        if self._full_protocol is not None and self._full_protocol is not full_protocol:
+            # The rest was handed to uvicorn's protocol, which would otherwise wait for a first request.
             self._full_protocol.touch()
 
     def _write(self) -> None:
-        """Write what is left of the answer, a piece at a time: no more for this peer than its system has room for."""
+        """Write the rest of the answer a piece at a time, as fast as the peer's system takes it."""
         for piece in self._pieces_left:
             self._transport.write(piece)
             if self._full_protocol is not None and self._full_protocol.flow.write_paused:
@@ -212,7 +212,7 @@ class FastPath(asyncio.Protocol):
         self._timer.cancel()
         self._full_protocol = LimitedProtocol(self._settings, **self._uvicorn_arguments)
         self._full_protocol.connection_made(self._transport)
-        # It is this that is told to stop: there may be an answer to send before.
+        # uvicorn tells this object to stop, not the one behind it: an answer may have to be sent before.
         self._server.connections.discard(self._full_protocol)
         return self._full_protocol
 

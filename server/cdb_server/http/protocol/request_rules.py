@@ -225,7 +225,7 @@ async def receive_body(
 ) -> bytes:
     """The whole body, of at most `longest` bytes or those of the settings; a large one only once there is room for it.
 
-    Raises Refused (413) as soon as it is known to be too long, Disconnected, and Unavailable.
+    Raises HttpError (413) as soon as it is known to be too long, RequestAborted, and Unavailable.
     """
     limit = settings.max_body if max_bytes is None else max_bytes
     announced = request.headers.get("content-length", "")

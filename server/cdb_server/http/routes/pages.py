@@ -38,21 +38,21 @@ from cdb_server.repository.writer import Writer
 from cdb_server.settings import Settings
 
 
-def page_routes(site: PageContext, desk: WriteGuard | None, room: MemoryBudget) -> list[Route]:
-    """The routes of a site's pages, and of its desk where it has one; `room` is for large files on their way out."""
-    return [_route(page, room, site) for page in pages(site, desk)]
+def page_routes(site: PageContext, guard: WriteGuard | None, answer_memory: MemoryBudget) -> list[Route]:
+    """The routes of a site's pages; those that write exist where it has a guard. Large files use `answer_memory`."""
+    return [_route(page, answer_memory, site) for page in pages(site, guard)]
 
 
-def in_background(routes: list[Route], made: BackgroundPages) -> list[Route]:
-    """The same routes, whose pages are `made` elsewhere; but for the files of pages, which are ready here."""
-    return [route if route.path == STATIC_PATH else _background_route(route, made) for route in routes]
+def in_background(routes: list[Route], background_pages: BackgroundPages) -> list[Route]:
+    """The same routes, whose pages a background process makes; but for static files, which are sent from here."""
+    return [route if route.path == STATIC_PATH else _background_route(route, background_pages) for route in routes]
 
 
-def _background_route(route: Route, made: BackgroundPages) -> Route:
+def _background_route(route: Route, background_pages: BackgroundPages) -> Route:
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         scope[metrics.OPERATION_KEY] = route.name
         try:
-            await made(scope, receive, send)
+            await background_pages(scope, receive, send)
         except Unavailable as error:
             refused = HttpError(503, error.message, {"Retry-After": RETRY_AFTER_SECONDS})
             await refused.response()(scope, receive, send)
@@ -70,23 +70,23 @@ class _Asgi:
 
 
 def wants_html(request: Request) -> bool:
-    """Whether a person sits before it: only browsers ask for HTML by name."""
+    """Whether a browser asks: only browsers ask for HTML by name."""
     return request.method in ("GET", "HEAD") and "text/html" in request.headers.get("accept", "")
 
 
 class PageWriters:
-    """What the desk is told of who writes. What a form brings is received as any other upload is."""
+    """Tells the write guard which address writes, logs refusals, and receives a form as any other upload."""
 
-    def __init__(self, settings: Settings, room: MemoryBudget) -> None:
+    def __init__(self, settings: Settings, upload_memory: MemoryBudget) -> None:
         self._settings = settings
-        self._room = room
+        self._memory = upload_memory
 
     def peer(self, request: Request) -> str:
         """The address that a request comes from."""
         return client_address_of(request, self._settings.trusted_proxies)
 
     def refused(self, status: int, peer: str, user: str, *, of_another_site: bool = False) -> None:
-        """Tell of an attempt to write that was refused."""
+        """Log an attempt to write that was refused."""
         if of_another_site:
             auth.log_cross_site_form(peer, user)
         else:
@@ -94,16 +94,16 @@ class PageWriters:
 
     @asynccontextmanager
     async def received(self, request: Request, longest: int) -> AsyncIterator[bytes]:
-        """The body, while the block lasts. Raises TooLarge, Unavailable and Disconnected."""
-        with RequestMemory(self._room) as share:
+        """The body, while the block lasts. Raises TooLarge, Unavailable and RequestAborted."""
+        with RequestMemory(self._memory) as memory:
             try:
-                body = await receive_body(request, self._settings, share, longest)
+                body = await receive_body(request, self._settings, memory, longest)
             except HttpError as refused:
                 raise TooLarge(longest, refused.text) from None
             yield body
 
 
-def _route(page: Page, room: MemoryBudget, site: PageContext) -> Route:
+def _route(page: Page, answer_memory: MemoryBudget, site: PageContext) -> Route:
     async def endpoint(request: Request) -> Response:
         request.scope[metrics.OPERATION_KEY] = page.name
         try:
@@ -118,7 +118,7 @@ def _route(page: Page, room: MemoryBudget, site: PageContext) -> Route:
             return response
 
         try:
-            response.reservation = await room.reserve(response.largest * ANSWER_MEMORY_FACTOR)
+            response.reservation = await answer_memory.reserve(response.largest * ANSWER_MEMORY_FACTOR)
         except Unavailable as error:
             text = error.message
             return await site.run_in_thread(lambda: site.error(request, 503, text))
@@ -132,15 +132,15 @@ SERVER_FAILED_TEXT = "The server failed at this, for a reason within it: try aga
 PAGE_NOT_FOUND_TEXT = "The address names no page: was it cut off on its way to you?"
 
 
-def create_page_process(settings: Settings, fuse: CircuitBreaker) -> tuple[JobHandler, Callable[[], None]]:
-    """What makes pages in a background process, and what ends it."""
+def create_page_process(settings: Settings, circuit_breaker: CircuitBreaker) -> tuple[JobHandler, Callable[[], None]]:
+    """The handler that makes pages in a background process, and the function that ends it."""
     threads = ThreadPool(MAX_CONCURRENT_PAGES, MAX_QUEUED_LONG_WORK, name="pages")
     payload_threads = ThreadPool(MAX_CONCURRENT_PAGES, MAX_QUEUED_LONG_WORK, name="payload pages")
-    database = Database.open(settings.database, 2 * MAX_CONCURRENT_PAGES, fuse, read_only=settings.read_only)
+    database = Database.open(settings.database, 2 * MAX_CONCURRENT_PAGES, circuit_breaker, read_only=settings.read_only)
     reader = Reader(database, max_rows=settings.max_rows, max_entries=settings.max_entries)
     writer = None if settings.read_only else Writer(database)
-    rooms = MemoryBudget(settings.upload_memory_bytes), MemoryBudget(settings.question_memory_bytes)
-    site, pages = _pages(settings, database, reader, writer, threads, payload_threads, rooms)
+    budgets = MemoryBudget(settings.upload_memory_bytes), MemoryBudget(settings.question_memory_bytes)
+    site, pages = _pages(settings, database, reader, writer, threads, payload_threads, budgets)
     app = Starlette(routes=pages, exception_handlers=_error_handlers(site, threads))
     app.router.redirect_slashes = False
 
@@ -160,10 +160,10 @@ def _pages(
     writer: Writer | None,
     threads: ThreadPool,
     payload_threads: ThreadPool,
-    rooms: tuple[MemoryBudget, MemoryBudget],
+    budgets: tuple[MemoryBudget, MemoryBudget],
 ) -> tuple[PageContext, list[Route]]:
-    """The site and its pages; `rooms` are for what is stored, and for what is asked."""
-    room, room_of_questions = rooms
+    """The site and its pages; `budgets` are the memory for uploads, and for questions."""
+    upload_memory, question_memory = budgets
     site = PageContext(
         reader,
         database,
@@ -172,16 +172,16 @@ def _pages(
         writes=writer is not None,
         public_url=settings.public_url,
     )
-    desk = None
+    guard = None
     if writer is not None:
-        desk = WriteGuard(site, writer, TokenVerifier(database), settings, PageWriters(settings, room))
-    return site, page_routes(site, desk, room_of_questions)
+        guard = WriteGuard(site, writer, TokenVerifier(database), settings, PageWriters(settings, upload_memory))
+    return site, page_routes(site, guard, question_memory)
 
 
 def _error_handlers(
     site: PageContext, threads: ThreadPool
 ) -> dict[Any, Callable[[Request, Exception], Awaitable[Response]]]:
-    """What answers a request that no route takes, and one that failed: with a page to who looks at pages."""
+    """The handlers of a request that no route takes, and of one that failed: a browser gets a page."""
 
     async def not_answered(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

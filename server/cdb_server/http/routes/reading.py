@@ -29,13 +29,13 @@ from cdb_server.model import JournalPosition
 from cdb_server.repository.reader import Reader
 from cdb_server.soap.endpoint import Endpoint, SoapResult
 
-# Seconds after which what is still to be looked for in a turn of the event loop gets another transaction: who commits
-# waits for the end of the one that is under way.
+# Seconds after which the rest of a turn of the event loop gets another transaction: a commit waits for the end of the
+# one under way.
 MAX_SNAPSHOT_SECONDS = 0.001
 
 
 def read_position(reader: Reader) -> JournalPosition | None:
-    """What the server knows; None when the database cannot be read. Blocks."""
+    """The journal position; None when the database cannot be read. Blocks."""
     try:
         return reader.journal_position()
     except Unavailable:
@@ -43,26 +43,26 @@ def read_position(reader: Reader) -> JournalPosition | None:
 
 
 class NonblockingPosition:
-    """The same, at once, from a `reader` on a glance; remembered for as long as nothing is written.
+    """The journal position without waiting, from a `reader` on a nonblocking connection; read again after each write.
 
-    What comes in one turn of the event loop is looked for in one transaction of the glance: beginning and ending one
-    takes longer than to find a calibration. Meanwhile nobody can commit, so that nothing known becomes untrue.
+    All questions of one turn of the event loop share one transaction: to begin and end one takes longer than to find a
+    calibration. Meanwhile nobody can commit, so that the position stays right.
     """
 
-    def __init__(self, glance: NonblockingConnection, reader: Reader) -> None:
-        self._connection = glance
+    def __init__(self, connection: NonblockingConnection, reader: Reader) -> None:
+        self._connection = connection
         self._reader = reader
         self._version = -1
         self._position = JournalPosition(0, "", None)
         self._fresh_until = -math.inf
 
     def current_position(self) -> JournalPosition:
-        """What the server knows. Raises Busy."""
+        """The journal position. Raises WouldBlock."""
         if not self._connection.in_snapshot:
             asyncio.get_running_loop().call_soon(self._end_snapshot)
         elif time.monotonic() < self._fresh_until:
             return self._position
-        # Nothing is known until all of it is.
+        # An error below leaves the position unknown.
         self._fresh_until = -math.inf
         version = self._connection.begin_snapshot()
         if version != self._version:
@@ -77,16 +77,16 @@ class NonblockingPosition:
 
 
 class PositionSource:
-    """What the server knows now, for whoever answers: at once where that is possible, else by a look in a thread."""
+    """The present journal position: without waiting where that is possible, else read in a thread."""
 
-    def __init__(self, reader: Reader, glancing: NonblockingPosition | None, threads: ThreadPool) -> None:
+    def __init__(self, reader: Reader, nonblocking: NonblockingPosition | None, threads: ThreadPool) -> None:
         self._reader = reader
-        self._nonblocking = glancing
+        self._nonblocking = nonblocking
         self._threads = threads
         self._shared_reads = NextFlight(self._read_in_thread)
 
     def position_without_waiting(self) -> JournalPosition | None:
-        """What the server knows; None where that cannot be said at once."""
+        """The journal position; None where it cannot be read without waiting."""
         if self._nonblocking is None:
             return None
         try:
@@ -95,7 +95,7 @@ class PositionSource:
             return None
 
     async def latest_position(self) -> JournalPosition | None:
-        """What the server knows now or later; None when the database cannot be read."""
+        """The journal position, of now or later; None when the database cannot be read."""
         return self.position_without_waiting() or await self._shared_reads.next_result()
 
     async def _read_in_thread(self) -> JournalPosition | None:
@@ -107,37 +107,37 @@ class PositionSource:
 
 SHA256_IN_TEXT = re.compile(r"\b[0-9a-f]{64}\b")
 
-# Bytes of a question that is read on the event loop.
+# Bytes of the longest question that is parsed on the event loop.
 MAX_LOOP_QUESTION_BYTES = 64 * 2**10
 
 READING_PATH = "/cdb/v2/calibration"
 
-# Seconds: what is given up after so long was a long list, and for how long none is tried on the event loop then.
+# Seconds: a question given up after SLOW_SECONDS was a long list; none is then tried on the event loop for the pause.
 SLOW_SECONDS, LIST_PAUSE_SECONDS = 0.003, 1.0
 
-# Where the connections find the questions in the state of the application's lifespan.
+# The key of the handler in the state of the application's lifespan, where connections find it.
 READING_HANDLER = "cdb.questions"
 
 
 class ReadingHandler:
-    """One for each worker."""
+    """Answers the reading service's questions; one for each worker."""
 
     def __init__(
         self,
         endpoint: Endpoint,
-        watch: PositionSource,
+        positions: PositionSource,
         pools: ThreadPools,
-        ready: ResponseCache,
-        room: MemoryBudget,
-        lists: BackgroundLists | None = None,
+        cache: ResponseCache,
+        answer_memory: MemoryBudget,
+        background_lists: BackgroundLists | None = None,
     ) -> None:
-        """Long lists are made by `lists`, or here where there are none."""
+        """Long lists are made by `background_lists`; without these, in this process."""
         self._endpoint = endpoint
-        self._positions = watch
+        self._positions = positions
         self._pools = pools
-        self._background_lists = lists
-        self._cache = ready
-        self._memory = room
+        self._background_lists = background_lists
+        self._cache = cache
+        self._memory = answer_memory
         self._head_cache = RequestHeadCache()
         self._no_lists_until = -math.inf
         self._flights: SingleFlight[CacheKey, EncodedResponse] = SingleFlight()
@@ -149,119 +149,117 @@ class ReadingHandler:
     async def answer(
         self, request: Request, body: bytes, author: str
     ) -> tuple[EncodedResponse, JournalPosition | None]:
-        """The answer to a request, and what the server knew before it."""
-        question = CacheKey(request.headers.get("soapaction", ""), request.headers.get(HAVE_HEADER, ""), body)
+        """The answer to a request, and the journal position before it."""
+        key = CacheKey(request.headers.get("soapaction", ""), request.headers.get(HAVE_HEADER, ""), body)
         received = request.scope.get("extensions", {}).get(RECEIVED_REQUEST)
         if received:
-            head = RequestHead(question.soap_action, question.have, len(body), received["closes"])
+            head = RequestHead(key.soap_action, key.have, len(body), received["closes"])
             self._head_cache.learn(received["request"], head)
         if len(body) > MAX_LOOP_QUESTION_BYTES:
-            # To read it would hold up everybody else.
-            known = await self._positions.latest_position()
-            return await self._answer_in_thread(question, known), known
-        came_with: JournalPosition | None = None
+            # To parse it here would hold up all other connections.
+            position = await self._positions.latest_position()
+            return await self._answer_in_thread(key, position), position
+        earlier: JournalPosition | None = None
         waited = False
         while True:
-            # Before the answer, which then knows at least as much as it says.
-            known = await self._positions.latest_position()
-            if known and (found := self._cache.find(question, known) or self._answer_nonblocking(question, known)):
-                return found, known
-            # Equal questions at once cost one resolution. One under way may have begun before this question came, and
-            # a write after it: who finds one waits for its end, looks again, and shares the next.
-            under_way = self._flights.find(question)
-            if under_way is None:
-                under_way = self._flights.start(question, self._answer_and_cache(question, known))
+            # Before the answer, which is then at least as new as this position.
+            position = await self._positions.latest_position()
+            if position and (found := self._cache.find(key, position) or self._answer_nonblocking(key, position)):
+                return found, position
+            # Equal questions at once cost one resolution. The one under way may have begun before a write that preceded
+            # this question: so this question waits for its end, looks again, and shares the next.
+            flight = self._flights.find(key)
+            if flight is None:
+                flight = self._flights.start(key, self._answer_and_cache(key, position))
             elif waited:
-                known = came_with
+                position = earlier
             else:
-                await under_way.wait_until_done()
-                waited, came_with = True, known
+                await flight.wait_until_done()
+                waited, earlier = True, position
                 continue
-            return await under_way.result(), known
+            return await flight.result(), position
 
     def failure_response(self, error: Exception) -> EncodedResponse:
-        """The fault that says so."""
+        """The fault for an error."""
         return EncodedResponse.from_result(self._endpoint.fault(error), None)
 
     def answer_immediately(self, received: bytes) -> tuple[EncodedResponse, JournalPosition, bool] | None:
-        """The answer to what a connection received, where it can be given without waiting.
+        """The answer to the bytes that a connection received, where it can be given without waiting.
 
-        With it what the server knew before it, and whether the connection is to be closed then.
+        With it the journal position before it, and whether the connection is to be closed then.
         """
-        asked = self._head_cache.lookup(received)
+        found_head = self._head_cache.lookup(received)
         try:
-            known = self._positions.position_without_waiting() if asked else None
+            position = self._positions.position_without_waiting() if found_head else None
         except Exception:
-            # Whatever it is, `answer` meets it too, and tells.
+            # Whatever it is, `answer` meets it too, and reports it.
             return None
-        if not asked or not known:
+        if not found_head or not position:
             return None
-        head, body = asked
-        question = CacheKey(head.soap_action, head.have, body)
-        found = self._cache.find(question, known)
+        head, body = found_head
+        key = CacheKey(head.soap_action, head.have, body)
+        found = self._cache.find(key, position)
         if found is None:
             try:
                 request_rules.check_encoding(body)
             except HttpError:
                 return None
-            found = self._answer_nonblocking(question, known)
-        return None if found is None else (found, known, head.closes)
+            found = self._answer_nonblocking(key, position)
+        return None if found is None else (found, position, head.closes)
 
-    def _answer_nonblocking(self, question: CacheKey, known: JournalPosition) -> EncodedResponse | None:
-        # After one that was given up late, or while a list is made, none is tried: hundreds of long ones would hold up
-        # everybody else.
+    def _answer_nonblocking(self, key: CacheKey, position: JournalPosition) -> EncodedResponse | None:
+        # No list is tried after one that was given up late, or while one is made: hundreds of long ones would hold up
+        # all other questions.
         began = time.monotonic()
-        lists = began > self._no_lists_until and not (self._background_lists or self._pools.lists).is_busy
-        answer = self._endpoint.answer_nonblocking(
-            question.body, question.soap_action, _held_hashes(question), lists=lists
-        )
+        tries_lists = began > self._no_lists_until and not (self._background_lists or self._pools.lists).is_busy
+        answer = self._endpoint.answer_nonblocking(key.body, key.soap_action, _held_hashes(key), lists=tries_lists)
         if answer is None:
             if time.monotonic() - began > SLOW_SECONDS:
                 self._no_lists_until = time.monotonic() + LIST_PAUSE_SECONDS
             return None
-        ready = EncodedResponse.from_result(answer, known)
-        self._cache.put(question, ready)
-        return ready
+        response = EncodedResponse.from_result(answer, position)
+        self._cache.put(key, response)
+        return response
 
-    async def _answer_and_cache(self, question: CacheKey, known: JournalPosition | None) -> EncodedResponse:
-        ready = await self._answer_in_thread(question, known)
-        self._cache.put(question, ready)
-        return ready
+    async def _answer_and_cache(self, key: CacheKey, position: JournalPosition | None) -> EncodedResponse:
+        response = await self._answer_in_thread(key, position)
+        self._cache.put(key, response)
+        return response
 
-    async def _answer_in_thread(self, question: CacheKey, known: JournalPosition | None) -> EncodedResponse:
+    async def _answer_in_thread(self, key: CacheKey, position: JournalPosition | None) -> EncodedResponse:
         try:
             try:
                 return await self._pools.questions.run(
-                    lambda: EncodedResponse.from_result(self._answer(question, sparing=True), known)
+                    lambda: EncodedResponse.from_result(self._answer(key, size_limited=True), position)
                 )
             except LargePayload as large:
                 reservation = await self._memory.reserve(large.size * ANSWER_MEMORY_FACTOR)
-                ready = await self._pools.large.run(lambda: self._large(question, known, reservation))
+                response = await self._pools.large.run(lambda: self._large(key, position, reservation))
             except LongList:
-                ready = await self._long_list(question, known)
+                response = await self._long_list(key, position)
         except Unavailable as error:
             return self.failure_response(error)
-        # Until the last who is sent it has it, all others who ask for it get the same.
-        self._cache.put_weak(question, ready)
-        return ready
+        # While it is being sent to anybody, everybody who asks for it gets the same copy.
+        self._cache.put_weak(key, response)
+        return response
 
-    async def _long_list(self, question: CacheKey, known: JournalPosition | None) -> EncodedResponse:
+    async def _long_list(self, key: CacheKey, position: JournalPosition | None) -> EncodedResponse:
         if self._background_lists is None:
             reservation = await self._memory.reserve(LIST_MEMORY_BYTES)
-            return await self._pools.lists.run(lambda: self._large(question, known, reservation))
-        asked = (question.body, question.soap_action, _held_hashes(question), known)
-        return await self._background_lists.request_list(self._memory, READING_PATH, *asked)
+            return await self._pools.lists.run(lambda: self._large(key, position, reservation))
+        question = (key.body, key.soap_action, _held_hashes(key), position)
+        return await self._background_lists.request_list(self._memory, READING_PATH, *question)
 
     def _large(
-        self, question: CacheKey, known: JournalPosition | None, reservation: MemoryReservation
+        self, key: CacheKey, position: JournalPosition | None, reservation: MemoryReservation
     ) -> EncodedResponse:
-        return EncodedResponse.from_result(self._answer(question), known).with_reservation(reservation)
+        return EncodedResponse.from_result(self._answer(key), position).with_reservation(reservation)
 
-    def _answer(self, question: CacheKey, *, sparing: bool = False) -> SoapResult:
+    def _answer(self, key: CacheKey, *, size_limited: bool = False) -> SoapResult:
         return self._endpoint.answer(
-            question.body, question.soap_action, held_hashes=_held_hashes(question), size_limited=sparing
+            key.body, key.soap_action, held_hashes=_held_hashes(key), size_limited=size_limited
         )
 
 
-def _held_hashes(question: CacheKey) -> frozenset[str]:
-    return frozenset(SHA256_IN_TEXT.findall(question.have))
+def _held_hashes(key: CacheKey) -> frozenset[str]:
+    return frozenset(SHA256_IN_TEXT.findall(key.have))

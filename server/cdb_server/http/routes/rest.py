@@ -157,7 +157,7 @@ class ByteRange(NamedTuple):
 def select_range(request: Request, size: int, headers: dict[str, str]) -> ByteRange:
     """What is asked for of `size` bytes, with `headers`, among which is the ETag that If-Range is held against.
 
-    Raises Refused (416) for a range that lies outside.
+    Raises HttpError (416) for a range that lies outside.
     """
     headers = {**headers, "Accept-Ranges": "bytes", "X-Content-Type-Options": "nosniff"}
     whole = ByteRange(0, size, 200, headers)
@@ -193,11 +193,11 @@ REVALIDATE = "no-cache"
 def rest_routes(reader: Reader, threads: ThreadPool, payloads: SharedPayloads) -> list[Route]:
     """The routes, on one reader that gives no large payloads; those come from `payloads`."""
 
-    def route(path: str, operation: str, answered: Callable[[Reader, Request], Response]) -> Route:
+    def route(path: str, operation: str, answer_request: Callable[[Reader, Request], Response]) -> Route:
         async def endpoint(request: Request) -> Response:
             request.scope[metrics.OPERATION_KEY] = operation
             try:
-                response = await threads.run(lambda: _answer(reader, request, answered))
+                response = await threads.run(lambda: _answer(reader, request, answer_request))
                 if isinstance(response, PayloadResponse):
                     await response.load_first_piece(payloads)
                 return response
@@ -212,16 +212,16 @@ def rest_routes(reader: Reader, threads: ThreadPool, payloads: SharedPayloads) -
     ]
 
 
-def _answer(reader: Reader, request: Request, answered: Callable[[Reader, Request], Response]) -> Response:
+def _answer(reader: Reader, request: Request, answer_request: Callable[[Reader, Request], Response]) -> Response:
     # Before the answer, so that it knows at least as much as it says.
-    known = response_cache.position_headers(reading.read_position(reader))
+    position_headers = response_cache.position_headers(reading.read_position(reader))
     try:
-        response = answered(reader, request)
+        response = answer_request(reader, request)
     except HttpError as refused:
         response = refused.response()
     except errors.CdbError as error:
         response = _refusal(error)
-    response.raw_headers += known
+    response.raw_headers += position_headers
     return response
 
 
@@ -243,18 +243,18 @@ def _payload(reader: Reader, request: Request) -> Response:
 
 
 def _calibration(reader: Reader, request: Request) -> Response:
-    asked = request.query_params
-    _check_query(asked, ("run", "date", "as_of"))
+    query = request.query_params
+    _check_query(query, ("run", "date", "as_of"))
     key = request.path_params["device_name"], request.path_params["calibration_type"]
-    as_of = query_instant("as_of", asked["as_of"]) if "as_of" in asked else None
-    if "run" in asked and "date" in asked:
+    as_of = query_instant("as_of", query["as_of"]) if "as_of" in query else None
+    if "run" in query and "date" in query:
         raise errors.InvalidArgument("date", "run and date exclude each other: ask for one")
     data: bytes | errors.LargePayload
     try:
-        if "run" in asked:
-            found = reader.calibration_for_run(*key, query_number("run", asked["run"]), as_of)
-        elif "date" in asked:
-            found = reader.calibration_for_date(*key, query_instant("date", asked["date"]), as_of)
+        if "run" in query:
+            found = reader.calibration_for_run(*key, query_number("run", query["run"]), as_of)
+        elif "date" in query:
+            found = reader.calibration_for_date(*key, query_instant("date", query["date"]), as_of)
         else:
             found = reader.current_calibration(*key, as_of)
         data = found.data or b""
@@ -262,13 +262,13 @@ def _calibration(reader: Reader, request: Request) -> Response:
         found, data = large.calibration, large
     # Rule 7: "An answer once given to a question with as_of never changes." A run that is not registered yet is an
     # error, which nobody keeps; once it is, each as_of before that is answered by its first registration, for ever.
-    may_be_kept = REVALIDATE if as_of is None else IMMUTABLE
-    return _payload_response(request, data, {"Cache-Control": may_be_kept, **_calibration_headers(found)})
+    cache_control = REVALIDATE if as_of is None else IMMUTABLE
+    return _payload_response(request, data, {"Cache-Control": cache_control, **_calibration_headers(found)})
 
 
 def _calibration_headers(found: CalibrationRecord) -> dict[str, str]:
     """What a calibration says of itself, in headers."""
-    told = {
+    headers = {
         "CDB-Id": str(found.id),
         "CDB-SHA256": found.sha256,
         "CDB-Device-Name": found.device_name,
@@ -276,10 +276,10 @@ def _calibration_headers(found: CalibrationRecord) -> dict[str, str]:
         "CDB-Valid-From": instants.format_instant(found.valid_from),
     }
     if found.valid_until is not None:
-        told["CDB-Valid-Until"] = instants.format_instant(found.valid_until)
+        headers["CDB-Valid-Until"] = instants.format_instant(found.valid_until)
     # Of all that is said: the same bytes may be stored again, and a cache that is told 304 keeps the headers it has.
-    tag = hashlib.sha256(repr(told).encode("ascii")).hexdigest()
-    return {"ETag": f'"{tag}"', **told}
+    tag = hashlib.sha256(repr(headers).encode("ascii")).hexdigest()
+    return {"ETag": f'"{tag}"', **headers}
 
 
 def _payload_response(request: Request, data: bytes | errors.LargePayload, headers: dict[str, str]) -> Response:
@@ -294,11 +294,11 @@ def _payload_response(request: Request, data: bytes | errors.LargePayload, heade
     return Response(data[start:stop], status, media_type=OCTET_STREAM, headers=headers)
 
 
-def _check_query(asked: QueryParams, known: tuple[str, ...]) -> None:
-    for name in asked:
-        if name not in known:
+def _check_query(query: QueryParams, allowed: tuple[str, ...]) -> None:
+    for name in query:
+        if name not in allowed:
             raise errors.InvalidArgument(
-                name[:40], f"{name[:40]!r} cannot be asked here: use {', '.join(known) or 'no arguments'}"
+                name[:40], f"{name[:40]!r} cannot be asked here: use {', '.join(allowed) or 'no arguments'}"
             )
-    if len(asked.multi_items()) != len(asked):
+    if len(query.multi_items()) != len(query):
         raise errors.InvalidArgument("run", "an argument is given twice")

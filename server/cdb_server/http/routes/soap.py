@@ -46,7 +46,7 @@ WRITING_PATH = "/cdb/v2/calibrationSuperMouse"
 
 
 class MirrorTakesNoWrites:
-    """On a mirror there is no writing service; whoever looks for it is told where it is."""
+    """Stands in for the writing service on a mirror: answers 404, and says where the master is."""
 
     def __init__(self, reader: Reader) -> None:
         master = reader.status().master
@@ -57,33 +57,38 @@ class MirrorTakesNoWrites:
 
 
 class RequestHandler(Protocol):
-    """What a service does with a request that is whole."""
+    """Authenticates and answers the requests of one service."""
 
     async def authenticate(self, request: Request) -> str:
-        """The user who asks, by what the headers say. Raises Refused, and Unavailable."""
+        """The user who asks, by the request's headers. Raises HttpError and Unavailable."""
 
     async def answer(
         self, request: Request, body: bytes, author: str
     ) -> tuple[EncodedResponse, JournalPosition | None]:
-        """The answer, and what the server says that it knows. Raises Refused."""
+        """The answer to a whole request, and the journal position that it states. Raises HttpError."""
 
     def failure_response(self, error: Exception) -> EncodedResponse:
-        """The answer where there is no room for a request, nobody can say who asks, or there is a mistake in this
-        program. Raises Refused."""
+        """The answer where there is no memory for a request, it cannot be authenticated, or this program has a mistake.
+
+        Raises HttpError.
+        """
 
 
 class SoapService:
-    """One service. `room_of` is, by who asks, for large requests; `fault_status` the HTTP status of its faults."""
+    """Serves one service by HTTP.
+
+    `budget_for` gives the memory for large requests, by author; `fault_status` is the HTTP status of faults.
+    """
 
     def __init__(
         self,
         contract: Wsdl,
-        operations: RequestHandler,
+        handler: RequestHandler,
         settings: Settings,
         budget_for: Callable[[str], MemoryBudget],
         fault_status: int = 500,
     ) -> None:
-        self._handler = operations
+        self._handler = handler
         self._settings = settings
         self._budget_for = budget_for
         self._fault_status = fault_status
@@ -93,8 +98,8 @@ class SoapService:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        incoming = ReceiveTracker(receive)
-        request = Request(scope, incoming)
+        received = ReceiveTracker(receive)
+        request = Request(scope, received)
         may_be_sending = has_body(request)
         closing = False
         try:
@@ -103,17 +108,17 @@ class SoapService:
             response = refused.response()
             closing = may_be_sending
         except (RequestAborted, ClientDisconnect):
-            # Whoever is gone reads no answer; whoever is too slow is cut off with this one.
+            # A peer that has gone reads no answer; one that is too slow is cut off with this one.
             response = Response(status_code=408)
             closing, may_be_sending = True, False
         except Exception as error:
             response = self._failure_response(request, error)
             closing = may_be_sending
-        unread = may_be_sending and not incoming.is_complete
+        unread = may_be_sending and not received.is_complete
         if closing or unread:
             response.headers["connection"] = "close"
         if unread:
-            await respond_and_linger(response, incoming, send, self._settings.stall_seconds)
+            await respond_and_linger(response, received, send, self._settings.stall_seconds)
         else:
             await response(scope, receive, send)
 
@@ -129,9 +134,9 @@ class SoapService:
         except Unavailable as error:
             return self._response(request, self._handler.failure_response(error), None)
         request_rules.check_content_type(request.headers)
-        with RequestMemory(self._budget_for(author)) as share:
+        with RequestMemory(self._budget_for(author)) as memory:
             try:
-                body = await receive_body(request, self._settings, share)
+                body = await receive_body(request, self._settings, memory)
             except Unavailable as error:
                 return self._response(request, self._handler.failure_response(error), None)
             request_rules.check_encoding(body)
@@ -143,22 +148,22 @@ class SoapService:
         except HttpError as refused:
             return refused.response()
 
-    def _response(self, request: Request, ready: EncodedResponse, known: JournalPosition | None) -> Response:
-        request.scope[metrics.ANSWER_KEY] = ready
-        return SoapResponse(ready, known, self._fault_status if ready.fault else 200)
+    def _response(self, request: Request, encoded: EncodedResponse, position: JournalPosition | None) -> Response:
+        request.scope[metrics.ANSWER_KEY] = encoded
+        return SoapResponse(encoded, position, self._fault_status if encoded.fault else 200)
 
 
 class SoapResponse(Response):
-    """An answer of SOAP, in pieces: what waits to be sent is never more than one of them."""
+    """An answer of SOAP, sent in pieces: no more than one of them waits to be sent."""
 
-    def __init__(self, ready: EncodedResponse, known: JournalPosition | None, status: int) -> None:
+    def __init__(self, encoded: EncodedResponse, position: JournalPosition | None, status: int) -> None:
         super().__init__(status_code=status)
-        self.raw_headers = ready.headers(known)
-        if ready.fault == Unavailable.__name__:
+        self.raw_headers = encoded.headers(position)
+        if encoded.fault == Unavailable.__name__:
             self.raw_headers.append((b"retry-after", RETRY_AFTER_SECONDS.encode()))
-        # All of a fault: the one answer that may have to be sent while its request is still coming.
-        self.body = ready.parts[0]
-        self._ready = ready
+        # The whole of a fault: the one answer that may have to be sent while its request is still arriving.
+        self.body = encoded.parts[0]
+        self._ready = encoded
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -170,77 +175,77 @@ class SoapResponse(Response):
 
 
 class WritingHandler:
-    """One for each worker."""
+    """Answers the writing service's requests; one for each worker."""
 
     def __init__(
         self,
         endpoint: Endpoint,
-        admission: TokenVerifier,
-        watch: PositionSource,
+        verifier: TokenVerifier,
+        positions: PositionSource,
         threads: ThreadPool,
         settings: Settings,
     ) -> None:
         self._endpoint = endpoint
-        self._verifier = admission
-        self._positions = watch
+        self._verifier = verifier
+        self._positions = positions
         self._threads = threads
         self._settings = settings
-        # Those that were valid when they were last seen.
+        # Credentials that were valid when they were last shown.
         self._verified: set[Credentials] = set()
 
     async def authenticate(self, request: Request) -> str:
-        """The user whose token is shown, and was valid before. Raises Refused (403, 401), and Unavailable."""
+        """The user whose valid token is shown. Raises HttpError (403, 401) and Unavailable."""
         name, token = auth.basic_credentials(request)
-        shown = Credentials.of(name, token)
-        with self._refusing(request, shown):
+        credentials = Credentials.of(name, token)
+        with self._refusing(request, credentials):
             auth.check_network(self._peer(request), self._settings.write_networks)
             if not token:
                 raise auth.credentials_missing()
-            # What was valid before is looked at again by what writes, and need not wait for those who have it here.
-            if shown not in self._verified:
-                await self._verify(shown)
-                self._verified.add(shown)
+            # Credentials that were valid before are checked again in the write's own transaction: no wait for a thread.
+            if credentials not in self._verified:
+                await self._verify(credentials)
+                self._verified.add(credentials)
         return name
 
     async def answer(
         self, request: Request, body: bytes, author: str
     ) -> tuple[EncodedResponse, JournalPosition | None]:
-        """The answer to a write, and what the server knows after it. Raises Refused (401)."""
+        """The answer to a write, and the journal position after it. Raises HttpError (401)."""
         soap_action = request.headers.get("soapaction", "")
-        shown = Credentials.of(*auth.basic_credentials(request))
-        with self._refusing(request, shown):
+        credentials = Credentials.of(*auth.basic_credentials(request))
+        with self._refusing(request, credentials):
             try:
                 answer = await self._threads.run(
-                    lambda: self._endpoint.answer(body, soap_action, author, credentials=shown)
+                    lambda: self._endpoint.answer(body, soap_action, author, credentials=credentials)
                 )
             except Unavailable as error:
                 return self.failure_response(error), None
             if answer.fault:
-                # It may have come to nothing before anybody judged the token.
+                # It may have failed before the token was checked.
                 try:
-                    await self._verify(shown)
+                    await self._verify(credentials)
                 except Unavailable as error:
                     return self.failure_response(error), None
-        known = answer.position or await self._positions.latest_position()
-        return EncodedResponse.from_result(answer, known), known
+        position = answer.position or await self._positions.latest_position()
+        return EncodedResponse.from_result(answer, position), position
 
     def failure_response(self, error: Exception) -> EncodedResponse:
-        """The fault that says so."""
+        """The fault for an error."""
         return EncodedResponse.from_result(self._endpoint.fault(error), None)
 
-    async def _verify(self, shown: Credentials) -> None:
-        if not await self._threads.run(lambda: self._verifier.is_valid(shown)):
+    async def _verify(self, credentials: Credentials) -> None:
+        if not await self._threads.run(lambda: self._verifier.is_valid(credentials)):
             raise InvalidToken
 
     @contextmanager
-    def _refusing(self, request: Request, shown: Credentials) -> Iterator[None]:
-        """Whoever is refused in the block is told of, and no longer known; NotAdmitted becomes Refused (401)."""
+    def _refusing(self, request: Request, credentials: Credentials) -> Iterator[None]:
+        """Log what is refused in the block, and forget its credentials; InvalidToken becomes HttpError (401)."""
         try:
             yield
         except (InvalidToken, HttpError) as error:
-            self._verified.discard(shown)
-            refused = error if isinstance(error, HttpError) else auth.credentials_invalid(shown.name)
-            auth.log_refused_write(refused.status, self._peer(request), shown.name)
+            self._verified.discard(credentials)
+            refused = error if isinstance(error, HttpError) else auth.credentials_invalid(credentials.name)
+            auth.log_refused_write(refused.status, self._peer(request), credentials.name)
             raise refused from None
 
     def _peer(self, request: Request) -> str:
@@ -249,79 +254,79 @@ class WritingHandler:
 
 def legacy_routes(
     reader: Reader,
-    sparing: Reader,
+    size_limited: Reader,
     writer: Writer | None,
     pools: ThreadPools,
     settings: Settings,
-    room: MemoryBudget,
-    room_of_questions: MemoryBudget,
-    room_of_answers: MemoryBudget,
-    lists: BackgroundLists | None = None,
+    upload_memory: MemoryBudget,
+    question_memory: MemoryBudget,
+    answer_memory: MemoryBudget,
+    background_lists: BackgroundLists | None = None,
 ) -> list[Route]:
-    """The routes, on a `sparing` reader as soap.Legacy has it, and on a writer where there is one."""
+    """The earlier CDB's services. `size_limited` reads no large payloads; `writer` is None on a mirror."""
     routes = []
     for path in LEGACY_SERVICES:
-        legacy = LegacyService(path, settings, reader, sparing, writer)
+        legacy = LegacyService(path, settings, reader, size_limited, writer)
 
-        # Who may not store takes no room from those who may.
-        def room_of(peer: str, legacy: LegacyService = legacy) -> MemoryBudget:
-            return room if legacy.may_upload_from(peer) else room_of_questions
+        # A peer that may not store takes no memory from those that may.
+        def memory_for(peer: str, legacy: LegacyService = legacy) -> MemoryBudget:
+            return upload_memory if legacy.may_upload_from(peer) else question_memory
 
-        calls = LegacyHandler(legacy, pools, settings, room_of_answers, lists)
-        routes.append(Route(path, SoapService(legacy.contract, calls, settings, room_of, fault_status=200)))
+        calls = LegacyHandler(legacy, pools, settings, answer_memory, background_lists)
+        routes.append(Route(path, SoapService(legacy.contract, calls, settings, memory_for, fault_status=200)))
     return routes
 
 
 class LegacyHandler:
-    """The calls of one service; `room` is for large answers."""
+    """Answers the calls of one of the earlier CDB's services; large answers use `answer_memory`."""
 
     def __init__(
         self,
         legacy: LegacyService,
         pools: ThreadPools,
         settings: Settings,
-        room: MemoryBudget,
-        lists: BackgroundLists | None = None,
+        upload_memory: MemoryBudget,
+        background_lists: BackgroundLists | None = None,
     ) -> None:
-        """Long lists are made by `lists`, or here where there are none."""
+        """Long lists are made by `background_lists`; without these, in this process."""
         self._legacy = legacy
         self._pools = pools
         self._settings = settings
-        self._memory = room
-        self._background_lists = lists
+        self._memory = upload_memory
+        self._background_lists = background_lists
 
     async def authenticate(self, request: Request) -> str:
-        """The address of who calls. Everybody may; who may store is judged by it."""
+        """The peer's address, by which it is judged whether it may store. Every peer may read."""
         return client_address_of(request, self._settings.trusted_proxies)
 
     async def answer(
         self, request: Request, body: bytes, author: str
     ) -> tuple[EncodedResponse, JournalPosition | None]:
-        """The answer to a call. Raises Refused for what is none."""
+        """The answer to a call. Raises HttpError for a request that is no call."""
         host = request.headers.get("host", "")
         stores = self._legacy.may_upload_from(author)
         threads = self._pools.writes if stores else self._pools.questions
         try:
             try:
-                ready = await threads.run(lambda: self._encode(body, author, host, sparing=True))
+                encoded = await threads.run(lambda: self._encode(body, author, host, size_limited=True))
             except LongList:
-                ready = await self._long_list(body, author, host)
+                encoded = await self._long_list(body, author, host)
             except LargePayload as large:
                 reservation = await self._memory.reserve(large.size * ANSWER_MEMORY_FACTOR)
-                ready = await self._pools.large.run(lambda: self._encode_large(body, author, host, reservation))
+                encoded = await self._pools.large.run(lambda: self._encode_large(body, author, host, reservation))
         except Unavailable as error:
             return self.failure_response(error), None
         except MalformedRequest as error:
             raise HttpError(400, " ".join(error.message.split())) from None
-        if ready.fault == OUTCOME_NOT_ALLOWED:
+        if encoded.fault == OUTCOME_NOT_ALLOWED:
             if is_known_host(host, self._settings):
                 auth.log_refused_write(int(OUTCOME_NOT_ALLOWED), author, "")
             else:
                 auth.log_unknown_host(author, host)
-        return ready, None
+        return encoded, None
 
     def failure_response(self, error: Exception) -> EncodedResponse:
-        """No answer, for it is not known what was called. Raises Refused."""
+        """No answer, as the operation is not known. Raises HttpError."""
         if isinstance(error, Unavailable):
             raise HttpError(503, error.message, {"Retry-After": RETRY_AFTER_SECONDS})
         raise error
@@ -337,5 +342,5 @@ class LegacyHandler:
     def _encode_large(self, body: bytes, peer: str, host: str, reservation: MemoryReservation) -> EncodedResponse:
         return self._encode(body, peer, host).with_reservation(reservation)
 
-    def _encode(self, body: bytes, peer: str, host: str, *, sparing: bool = False) -> EncodedResponse:
-        return EncodedResponse.from_result(self._legacy.answer(body, peer, host, size_limited=sparing), None)
+    def _encode(self, body: bytes, peer: str, host: str, *, size_limited: bool = False) -> EncodedResponse:
+        return EncodedResponse.from_result(self._legacy.answer(body, peer, host, size_limited=size_limited), None)
