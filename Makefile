@@ -8,7 +8,7 @@ READY = $(VENV)/.cdb-ready
 AT_ONCE = --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint test-all interop browser fuzz crash-test hostile odd-files siege bench clean
+.PHONY: help demo test check lint test-all interop browser fuzz crash-test hostile odd-files siege bench clean
 
 help:  ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ test: lint  ## Check style and types, run all tests on SQLite and PostgreSQL
 	@# Tests start thousands of processes: none compiles the modules again, even where Python may not keep what it compiles.
 	$(BIN)/python -m compileall -q -x /build/ client server demo tests
 	$(BIN)/python -m pytest $(AT_ONCE)
+
+check: lint  ## Check style and types, run the tests of what is being changed: in a minute or so
+	$(BIN)/python -m pytest $(AT_ONCE) $$($(BIN)/python -m tests.changed)
 
 lint: $(READY)  ## Check style (ruff) and types (mypy)
 	$(BIN)/ruff check .
