@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class NotRegular(OSError):
@@ -25,23 +27,23 @@ def check_regular(path: str | os.PathLike[str]) -> os.stat_result:
     return status
 
 
-def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
-    """Open a regular file and return its descriptor. Raises NotRegular, and OSError."""
+@contextmanager
+def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> Iterator[int]:
+    """Open a regular file for the block, as a descriptor. Raises NotRegular, and OSError."""
     try:
-        # Looked at before it is opened, for to open a pipe or a device already acts on it.
+        # Before opening: opening alone makes a pipe or a device act.
         check_regular(path)
     except FileNotFoundError:
         if not flags & os.O_CREAT:
             raise
-    # Looked at again when it is open, for the name may have changed hands meanwhile. O_NONBLOCK bounds that case.
+    # Check again: another process may have replaced the file since. O_NONBLOCK keeps the open itself from waiting.
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY, 0o666)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise NotRegular(path)
-    except BaseException:
+        yield descriptor
+    finally:
         os.close(descriptor)
-        raise
-    return descriptor
 
 
 def read_at(descriptor: int, offset: int, size: int) -> bytes:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from typing import Any, TypeVar
 
-from cdb._exceptions import ForeignAnswer, Integrity, InvalidArgument, ServerUnreachable
+from cdb._exceptions import CdbError, ForeignAnswer, Integrity, InvalidArgument, ServerUnreachable
 from cdb._instants import format_instant, instant
 from cdb._resolver.query import Query
 from cdb.records import CalibrationRecord, Device, JournalEntry, Preview, Run, RunRange, Status
@@ -26,24 +26,28 @@ _FIELDS: dict[Any, list[tuple[str, bool]]] = {
 # The arguments that an answer or a fault repeats.
 _ECHOED_ARGUMENTS = {"device_name", "calibration_type", "run_number", "id", "date", "as_of"}
 
-_SINGLE_ANSWERS: dict[str, Any] = {"get_run": Run}
-_LIST_ANSWERS: dict[str, Any] = {
-    "get_ids": CalibrationRecord,
-    "get_calibrations_for_run": CalibrationRecord,
-    "get_history": CalibrationRecord,
-    "list_devices": Device,
-    "get_runs": Run,
-}
+# What each operation answers with; the others with a calibration.
+_KINDS: dict[str, Any] = {"get_run": Run, "get_runs": Run, "list_devices": Device}
+_LISTS = {"get_ids", "get_calibrations_for_run", "get_history", "list_devices", "get_runs"}
+
+# The fields of faults that are not text.
+_INSTANT_FIELDS = {"date", "as_of", "complete_until"}
+_INTEGER_FIELDS = {"run_number", "id", "limit"}
 
 
 def parse_answer(query: Query, answered: Any) -> Answer:
-    """The answer to a question as zeep read it. Raises ServerUnreachable when it is not one to this question."""
-    if query.operation in _LIST_ANSWERS:
-        answers = [to_record(_LIST_ANSWERS[query.operation], found) for found in answered or ()]
-        for record in answers if query.operation == "get_history" else ():
-            check_matches(query, record)
-        return answers
-    answer = to_record(_SINGLE_ANSWERS.get(query.operation, CalibrationRecord), answered)
+    """Convert the answer that zeep read. Raises ServerUnreachable when it does not belong to this query."""
+    answer = _convert(query, answered or [] if query.operation in _LISTS else answered, to_record)
+    for record in answer if query.operation == "get_history" else ():
+        check_matches(query, record)
+    return answer
+
+
+def _convert(query: Query, answered: Any, convert: Callable[[Any, Any], Any]) -> Answer:
+    kind = _KINDS.get(query.operation, CalibrationRecord)
+    if query.operation in _LISTS:
+        return [convert(kind, found) for found in answered]
+    answer = convert(kind, answered)
     check_matches(query, answer)
     return answer
 
@@ -95,32 +99,39 @@ def to_record(kind: type[Record], answered: Any) -> Record:
 
 def to_json(answer: Answer) -> Any:
     """An answer as JSON has it: instants as the contract spells them, without what is None."""
-    if isinstance(answer, list):
-        return [_record_to_json(record) for record in answer]
-    return _record_to_json(answer)
+    return [to_json(record) for record in answer] if isinstance(answer, list) else fields_to_json(answer)
 
 
 def from_json(query: Query, said: Any) -> Answer:
     """The answer to a question of its JSON. Raises ValueError when it is none."""
-    if query.operation in _LIST_ANSWERS:
-        if not isinstance(said, list):
-            raise ValueError("not a list")
-        return [_record_from_json(_LIST_ANSWERS[query.operation], found) for found in said]
-    answer = _record_from_json(_SINGLE_ANSWERS.get(query.operation, CalibrationRecord), said)
+    if query.operation in _LISTS and not isinstance(said, list):
+        raise ValueError("not a list")
     try:
-        check_matches(query, answer)
+        return _convert(query, said, _record_from_json)
     except ServerUnreachable as error:
         raise ValueError(error.message) from None
-    return answer
 
 
-def _record_to_json(record: Any) -> dict[str, Any]:
-    said = {field.name: getattr(record, field.name) for field in fields(record)}
+def fields_to_json(source: Any, names: Iterable[str] | None = None) -> dict[str, Any]:
+    """Convert the named attributes, else all fields of a record: instants to text. Leaves out None."""
+    names = [field.name for field in fields(source)] if names is None else names
+    said = {name: getattr(source, name) for name in names}
     return {
         name: format_instant(value) if isinstance(value, datetime) else value
         for name, value in said.items()
         if value is not None
     }
+
+
+def error_fields(kind: type[CdbError], said: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert the fields that an error of this kind has, and no others, from text. Raises ValueError."""
+    values = {name: said.get(name) for name in kind.__annotations__}
+    for name, value in values.items():
+        if value is not None and name in _INSTANT_FIELDS:
+            values[name] = instant(name, str(value))
+        elif isinstance(value, str) and name in _INTEGER_FIELDS:
+            values[name] = int(value)
+    return values
 
 
 def _record_from_json(kind: Any, said: Any) -> Any:
@@ -135,17 +146,10 @@ def _record_from_json(kind: Any, said: Any) -> Any:
             raise ValueError(f"{field.name} is {value!r}")
         values[field.name] = value
         if value is not None and type_name == "datetime":
-            values[field.name] = _instant_from_json(field.name, str(value))
+            values[field.name] = instant(field.name, str(value))
         elif isinstance(value, list):
             values[field.name] = tuple(value)
     return kind(**values)
-
-
-def _instant_from_json(name: str, value: str) -> datetime:
-    try:
-        return instant(name, value)
-    except InvalidArgument as error:
-        raise ValueError(error.message) from None
 
 
 def _checked_value(name: str, value: Any) -> Any:

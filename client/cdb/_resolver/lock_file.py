@@ -15,14 +15,12 @@ import errno
 import json
 import os
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from cdb._exceptions import FAULTS, CdbError, InvalidArgument, ServerUnreachable, Unavailable
 from cdb._files import NotRegular, open_regular, read_at
-from cdb._instants import format_instant, instant
-from cdb._resolver.answers import Answer, check_matches, from_json, to_json
+from cdb._resolver.answers import Answer, check_matches, error_fields, fields_to_json, from_json, to_json
 from cdb._resolver.query import Query
 from cdb._resolver.store import file_lock
 
@@ -58,17 +56,14 @@ class LockFile:
         said = {"fault": _fault_to_json(answer)} if isinstance(answer, CdbError) else {"answer": to_json(answer)}
         text = json.dumps({"question": {query.operation: query.wire_arguments}, **said}, ensure_ascii=False)
         try:
-            file = open_regular(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
-            try:
-                with file_lock(file, wait_seconds) as acquired:
-                    if not acquired:
-                        raise Unavailable(f"the lock file {self.path} is kept by another process: is that stopped?")
-                    end, tail = self._read_new_lines(file)
-                    if query.canonical_json() not in self._entries:
-                        self._append(file, end, tail, text.encode() + b"\n")
-                        self._read_new_lines(file)
-            finally:
-                os.close(file)
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+            with open_regular(self.path, flags) as file, file_lock(file, wait_seconds) as acquired:
+                if not acquired:
+                    raise Unavailable(f"the lock file {self.path} is kept by another process: is that stopped?")
+                end, tail = self._read_new_lines(file)
+                if query.canonical_json() not in self._entries:
+                    self._append(file, end, tail, text.encode() + b"\n")
+                    self._read_new_lines(file)
         except OSError as error:
             raise self._io_error("cannot be written", error) from None
         return self._entries[query.canonical_json()][1]
@@ -82,11 +77,8 @@ class LockFile:
 
     def _refresh(self) -> None:
         try:
-            file = open_regular(self.path)
-            try:
+            with open_regular(self.path) as file:
                 self._read_new_lines(file)
-            finally:
-                os.close(file)
         except FileNotFoundError:
             self._entries, self._file_id, self._offset = {}, (0, 0), 0
         except OSError as error:
@@ -206,22 +198,14 @@ def _fsync(file: int) -> None:
 
 
 def _fault_to_json(error: CdbError) -> dict[str, Any]:
-    said: dict[str, Any] = {"name": type(error).__name__, "message": error.message}
-    for name in type(error).__annotations__:
-        value = getattr(error, name)
-        if value is not None:
-            said[name] = format_instant(value) if isinstance(value, datetime) else value
-    return said
+    named = {"name": type(error).__name__, "message": error.message}
+    return named | fields_to_json(error, type(error).__annotations__)
 
 
 def _fault_from_json(query: Query, said: dict[str, Any]) -> CdbError:
-    kind = FAULTS[said["name"]]
-    fields = {name: said.get(name) for name in kind.__annotations__}
-    for name in ("date", "as_of"):
-        if fields.get(name) is not None:
-            fields[name] = instant(name, str(fields[name]))
     if not isinstance(said["message"], str):
         raise ValueError("a message is text")
-    error = kind(said["message"], **fields)
+    kind = FAULTS[said["name"]]
+    error = kind(said["message"], **error_fields(kind, said))
     check_matches(query, error)
     return error

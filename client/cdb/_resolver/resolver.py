@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cdb._exceptions import CalibrationNotFound, CdbError, Integrity, RunNotFound, ServerUnreachable, TooLarge
-from cdb._instants import format_instant, instant
-from cdb._resolver.answers import parse_answer, parse_content, parse_payload, to_record
+from cdb._instants import format_instant
+from cdb._resolver.answers import error_fields, parse_answer, parse_content, parse_payload, to_record
 from cdb._resolver.cache import Cache
 from cdb._resolver.job import check_online, is_offline, job_as_of
 from cdb._resolver.lock_file import LockFile
@@ -215,7 +215,8 @@ class _Resolution:
                 if (record.device_name, record.calibration_type) == names:
                     return record
             if is_offline():
-                raise CalibrationNotFound(f"no calibration applies: {query}", **_fault_fields(query))
+                fields = error_fields(CalibrationNotFound, query.wire_arguments)
+                raise CalibrationNotFound(f"no calibration applies: {query}", **fields)
         # There is none, and the server says why in its words.
         return self._from_cache(query)
 
@@ -312,9 +313,3 @@ def _offline_hint(query: Query) -> str:
     if "date" in asked:
         return f"fetch it with 'cdb prefetch --date {asked['date']}{as_of}'"
     return "ask it with an as_of, and with the same one now, or use a lock file"
-
-
-def _fault_fields(query: Query) -> dict[str, Any]:
-    """What was asked, as the fields of CalibrationNotFound."""
-    sent = query.wire_arguments
-    return {name: instant(name, value) if name in ("date", "as_of") else value for name, value in sent.items()}

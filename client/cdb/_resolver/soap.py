@@ -19,8 +19,7 @@ from lxml import etree
 
 from cdb import _exceptions as errors
 from cdb._failover import Failover
-from cdb._instants import instant
-from cdb._resolver.answers import mismatch
+from cdb._resolver.answers import error_fields, mismatch
 from cdb._resolver.query import MinimumSerial
 from cdb._transport.credentials import servers_in_clear
 from cdb._transport.failures import AttemptFailed, Retry
@@ -34,8 +33,6 @@ NAMESPACE = "urn:mice:cdb:2"
 SOAP_NAMESPACE = "http://schemas.xmlsoap.org/soap/envelope/"
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_INSTANT_FIELDS = ("date", "as_of", "complete_until")
-_INTEGER_FIELDS = ("run_number", "id", "limit")
 _WRITE_OPERATIONS = ("add_calibration", "withdraw_calibration", "add_run")
 
 Answer = TypeVar("Answer")
@@ -217,14 +214,8 @@ def _error_from_fault(fault: etree._Element, server: str) -> errors.CdbError:
         kind = errors.Unavailable if blamed.startswith("Server") else errors.MalformedRequest
         return kind(f"{server}: {message}")
     said = {etree.QName(field).localname: field.text or "" for field in details[0]}
-    # The fields that the error has, and no others, whatever the server says.
-    fields: dict[str, Any] = {field: said.get(field) for field in errors.FAULTS[name].__annotations__}
     try:
-        for field, text in fields.items():
-            if text is not None and field in _INSTANT_FIELDS:
-                fields[field] = instant(field, text)
-            elif text is not None and field in _INTEGER_FIELDS:
-                fields[field] = int(text)
+        fields = error_fields(errors.FAULTS[name], said)
     except ValueError:
         return errors.ForeignAnswer(f"{server}: its fault is not one of a calibration database")
     return errors.FAULTS[name](said.get("message", message), **fields)

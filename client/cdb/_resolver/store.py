@@ -14,7 +14,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,18 +143,13 @@ class Store:
         """
         # A bounded number of files, never removed: to remove a lock that others wait for would make two of it.
         path = self.folder / "locks" / lock_name(name)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Not through a link: where many may write to the folder, it would make a file elsewhere.
-            descriptor = open_regular(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
-        except OSError:
+        with ExitStack() as stack:
+            with suppress(OSError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                # Follow no link: in a folder that many may write to, it could create a file elsewhere.
+                descriptor = stack.enter_context(open_regular(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW))
+                stack.enter_context(file_lock(descriptor, seconds))
             yield
-            return
-        try:
-            with file_lock(descriptor, seconds):
-                yield
-        finally:
-            os.close(descriptor)
 
     def _matching(self, names: re.Pattern[str], *patterns: str) -> Iterator[Path]:
         for pattern in patterns:
@@ -192,15 +187,12 @@ def _remove(path: Path) -> None:
 def read_file(path: str | os.PathLike[str]) -> tuple[bytes | None, float]:
     """What a file holds, None of what cannot be one of the store, and when it was last used. Raises OSError."""
     try:
-        descriptor = open_regular(path)
+        with open_regular(path) as descriptor:
+            status = os.fstat(descriptor)
+            data = read_at(descriptor, 0, status.st_size) if status.st_size <= MAX_FILE_BYTES else None
+            return data, status.st_mtime
     except NotRegular:
         return None, 0.0
-    try:
-        status = os.fstat(descriptor)
-        data = read_at(descriptor, 0, status.st_size) if status.st_size <= MAX_FILE_BYTES else None
-        return data, status.st_mtime
-    finally:
-        os.close(descriptor)
 
 
 def lock_name(name: str) -> str:
