@@ -60,14 +60,21 @@ def text(argument: str, value: str) -> str:
     return value
 
 
+def device_and_type(device_name: str, calibration_type: str) -> dict[str, str]:
+    """The arguments that name a device and a calibration type."""
+    return {
+        "device_name": text("device_name", device_name),
+        "calibration_type": text("calibration_type", calibration_type),
+    }
+
+
 def upload(
     device_name: str, calibration_type: str, valid_from: Instant, data: bytes | str, comment: str | None
 ) -> dict[str, Any]:
     """The arguments of a calibration to be stored."""
     payload = _payload(data)
     return {
-        "device_name": text("device_name", device_name),
-        "calibration_type": text("calibration_type", calibration_type),
+        **device_and_type(device_name, calibration_type),
         "valid_from": format_instant(instant("valid_from", valid_from)),
         "data": payload,
         "sha256": hashlib.sha256(payload).hexdigest(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import TypeVar
 
 Error = TypeVar("Error", bound="CdbError")
@@ -36,7 +37,7 @@ class CdbError(Exception):
         return type(self)(message, **self._fields)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _remade, (type(self), self.message, self._fields)
+        return partial(type(self), self.message, **self._fields), ()
 
 
 class CdbPermanentError(CdbError):
@@ -130,7 +131,3 @@ FAULTS: dict[str, type[CdbError]] = {
         Unavailable,
     )
 }
-
-
-def _remade(kind: type[CdbError], message: str, fields: dict[str, object]) -> CdbError:
-    return kind(message, **fields)

@@ -125,16 +125,11 @@ def _reordered(calibration_type: Any, given: Any, when: str) -> tuple[Any, Any]:
     return given, int(calibration_type) if is_digits else calibration_type
 
 
-def base_url(url: str) -> str:
-    """The base URL of the server that an address of the earlier CDB's names, such as `…/cdb/calibration?wsdl`.
-
-    A base URL is one already. Raises InvalidArgument for what is neither.
-    """
-    return split_address(url)[0]
-
-
 def split_address(url: str) -> tuple[str, str | None]:
-    """The base URL, and which service an address of the earlier CDB's names, if any, such as `calibration`."""
+    """Split an address of the earlier CDB's, such as `…/cdb/calibration?wsdl`, into base URL and service.
+
+    The service of a base URL is None. Raises InvalidArgument for an address that is neither.
+    """
     named = _SERVICE.search(url)
     base = url[: named.start()] if named else url
     if not base or "?" in base:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import zeep
@@ -22,9 +22,6 @@ from cdb._failover import Failover
 from cdb._legacy import split_address
 from cdb._resolver.soap import xml_parser
 from cdb._transport.http import HttpClient
-from cdb._transport.timeouts import AttemptBudget
-
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,17 +132,15 @@ class _ZeepTransport:
         """A WSDL, or a part of one."""
         parts = urlsplit(url)
         path = f"{parts.path}?{parts.query}" if parts.query else parts.path
-        return self._failover.call(lambda server, budget: self._http.get(server, path, budget)).content
+        return self._failover.call(lambda server, budget: self._http.exchange(server, path, budget)).content
 
     def post_xml(self, address: str, envelope: etree._Element, headers: Mapping[str, str]) -> _Response:
         """The response to a call."""
         request = etree.tostring(envelope, encoding="utf-8", xml_declaration=True)
-
-        def post(server: str, budget: AttemptBudget) -> _Response:
-            response = self._http.post(server, self._path, headers, request, budget)
-            return _Response(response.status, response.content, {"Content-Type": response.content_type})
-
-        return self._failover.call(post)
+        response = self._failover.call(
+            lambda server, budget: self._http.exchange(server, self._path, budget, headers, request)
+        )
+        return _Response(response.status, response.content, {"Content-Type": response.content_type})
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from cdb._arguments import integer, run, seconds, serial, server_urls, text
+from cdb._arguments import device_and_type, integer, run, seconds, serial, server_urls, text
 from cdb._instants import Instant, format_instant, instant
-from cdb._legacy import LegacyMethods, accept_legacy_order, base_url
+from cdb._legacy import LegacyMethods, accept_legacy_order, split_address
 from cdb._resolver.answers import to_record
 from cdb._resolver.query import MinimumSerial, Query
-from cdb._resolver.resolver import MAX_ENVELOPE_BYTES, MAX_STATUS_BYTES, Resolver
+from cdb._resolver.resolver import MAX_ENVELOPE_BYTES, MAX_STATUS_BYTES, Resolver, unchanged
 from cdb.records import CalibrationRecord, CalibrationText, Device, JournalEntry, Run, Status
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Calibration(LegacyMethods):
         `url` is its base URL or an address of the earlier CDB's services, such as
         http://localhost:8080/cdb/calibration?wsdl. `min_serial` stays. Raises InvalidArgument.
         """
-        self._use_servers(base_url(text("url", url)))
+        self._use_servers(split_address(text("url", url))[0])
 
     @property
     def min_serial(self) -> int:
@@ -88,8 +88,7 @@ class Calibration(LegacyMethods):
         return self._resolve_content(
             "get_calibration_for_run",
             as_of,
-            device_name=text("device_name", device_name),
-            calibration_type=text("calibration_type", calibration_type),
+            **device_and_type(device_name, calibration_type),
             run_number=run(run_number),
         )
 
@@ -101,8 +100,7 @@ class Calibration(LegacyMethods):
         return self._resolve_content(
             "get_calibration_for_date",
             as_of,
-            device_name=text("device_name", device_name),
-            calibration_type=text("calibration_type", calibration_type),
+            **device_and_type(device_name, calibration_type),
             date=format_instant(instant("date", date)),
         )
 
@@ -111,12 +109,7 @@ class Calibration(LegacyMethods):
 
         Raises CalibrationNotFound and Integrity.
         """
-        return self._resolve_content(
-            "get_current_calibration",
-            as_of,
-            device_name=text("device_name", device_name),
-            calibration_type=text("calibration_type", calibration_type),
-        )
+        return self._resolve_content("get_current_calibration", as_of, **device_and_type(device_name, calibration_type))
 
     def get_calibration_for_id(self, id: int, as_of: AsOf = None) -> CalibrationText:
         """The calibration of an id, superseded and withdrawn ones too. Raises CalibrationNotFound and Integrity."""
@@ -143,12 +136,8 @@ class Calibration(LegacyMethods):
 
     def get_history(self, device_name: str, calibration_type: str, as_of: AsOf = None) -> list[CalibrationRecord]:
         """Everything ever stored for a device and type, by id; empty when nothing. Raises TooLarge."""
-        found: list[CalibrationRecord] = self._resolve(
-            "get_history",
-            as_of,
-            device_name=text("device_name", device_name),
-            calibration_type=text("calibration_type", calibration_type),
-        )
+        asked = device_and_type(device_name, calibration_type)
+        found: list[CalibrationRecord] = self._resolve("get_history", as_of, **asked)
         return found
 
     def list_devices(self, as_of: AsOf = None, *, with_cabling: bool = False) -> list[Device]:
@@ -176,9 +165,10 @@ class Calibration(LegacyMethods):
         Fewer than limit: there are no more yet. Raises TooLarge for a limit greater than the server's.
         """
         asked = integer("limit", limit)
-        answer = self._resolver.from_servers(
+        answer = self._resolver.begin().from_servers(
+            unchanged,
             "get_journal",
-            max(asked, 0) * MAX_JOURNAL_ENTRY_BYTES + MAX_ENVELOPE_BYTES,
+            max_bytes=max(asked, 0) * MAX_JOURNAL_ENTRY_BYTES + MAX_ENVELOPE_BYTES,
             after_serial=integer("after_serial", after_serial),
             limit=asked,
         )
@@ -190,21 +180,22 @@ class Calibration(LegacyMethods):
         With the `size` that the calibration names, an answer that is longer is not read to its end. Raises
         PayloadNotFound, and Integrity when other bytes came.
         """
-        return self._resolver.payload(text("sha256", sha256).lower(), size)
+        return self._resolver.begin().payload(text("sha256", sha256).lower(), size)
 
     def get_status(self) -> Status:
         """What the server says of itself; as text, `OK`."""
-        return to_record(Status, self._resolver.from_servers("get_status", MAX_STATUS_BYTES))
+        answer = self._resolver.begin().from_servers(unchanged, "get_status", max_bytes=MAX_STATUS_BYTES)
+        return to_record(Status, answer)
 
     def get_server_host_name(self) -> str:
         """The host of the first server that is named; empty where there is none."""
         return next((urlsplit(server).hostname or "" for server in self._servers), "")
 
     def _resolve_content(self, operation: str, as_of: AsOf, **arguments: str | int) -> CalibrationText:
-        return self._resolver.resolve_content(Query.of(operation, _as_of(as_of), **arguments))
+        return self._resolver.begin().resolve_content(Query.of(operation, _as_of(as_of), **arguments))
 
     def _resolve(self, operation: str, as_of: AsOf, **arguments: str | int | None) -> Any:
-        return self._resolver.resolve(Query.of(operation, _as_of(as_of), **arguments))
+        return self._resolver.begin().resolve(Query.of(operation, _as_of(as_of), **arguments))
 
     def _use_servers(self, servers: str | Sequence[str]) -> None:
         """Ask these servers from now on."""

@@ -75,27 +75,13 @@ class Resolver:
             self._lock = LockFile(path)
         return self._lock
 
-    def resolve(self, query: Query) -> Any:
-        """The answer to a question, without content."""
-        return _Resolution(self).from_lock_file(query)
-
-    def resolve_content(self, query: Query) -> CalibrationText:
-        """The answer to a question of content."""
-        call = _Resolution(self)
-        answer = call.from_lock_file(query)
-        return answer if isinstance(answer, CalibrationText) else call.with_content(answer)
-
-    def payload(self, sha256: str, size: int | None = None) -> bytes:
-        """The bytes of a payload, of which no more are read than `size`, where that is known."""
-        return _Resolution(self).payload(sha256, size)
-
-    def from_servers(self, operation: str, max_bytes: int, **arguments: Any) -> Any:
-        """What the servers answer in `longest` bytes to what is neither noted nor kept, as zeep reads it."""
-        return _Resolution(self).from_servers(unchanged, operation, max_bytes=max_bytes, **arguments)
+    def begin(self) -> Resolution:
+        """Begin a call, whose deadline counts from now."""
+        return Resolution(self)
 
 
-class _Resolution:
-    """One call of a client: all that it asks and waits for has one deadline."""
+class Resolution:
+    """One call of a client: all its requests and waits share one deadline."""
 
     def __init__(self, resolver: Resolver) -> None:
         self._resolver = resolver
@@ -105,8 +91,13 @@ class _Resolution:
         self._wait_until = time.monotonic() + WAIT_SHARE * resolver.timeout
         self._in_single_flight = False
 
-    def from_lock_file(self, query: Query) -> Any:
-        """The answer that the lock file has; else one from elsewhere, which is noted there."""
+    def resolve_content(self, query: Query) -> CalibrationText:
+        """Answer a query that returns content."""
+        answer = self.resolve(query)
+        return answer if isinstance(answer, CalibrationText) else self._with_content(answer)
+
+    def resolve(self, query: Query) -> Any:
+        """Answer from the lock file, else from elsewhere, and record that answer. The content may be left out."""
         if self._resolver.direct:
             return self._query_servers(self._with_fixed_now(query), ())
         if query.as_of is None:
@@ -125,7 +116,7 @@ class _Resolution:
             raise recorded
         return recorded
 
-    def with_content(self, record: CalibrationRecord) -> CalibrationText:
+    def _with_content(self, record: CalibrationRecord) -> CalibrationText:
         """A calibration with its bytes. Raises Integrity where they are not so many."""
         data = self.payload(record.sha256)
         if len(data) != record.size:
@@ -250,7 +241,7 @@ class _Resolution:
     def _fetch_unless_cached(self, query: Query, known_digests: Sequence[str]) -> CalibrationText:
         answer = self._query_servers(query, known_digests)
         if not isinstance(answer, CalibrationText):
-            return self.with_content(answer)
+            return self._with_content(answer)
         if answer.sha256 not in known_digests:
             self._cache.store_payload(answer.data)
             self._cache.store_known_digest(self._servers[0], query, answer.sha256)

@@ -72,74 +72,56 @@ class SoapService:
         /,
         **arguments: Any,
     ) -> Answer:
-        """What is `made` of the answer's content, as zeep gives it, by the first server that has one. Raises CdbError.
+        """Call an operation, and return what `convert` makes of the first answer as zeep reads it. Raises CdbError.
 
-        `made` raises Integrity or ServerUnreachable for what cannot be the answer: then it is asked for again. A server
-        is told the sha256s of payloads that are `held`, and need not send these. After so many `seconds`, or the
-        client's timeout, the call ends. An answer of more than `longest` bytes is none, and is not read to its end.
+        Asks again where `convert` raises Integrity or ServerUnreachable. The server need not send payloads whose sha256
+        is in `known_digests`. The call ends after `seconds`, else after the client's timeout. Rejects an answer of more
+        than `max_bytes` bytes, and does not read it to its end.
         """
         request = self._build_request(operation, arguments)
         headers = {"Content-Type": "text/xml; charset=utf-8", "SOAPAction": f'"{NAMESPACE}#{operation}"'}
         if known_digests:
             headers["CDB-Have"] = ", ".join(known_digests)
-        return self._failover.call(
-            lambda server, budget: self._call_server(
-                server, budget, operation, arguments, headers, request, convert, max_bytes
-            ),
-            seconds,
-        )
 
-    def _call_server(
-        self,
-        server: str,
-        budget: AttemptBudget,
-        operation: str,
-        arguments: Mapping[str, Any],
-        headers: Mapping[str, str],
-        request: bytes,
-        convert: Callable[[Any], Answer],
-        max_bytes: int,
-    ) -> Answer:
-        """The answer of one server. Raises AttemptFailed and CdbPermanentError."""
-        if server in self._servers_in_clear:
-            told = (
-                f"{server}: not asked to write, for the token would travel in clear, and other servers are named with "
-                "https://; name it with https:// too, or without those"
-            )
-            raise AttemptFailed(errors.NotAuthorised(told), Retry.NEVER, healthy=True)
-        try:
-            response = self._http.post(server, self._path, headers, request, budget, max_bytes)
+        def attempt(server: str, budget: AttemptBudget) -> Answer:
+            if server in self._servers_in_clear:
+                told = (
+                    f"{server}: not asked to write, for the token would travel in clear, and other servers are named "
+                    "with https://; name it with https:// too, or without those"
+                )
+                raise AttemptFailed(errors.NotAuthorised(told), Retry.NEVER, healthy=True)
             try:
-                content = self._parse_response(operation, arguments, response, server)
-                answer = _converted(convert, content, digest_verified=response.digest_verified)
-            except errors.AsOfNotReached as error:
+                response = self._http.exchange(server, self._path, budget, headers, request, max_bytes)
+                try:
+                    content = self._parse_response(operation, arguments, response, server)
+                    answer = _converted(convert, content, digest_verified=response.digest_verified)
+                except errors.AsOfNotReached as error:
+                    self._check_min_serial(operation, response, server)
+                    raise AttemptFailed(error, Retry.NEVER, healthy=True) from None
+                except errors.Unavailable as error:
+                    raise AttemptFailed(error, Retry.LATER) from None
+                except (errors.Integrity, errors.CdbTemporaryError) as error:
+                    raise AttemptFailed(error, Retry.ONCE) from None
+                except errors.CdbPermanentError:
+                    self._check_min_serial(operation, response, server)
+                    raise
                 self._check_min_serial(operation, response, server)
-                raise AttemptFailed(error, Retry.NEVER, healthy=True) from None
-            except errors.Unavailable as error:
-                raise AttemptFailed(error, Retry.LATER) from None
-            except (errors.Integrity, errors.CdbTemporaryError) as error:
-                raise AttemptFailed(error, Retry.ONCE) from None
-            except errors.CdbPermanentError:
-                self._check_min_serial(operation, response, server)
+            except AttemptFailed as failed:
+                if not failed.healthy:
+                    self._http.discard_connections()
                 raise
-            self._check_min_serial(operation, response, server)
-        except AttemptFailed as failed:
-            if not failed.healthy:
-                self._http.discard_connections()
-            raise
-        if operation in _WRITE_OPERATIONS:
-            self._min_serial.raise_to(response.serial or 0)
-        return answer
+            if operation in _WRITE_OPERATIONS:
+                self._min_serial.raise_to(response.serial or 0)
+            return answer
+
+        return self._failover.call(attempt, seconds)
 
     def _check_min_serial(self, operation: str, response: HttpResponse, server: str) -> None:
-        """Raise Failed for the answer of a server that is behind what the caller knows to be there."""
+        """Raise AttemptFailed for the answer of a server that is behind the minimum serial."""
         if operation in _WRITE_OPERATIONS or (response.serial or 0) >= self._min_serial.serial:
             return
-        holds = (
-            "does not say how far it holds the journal"
-            if response.serial is None
-            else (f"holds the journal up to {response.serial}")
-        )
+        reaches = f"holds the journal up to {response.serial}"
+        holds = "does not say how far it holds the journal" if response.serial is None else reaches
         told = f"{server}: it {holds}, and min_serial asks for {self._min_serial.serial}"
         raise AttemptFailed(errors.Unavailable(told), Retry.LATER, healthy=True)
 
@@ -164,7 +146,9 @@ class SoapService:
                 told = f"{server}: its answer arrived damaged, or was cut off"
                 raise AttemptFailed(errors.ServerUnreachable(told), Retry.IMMEDIATELY) from None
             raise AttemptFailed(foreign, Retry.NEVER) from None
-        self._hide_secrets(envelope)
+        for element in envelope.iter("*") if self._sends_token else ():
+            # The server may repeat the token that it was sent.
+            element.text = element.text and self._http.redactor.redact(element.text)
         contents = [
             content for body in envelope.iterchildren(f"{{{SOAP_NAMESPACE}}}Body") for content in body.iterchildren("*")
         ]
@@ -176,7 +160,7 @@ class SoapService:
             if (other := mismatch(arguments, fault)) is not None:
                 raise AttemptFailed(errors.ForeignAnswer(f"{server}: {other}"), Retry.ONCE)
             raise fault
-        if content.tag != f"{{{NAMESPACE}}}{operation}Response" or _has_doctype(envelope):
+        if content.tag != f"{{{NAMESPACE}}}{operation}Response" or envelope.getroottree().docinfo.doctype:
             raise AttemptFailed(foreign, Retry.NEVER)
         if response.status != 200:
             # An answer of ours under the status of a fault.
@@ -189,18 +173,12 @@ class SoapService:
             # zeep lets its own errors and those of what it stands on through.
             raise AttemptFailed(foreign, Retry.NEVER) from None
 
-    def _hide_secrets(self, envelope: etree._Element) -> None:
-        """Hide in an answer what its server repeats of the token that it was sent."""
-        if self._sends_token:
-            for element in envelope.iter("*"):
-                element.text = element.text and self._http.redactor.redact(element.text)
-
 
 def _converted(convert: Callable[[Any], Answer], content: Any, *, digest_verified: bool) -> Answer:
     try:
         return convert(content)
     except errors.Integrity as error:
-        # The rest came as it was sent: it is the line that damages.
+        # A verified digest proves the rest: only the payload was damaged on the way.
         raise AttemptFailed(error, Retry.IMMEDIATELY if digest_verified else Retry.ONCE) from None
 
 
@@ -239,7 +217,3 @@ def xml_parser() -> etree.XMLParser:
     return etree.XMLParser(
         resolve_entities=False, load_dtd=False, no_network=True, remove_comments=True, remove_pis=True, huge_tree=True
     )
-
-
-def _has_doctype(envelope: etree._Element) -> bool:
-    return bool(envelope.getroottree().docinfo.doctype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from urllib.parse import quote, urlsplit
 
 # What stands where a secret stood.
@@ -52,11 +52,9 @@ def servers_in_clear(servers: Sequence[str]) -> frozenset[str]:
     """
     if not any(server.startswith("https:") for server in servers):
         return frozenset()
-    return frozenset(_plain_http(servers))
-
-
-def _plain_http(servers: Iterable[str]) -> Iterable[str]:
-    return (server for server in servers if server.startswith("http:") and not _is_loopback(urlsplit(server).hostname))
+    return frozenset(
+        server for server in servers if server.startswith("http:") and not _is_loopback(urlsplit(server).hostname)
+    )
 
 
 def _is_loopback(host: str | None) -> bool:

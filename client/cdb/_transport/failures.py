@@ -8,9 +8,12 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from cdb import _exceptions as errors
-from cdb._exceptions import CdbError
+
+if TYPE_CHECKING:
+    from cdb._transport.http import HttpResponse
 
 
 class Retry(Enum):
@@ -28,7 +31,7 @@ class AttemptFailed(Exception):
     `sound` is a server that is well and whose answer came whole; it is this question that it cannot answer.
     """
 
-    def __init__(self, error: CdbError, retry: Retry, *, healthy: bool = False) -> None:
+    def __init__(self, error: errors.CdbError, retry: Retry, *, healthy: bool = False) -> None:
         super().__init__(error.message)
         self.error = error
         self.retry = retry
@@ -62,7 +65,10 @@ def explain_failure(
     named = next((cause for cause in causes if isinstance(cause, socket.gaierror)), None)
     closed = not has_received and any(isinstance(cause, _CLOSED) for cause in causes)
     if any(isinstance(cause, TimeoutError) for cause in causes):
-        return _timeout_message(causes, has_received, took), Retry.LATER
+        if any(type(cause).__name__ == "ConnectTimeoutError" for cause in causes):
+            return "no connection in time", Retry.LATER
+        seconds = f"{took:.1f} s" if took >= 0.1 else "the time that was left"
+        return f"no {'whole ' * has_received}answer within {seconds}", Retry.LATER
     if named is not None:
         if named.errno == socket.EAI_AGAIN:
             return "its name cannot be looked up now: is the network there?", Retry.LATER
@@ -102,34 +108,27 @@ def explain_failure(
 
 
 def check_status(
-    status: int,
-    content_type: str,
-    content: bytes,
-    *,
-    digest_verified: bool,
-    writing: bool,
-    address: str,
-    server: str,
-    redact: Callable[[str], str],
+    response: HttpResponse, server: str, address: str, *, writing: bool, redact: Callable[[str], str]
 ) -> None:
-    """Make errors of HTTP's own answers; what remains is SOAP. Raises AttemptFailed and CdbPermanentError.
+    """Raise AttemptFailed or a CdbPermanentError for a response that is not SOAP.
 
-    What its digest has `proven` is SOAP, whatever became of its other headers on the way. Nobody of ours refuses who
-    is not `writing`: something stands between. What of the answer is told is told `hidden`, without the token.
+    A verified digest proves that it is SOAP, even where other headers were damaged. Only writing requests are refused
+    by the service itself: a refusal of any other comes from something between. `redact` removes the token from what
+    the message quotes.
     """
-    if status == 200 or (status == 500 and (digest_verified or content_type.startswith("text/xml"))):
+    status, content = response.status, response.content
+    is_fault = response.digest_verified or response.content_type.startswith("text/xml")
+    if status == 200 or (status == 500 and is_fault):
         return
-    # Hidden before it is cut: of a token cut in two no spelling would be found.
+    # Redact before cutting: half a token would not be recognised.
     said = redact(content[:MAX_ERROR_BODY_BYTES].decode("utf-8", "replace"))[:300].strip().partition("\n")[0]
     if writing and status in (401, 403):
         raise errors.NotAuthorised(f"{server}: {said} (HTTP {status}; user and token are CDB_USER and CDB_TOKEN)")
     if writing and status == 413:
         raise errors.TooLarge(f"{server}: {said} (HTTP 413)")
     if status in (408, 429) or status >= 500:
-        raise AttemptFailed(
-            errors.Unavailable(f"{server}: {said or 'it cannot answer now'} (HTTP {status})"),
-            Retry.LATER,
-        )
+        told = f"{server}: {said or 'it cannot answer now'} (HTTP {status})"
+        raise AttemptFailed(errors.Unavailable(told), Retry.LATER)
     if status == 404 and said.startswith("this is a mirror"):
         raise AttemptFailed(ReadOnlyServer(f"{server}: {said}"), Retry.NEVER)
     if 300 <= status < 400:
@@ -140,13 +139,6 @@ def check_status(
     else:
         told = f"{address} is not a service of a calibration database (HTTP {status})"
     raise AttemptFailed(errors.ServerUnreachable(told), Retry.NEVER)
-
-
-def _timeout_message(causes: list[BaseException], has_received: bool, took: float) -> str:
-    if any(type(cause).__name__ == "ConnectTimeoutError" for cause in causes):
-        return "no connection in time"
-    seconds = f"{took:.1f} s" if took >= 0.1 else "the time that was left"
-    return f"no whole answer within {seconds}" if has_received else f"no answer within {seconds}"
 
 
 def _tls_closed_message(client_cert: str | None) -> str:

@@ -46,7 +46,7 @@ class HttpResponse:
 
 
 class HttpClient:
-    """The way to servers: a line for each thread, and anew after a fork."""
+    """Sends requests to servers, over one session for each thread; a forked process makes its own."""
 
     def __init__(self, auth: tuple[str, str] | None, client_cert: str | None) -> None:
         self._auth = auth
@@ -54,48 +54,34 @@ class HttpClient:
         self._client_cert = client_cert
         self._thread_local = threading.local()
 
-    def get(self, server: str, path: str, budget: AttemptBudget) -> HttpResponse:
-        """Read what one server has at a path. Raises what `post` raises."""
-        return self._exchange("GET", server, path, {}, None, budget)
-
-    def post(
-        self,
-        server: str,
-        path: str,
-        headers: Mapping[str, str],
-        body: bytes,
-        budget: AttemptBudget,
-        max_bytes: int = MAX_RESPONSE_BYTES,
-    ) -> HttpResponse:
-        """Ask one server. Raises AttemptFailed, and the CdbPermanentError of an answer that is HTTP's own.
-
-        Of an answer, at most `longest` bytes and a part are read.
-        """
-        return self._exchange("POST", server, path, headers, body, budget, max_bytes)
-
     def discard_connections(self) -> None:
-        """Close this thread's connections: what may still come on them belongs to no question."""
+        """Close this thread's connections: bytes that may still arrive on them answer no later request."""
         session: _ThreadSession | None = getattr(self._thread_local, "session", None)
         if session is not None and session.process == os.getpid():
             session.close()
 
-    def _exchange(
+    def exchange(
         self,
-        method: str,
         server: str,
         path: str,
-        headers: Mapping[str, str],
-        body: bytes | None,
         budget: AttemptBudget,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
         max_bytes: int = MAX_RESPONSE_BYTES,
     ) -> HttpResponse:
+        """Send one request to one server, a POST where it has a body, and return the whole response.
+
+        A response of more than `max_bytes` bytes is not read to its end. Raises AttemptFailed, and a CdbPermanentError
+        for a response that is not SOAP.
+        """
+        method = "GET" if body is None else "POST"
         address = server.rstrip("/") + path
         session = self._thread_session()
         deadline = session.deadline
         deadline.start(budget)
         began = time.monotonic()
         try:
-            with closing(session.send(method, address, headers, body)) as response:
+            with closing(session.send(method, address, headers or {}, body)) as response:
                 reply = _read_whole(response, server, deadline, max_bytes)
         except TransportErrors as error:
             took = time.monotonic() - began
@@ -103,27 +89,15 @@ class HttpClient:
                 error, address, self._client_cert, has_received=deadline.has_received, took=took
             )
             raise AttemptFailed(errors.ServerUnreachable(f"{server}: {told}"), retry) from error
-        check_status(
-            reply.status,
-            reply.content_type,
-            reply.content,
-            digest_verified=reply.digest_verified,
-            writing=self._auth is not None,
-            address=address,
-            server=server,
-            redact=self.redactor.redact,
-        )
+        check_status(reply, server, address, writing=self._auth is not None, redact=self.redactor.redact)
         return reply
 
     def _thread_session(self) -> _ThreadSession:
-        # One for each thread, and anew after a fork: the parent's connections carry the parent's answers.
+        # A new one after a fork: the parent's connections carry the parent's answers.
         session: _ThreadSession | None = getattr(self._thread_local, "session", None)
         if session is None or session.process != os.getpid():
             if self._client_cert is not None:
-                try:
-                    _check_certificate(self._client_cert)
-                except errors.ServerUnreachable as error:
-                    raise AttemptFailed(error, Retry.NEVER) from None
+                _check_certificate(self._client_cert)
             session = self._thread_local.session = _ThreadSession(self._auth, self._client_cert)
         return session
 
@@ -164,17 +138,16 @@ def _read_whole(response: Response, server: str, deadline: Deadline, max_bytes: 
             told = f"{server}: its answer has more than {max_bytes} bytes, and is not one of a calibration database"
             raise AttemptFailed(errors.ForeignAnswer(told), Retry.NEVER)
         deadline.seconds_left()
-    damaged = AttemptFailed(errors.ServerUnreachable(f"{server}: its answer arrived damaged"), Retry.IMMEDIATELY)
     serial = response.headers.get("CDB-Serial")
     digest = _DIGEST.search(response.headers.get("CDB-Digest", ""))
     if digest is not None:
-        if digest[1] != _digest(content):
-            raise damaged
-        if None not in (serial, digest[2]) and serial != digest[2]:
-            raise damaged
-        # Of the services only answers of SOAP have a digest: here it is the status that is not as it was sent.
-        if response.status not in (200, 500):
-            raise damaged
+        if (
+            digest[1] != _digest(content)
+            or (None not in (serial, digest[2]) and serial != digest[2])
+            # Only SOAP has a digest, with one of these: another status was changed on the way.
+            or response.status not in (200, 500)
+        ):
+            raise AttemptFailed(errors.ServerUnreachable(f"{server}: its answer arrived damaged"), Retry.IMMEDIATELY)
         serial = serial or digest[2]
     return HttpResponse(
         response.status,
@@ -195,10 +168,13 @@ def _digest(content: bytearray) -> str:
 
 
 def _check_certificate(file: str) -> None:
-    """Raise ServerUnreachable where CDB_CLIENT_CERT names no usable certificate."""
+    """Raise AttemptFailed where CDB_CLIENT_CERT names no usable certificate."""
+
+    def unusable(told: str) -> AttemptFailed:
+        return AttemptFailed(errors.ServerUnreachable(f"CDB_CLIENT_CERT {file}{told}"), Retry.NEVER)
 
     def no_password() -> str:
-        raise errors.ServerUnreachable(f"CDB_CLIENT_CERT {file}: its key is encrypted, and no password can be given")
+        raise unusable(": its key is encrypted, and no password can be given")
 
     try:
         # OpenSSL would wait for a pipe and read a device without end.
@@ -206,10 +182,6 @@ def _check_certificate(file: str) -> None:
             raise ssl.SSLError
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(file, password=no_password)
     except ssl.SSLError:
-        raise errors.ServerUnreachable(
-            f"CDB_CLIENT_CERT {file} does not hold a certificate and its key, in PEM, for TLS"
-        ) from None
+        raise unusable(" does not hold a certificate and its key, in PEM, for TLS") from None
     except OSError as error:
-        raise errors.ServerUnreachable(
-            f"CDB_CLIENT_CERT {file}, the certificate for TLS, cannot be read: {error.strerror}"
-        ) from None
+        raise unusable(f", the certificate for TLS, cannot be read: {error.strerror}") from None
