@@ -22,18 +22,13 @@ MAX_FILE_BYTES = 10**9
 
 
 @click.command(short_help="Store a file as a calibration.")
-@click.argument("device_name", metavar="[DEVICE]", required=False, shell_complete=options.complete_devices)
-@click.argument("calibration_type", metavar="[TYPE]", required=False, shell_complete=options.complete_types)
+@options.device_and_type(required=False)
 @click.argument("file", metavar="[FILE]", type=click.Path(path_type=Path), required=False)
 @click.option("--valid-from", type=options.Time(), help="The instant from which it applies.")
 @click.option("--comment", help="What later readers should know.")
-@click.option(
-    "--from",
-    "table",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="CSV",
-    help="Store every row of a table with the columns device_name, calibration_type, valid_from, file (relative to the "
-    "table) and perhaps comment.",
+@options.table(
+    "Store every row of a table with the columns device_name, calibration_type, valid_from, file (relative to the "
+    "table) and perhaps comment."
 )
 @click.option("--dry-run", is_flag=True, help="Show what would change; store nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask. Only on a terminal is it asked at all.")

@@ -18,7 +18,6 @@ from cdb._resolver.cache import Cache
 from cdb._resolver.job import job_as_of, temporary_environment
 from cdb.calibration import Calibration
 from cdb.cli import options, printing
-from cdb.cli.printing import in_parallel
 from cdb.records import CalibrationRecord
 
 
@@ -48,10 +47,8 @@ def show(as_json: bool) -> None:
         "longest_unused": datetime.fromtimestamp(files[0].used, timezone.utc) if files else None,
         "put_aside_as_wrong": len(kept.store.quarantined()),
     }
-    if as_json:
-        printing.print_json(said)
-    else:
-        printing.print_rows(("cache", ""), [(name.replace("_", " "), value) for name, value in said.items()])
+    rows = [(name.replace("_", " "), value) for name, value in said.items()]
+    printing.print_answer(said, ("cache", ""), rows, as_json=as_json)
 
 
 @cache.command(short_help="Read every file of the cache.")
@@ -168,11 +165,8 @@ def prefetch(runs: Any, dates: Any, as_of: Any, as_json: bool, client: Calibrati
         printing.print_json(said)
     else:
         printing.print_line(f"CDB_AS_OF={format_instant(moment)}")
-        printing.print_rows(
-            ("runs", "times", "calibrations", "payloads", "bytes"),
-            [[said[column] for column in ("runs", "times", "calibrations", "payloads", "bytes")]],
-            err=True,
-        )
+        columns = ("runs", "times", "calibrations", "payloads", "bytes")
+        printing.print_rows(columns, [[said[column] for column in columns]], err=True)
     if missing:
         printing.print_note(f"cdb: not registered: {', '.join(map(str, missing[:20]))}{' …' * (len(missing) > 20)}")
     if not applying:
@@ -191,7 +185,7 @@ def fetch_payloads(client: Calibration, sizes: Mapping[str, int]) -> None:
             "most: fetch fewer at a time"
         )
 
-    in_parallel("bytes", client.get_payload, list(sizes), list(sizes.values()))
+    printing.in_parallel("bytes", client.get_payload, list(sizes), list(sizes.values()))
     for sha256 in sizes:
         if cache.payload(sha256) is None:
             raise cache_error(cache)

@@ -13,14 +13,13 @@ import click
 
 from cdb._exceptions import CdbPermanentError, InvalidArgument, NotAuthorised
 from cdb.cli import options, printing
+from cdb.cli.log import entries
 from cdb.records import CalibrationRecord
 from cdb.supermouse import CalibrationSuperMouse
 
 if TYPE_CHECKING:
     from cdb._legacy_soap import LegacyService, ListedCalibration
 
-# Entries of the journal.
-JOURNAL_PAGE_ENTRIES = 1000
 # Years. Whatever is in force in the first is listed; from the second on, one year is asked for at a time.
 FIRST_YEAR, FIRST_SINGLE_YEAR, LAST_YEAR = 1900, 2000, 2100
 
@@ -107,21 +106,18 @@ def copy(url: str, first_id: int | None, as_json: bool, client: CalibrationSuper
 
 def _check_ids(client: CalibrationSuperMouse, first_id: int) -> None:
     """Raise UsageError unless each place of the journal below an id is taken, by something else than a calibration."""
-    known = 0
-    while known < first_id - 1:
-        entries = client.get_journal(known, min(JOURNAL_PAGE_ENTRIES, first_id - 1 - known))
-        for entry in entries:
-            if entry.kind == "calibration":
-                raise click.UsageError(
-                    f"--first-id {first_id}: {entry.serial} is the id of {entry.device_name} {entry.calibration_type} "
-                    "already, and stays so; use a new database, and register the runs there first"
-                )
-        if not entries:
+    known = client.get_status().serial
+    for entry in entries(client, 0, min(known, first_id - 1)):
+        if entry.kind == "calibration":
             raise click.UsageError(
-                f"--first-id {first_id}: the next id is {known + 1}, and none can be left out; {first_id - 1 - known} "
-                "runs registered before, with 'cdb run add --from', would take those below"
+                f"--first-id {first_id}: {entry.serial} is the id of {entry.device_name} {entry.calibration_type} "
+                "already, and stays so; use a new database, and register the runs there first"
             )
-        known = entries[-1].serial
+    if known < first_id - 1:
+        raise click.UsageError(
+            f"--first-id {first_id}: the next id is {known + 1}, and none can be left out; {first_id - 1 - known} "
+            "runs registered before, with 'cdb run add --from', would take those below"
+        )
 
 
 def _listed(service: LegacyService) -> tuple[list[Original], bool]:

@@ -15,6 +15,7 @@ from cdb._instants import display_instant
 from cdb.calibration import Calibration
 from cdb.cli import options, printing
 from cdb.cli.printing import escaped
+from cdb.cli.read import get_applying
 from cdb.records import CalibrationText
 
 Asked = TypeVar("Asked")
@@ -103,15 +104,11 @@ def _by_questions(
         )
     texts, names = [], []
     for run, date, known in zip(*map(_twice, given), strict=True):
-        if run is not None:
-            text, asked = client.get_calibration_for_run(*key, run, known), f", for run {run}"
-        elif date is not None:
-            text, asked = client.get_calibration_for_date(*key, date, known), f", at {display_instant(date)}"
-        else:
-            text, asked = client.get_current_calibration(*key, known), ""
-        texts.append(text)
+        texts.append(get_applying(client, key, run, date, known))
+        asked = f", at {display_instant(date)}" if date is not None else ""
+        asked = f", for run {run}" if run is not None else asked
         then = f", as of {display_instant(known) if isinstance(known, datetime) else known}" if known else ""
-        names.append(f"{_named(text)}{asked}{then}")
+        names.append(f"{_named(texts[-1])}{asked}{then}")
     return texts[0], texts[1], (names[0], names[1])
 
 

@@ -37,9 +37,6 @@ def lock() -> None:
 def show(file: Path, as_json: bool) -> None:
     """Show the questions that FILE notes, in the order in which they were asked, and their answers."""
     noted = LockFile(file).entries()
-    if as_json:
-        printing.print_json([_as_json(query, answer) for query, answer in noted])
-        return
     rows = []
     for query, answer in noted:
         if isinstance(answer, CalibrationRecord):
@@ -48,7 +45,8 @@ def show(file: Path, as_json: bool) -> None:
             rows.append([query, type(answer).__name__, None, None, None])
         else:
             rows.append([query, f"{len(answer)} rows" if isinstance(answer, list) else "a run", None, None, None])
-    printing.print_rows(("question", "id", "valid from", "bytes", "sha256"), rows)
+    said = [_as_json(query, answer) for query, answer in noted]
+    printing.print_answer(said, ("question", "id", "valid from", "bytes", "sha256"), rows, as_json=as_json)
 
 
 @lock.command(short_help="Bring what it names into the cache.")
@@ -88,10 +86,7 @@ def verify(file: Path, as_json: bool, client: Calibration) -> None:
         good = good and cached and says != DIFFERS
         rows.append([record.id, record.device_name, record.calibration_type, "yes" if cached else "no", says])
     columns = ("id", "device", "type", "in the cache", "the server says")
-    if as_json:
-        printing.print_json([dict(zip(columns, row, strict=True)) for row in rows])
-    else:
-        printing.print_rows(columns, rows)
+    printing.print_answer([dict(zip(columns, row, strict=True)) for row in rows], columns, rows, as_json=as_json)
     if any(row[3] == "no" for row in rows):
         printing.print_note(f"cdb: payloads are missing: fetch them with 'cdb lock fetch {file}'")
     sys.exit(0 if good else 1)
@@ -102,10 +97,8 @@ DIFFERS = "another calibration"
 
 def _compare(noted: CalibrationRecord, known: CalibrationRecord | None) -> str:
     """What a server says of a calibration that was noted."""
-    if known is None or (noted.valid_from, noted.created, noted.sha256) != (
-        known.valid_from,
-        known.created,
-        known.sha256,
+    if known is None or any(
+        getattr(noted, field) != getattr(known, field) for field in ("valid_from", "created", "sha256")
     ):
         return DIFFERS
     if known.withdrawn and not noted.withdrawn:

@@ -14,6 +14,7 @@ from cdb.calibration import Calibration
 from cdb.cli import options, printing
 from cdb.records import JournalEntry
 
+# Entries of the journal in one request.
 JOURNAL_PAGE_ENTRIES = 1000
 
 
@@ -46,7 +47,7 @@ def log(
     length = client.get_status().serial
     before = _count_before(client, length, since)
     with printing.progress("entries") as progress:
-        read = list(progress.track(_entries(client, before, length), total=length - before, description="journal"))
+        read = list(progress.track(entries(client, before, length), total=length - before, description="journal"))
     calibrations = {entry.serial: entry for entry in read if entry.kind == "calibration"}
     withdrawals = {entry.calibration_id: entry for entry in read if entry.kind == "withdrawal"}
 
@@ -94,24 +95,22 @@ def _count_before(client: Calibration, length: int, since: datetime | None) -> i
     return bisect_left(range(length), since, key=lambda before: _entry(client, before + 1).created)
 
 
-def _entries(client: Calibration, after_serial: int, length: int) -> Iterator[JournalEntry]:
+def entries(client: Calibration, after_serial: int, length: int) -> Iterator[JournalEntry]:
+    """Yield the entries of the journal after one serial, up to the one at `length`. Raises Unavailable."""
     while after_serial < length:
-        entries = client.get_journal(after_serial, min(JOURNAL_PAGE_ENTRIES, length - after_serial))
-        if not entries:
+        page = client.get_journal(after_serial, min(JOURNAL_PAGE_ENTRIES, length - after_serial))
+        if not page:
             raise _behind(after_serial + 1)
-        yield from entries
-        after_serial = entries[-1].serial
+        yield from page
+        after_serial = page[-1].serial
 
 
 def _entry(client: Calibration, serial: int) -> JournalEntry:
-    entries = client.get_journal(serial - 1, 1)
-    if not entries:
-        raise _behind(serial)
-    return entries[0]
+    return next(entries(client, serial - 1, serial))
 
 
 def _behind(serial: int) -> Unavailable:
-    """Of several servers another answers than before, and it has not come so far."""
+    """Another of several servers answers than before, and it is behind."""
     return Unavailable(f"the server that answers now does not have entry {serial} yet: ask again later, or one server")
 
 

@@ -87,6 +87,14 @@ def print_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, err: bo
             _echo("\t".join(text.replace("\t", " ").replace("\n", " ") for text in texts), err=err)
 
 
+def print_answer(value: Any, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, as_json: bool) -> None:
+    """Print an answer as JSON, else as a table."""
+    if as_json:
+        print_json(value)
+    else:
+        print_rows(columns, rows)
+
+
 def progress(unit: str) -> Progress:
     """A bar on a terminal, on standard error; nothing elsewhere. `unit` is what is counted, in words of ours."""
     console = Console(stderr=True, highlight=False)

@@ -9,20 +9,19 @@ from typing import Any
 import click
 
 from cdb._arguments import server_urls
-from cdb._instants import display_instant
+from cdb._instants import Instant, display_instant
 from cdb._resolver.cache import Cache
 from cdb._resolver.job import is_offline, job_as_of
-from cdb.calibration import Calibration
+from cdb.calibration import AsOf, Calibration
 from cdb.cli import options, printing
 from cdb.records import CalibrationText
 
 
 @click.command(short_help="Get the calibration that applies, its exact bytes.")
-@click.argument("device_name", metavar="[DEVICE]", required=False, shell_complete=options.complete_devices)
-@click.argument("calibration_type", metavar="[TYPE]", required=False, shell_complete=options.complete_types)
-@click.option("--run", type=int, metavar="N", help="The calibration that applies to this run.")
-@click.option("--date", type=options.Time(), help="The calibration that applies at this time.")
-@click.option("--id", type=int, metavar="N", help="The calibration of this id; without DEVICE and TYPE.")
+@options.device_and_type(required=False)
+@options.run
+@options.date
+@click.option("--id", type=int, metavar="N", help="Ask for the calibration of this id; without DEVICE and TYPE.")
 @options.as_of
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The file to write; else stdout.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON what it is; its content only to a file, with -o.")
@@ -49,12 +48,8 @@ def get(
         if device_name is not None and device_name.isdecimal():
             raise click.UsageError(f"name DEVICE and TYPE, or give --id {device_name} if that is an id")
         raise click.UsageError("name DEVICE and TYPE, or give --id; cdb devices shows which there are")
-    elif run is not None:
-        text = client.get_calibration_for_run(device_name, calibration_type, run, as_of)
-    elif date is not None:
-        text = client.get_calibration_for_date(device_name, calibration_type, date, as_of)
     else:
-        text = client.get_current_calibration(device_name, calibration_type, as_of)
+        text = get_applying(client, (device_name, calibration_type), run, date, as_of)
     if text.withdrawn and text.withdrawn_at is not None:
         printing.print_note(
             f"cdb: {text.id} was withdrawn at {display_instant(text.withdrawn_at)}: {text.withdrawn_reason or ''}"
@@ -68,6 +63,17 @@ def get(
         printing.print_json(text.record)
 
 
+def get_applying(
+    client: Calibration, key: tuple[str, str], run: int | None, date: Instant | None, as_of: AsOf
+) -> CalibrationText:
+    """Get the calibration that applies to a run, else at a date, else now."""
+    if run is not None:
+        return client.get_calibration_for_run(*key, run, as_of)
+    if date is not None:
+        return client.get_calibration_for_date(*key, date, as_of)
+    return client.get_current_calibration(*key, as_of)
+
+
 @click.command(short_help="List the calibrations in force in a period.")
 @click.argument("start", type=options.Time())
 @click.argument("stop", type=options.Time(), required=False)
@@ -77,13 +83,12 @@ def get(
 def ids(start: Any, stop: Any, as_of: Any, as_json: bool, client: Calibration) -> None:
     """List the calibrations in force at one instant at least from START to STOP; without STOP, at START."""
     found = client.get_ids(start, stop, as_of)
-    if as_json:
-        printing.print_json(found)
-        return
     columns = ("device_name", "calibration_type", "validFrom", "valid_until", "author", "size", "comment")
-    printing.print_rows(
+    printing.print_answer(
+        found,
         ("id", "device", "type", "valid from", "valid until", "author", "bytes", "comment"),
         [[id, *(fields[column] for column in columns)] for id, fields in found.items()],
+        as_json=as_json,
     )
 
 
@@ -94,12 +99,13 @@ def ids(start: Any, stop: Any, as_of: Any, as_json: bool, client: Calibration) -
 def devices(as_of: Any, as_json: bool, client: Calibration) -> None:
     """List the devices and their calibration types."""
     found = client.list_devices(as_of, with_cabling=True)
-    if as_json:
-        # As JSON has it, a str, such as a device is too, would be its text alone.
-        printing.print_json([asdict(device) for device in found])
-        return
-    rows = [[device.device_name, ", ".join(device.calibration_type)] for device in found]
-    printing.print_rows(("device", "types"), rows)
+    printing.print_answer(
+        # A device is a str, too: JSON would have its name alone.
+        [asdict(device) for device in found],
+        ("device", "types"),
+        [[device.device_name, ", ".join(device.calibration_type)] for device in found],
+        as_json=as_json,
+    )
 
 
 @click.command(short_help="Show what the server says of itself.")
@@ -119,13 +125,11 @@ def status(as_json: bool, client: Calibration) -> None:
         said: dict[str, Any] = {}
     else:
         said = asdict(client.get_status())
-    if as_json:
-        printing.print_json({**said, "job": job})
-        return
     names = {"lag_entries": "entries behind", "lag_seconds": "seconds behind", "restored": "restored from a backup"}
     rows = [(names.get(name, name.replace("_", " ")), value) for name, value in said.items()]
     rows += [(f"this job's {name.replace('_', ' ')}", value) for name, value in job.items()]
-    printing.print_rows(("server", server), [row for row in rows if row[1] is not None])
+    rows = [row for row in rows if row[1] is not None]
+    printing.print_answer({**said, "job": job}, ("server", server), rows, as_json=as_json)
 
 
 def _write_atomically(output: Path, text: CalibrationText) -> None:

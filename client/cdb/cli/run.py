@@ -42,12 +42,8 @@ def show_run(run_number: int, as_of: Any, as_json: bool, client: Calibration) ->
 @click.argument("run_number", metavar="[N]", type=int, required=False)
 @click.option("--start", type=options.Time(), help="When the run began.")
 @click.option("--stop", type=options.Time(), help="When it ended, if that was recorded.")
-@click.option(
-    "--from",
-    "table",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="CSV",
-    help="Register every row of a table with the columns run_number, start_time and stop_time, which may be empty.",
+@options.table(
+    "Register every row of a table with the columns run_number, start_time and stop_time; stop_time may be empty."
 )
 @options.as_json
 @options.with_writer

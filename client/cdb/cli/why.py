@@ -13,14 +13,14 @@ from cdb.calibration import Calibration
 from cdb.cli import options, printing
 from cdb.cli.explanation import ExplainedQuery, Explanation, Step, explain, sentences
 from cdb.cli.log import entry_at
+from cdb.cli.read import get_applying
 from cdb.records import CalibrationRecord, Run
 
 
 @click.command(short_help="Explain why a calibration applies, and since when.")
-@click.argument("device_name", metavar="DEVICE", shell_complete=options.complete_devices)
-@click.argument("calibration_type", metavar="TYPE", shell_complete=options.complete_types)
-@click.option("--run", type=int, metavar="N", help="Explain what applies to this run.")
-@click.option("--date", type=options.Time(), help="Explain what applies at this time.")
+@options.device_and_type(required=True)
+@options.run
+@options.date
 @options.as_of
 @options.as_json
 @options.with_reader
@@ -54,13 +54,8 @@ def why(
     elif history:
         _print(explained)
     if explained.winner is None:
-        # Raises what the service says of it, in its words.
-        if run is not None:
-            client.get_calibration_for_run(*key, run, as_of)
-        elif date is not None:
-            client.get_calibration_for_date(*key, date, as_of)
-        else:
-            client.get_current_calibration(*key, as_of)
+        # Raises the service's own error.
+        get_applying(client, key, run, date, as_of)
         sys.exit(1)
 
 
