@@ -14,12 +14,12 @@ from cdb._instants import Instant, format_instant, instant
 
 
 def without_none(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments without those that are None: what is not given is not sent."""
+    """Leave out the arguments that are None: they are not sent."""
     return {name: value for name, value in arguments.items() if value is not None}
 
 
 def integer(argument: str, value: int) -> int:
-    """An int, or what stands for one, as NumPy's do."""
+    """Return an int; accept what converts to one without loss, such as NumPy's integers."""
     try:
         if isinstance(value, bool):
             raise TypeError(value)
@@ -29,7 +29,7 @@ def integer(argument: str, value: int) -> int:
 
 
 def run(run_number: int) -> int:
-    """The number of a run."""
+    """Check the number of a run."""
     if integer("run_number", run_number) == 0:
         raise InvalidArgument(
             "run_number 0 is no run of the experiment, but stands for Monte Carlo: ask by date for the calibration to "
@@ -40,28 +40,28 @@ def run(run_number: int) -> int:
 
 
 def serial(argument: str, value: int) -> int:
-    """A place in the journal, or 0 for before its first entry."""
+    """Check a journal position: 0 or greater."""
     if integer(argument, value) < 0:
         raise InvalidArgument(f"{argument} must not be negative, as {value} is", argument=argument)
     return integer(argument, value)
 
 
 def seconds(argument: str, value: float) -> float:
-    """A length of time."""
+    """Check a length of time in seconds."""
     if not isinstance(value, int | float) or not 0 < value < math.inf:
         raise InvalidArgument(f"{argument} must be a number of seconds, not {value!r}", argument=argument)
     return value
 
 
 def text(argument: str, value: str) -> str:
-    """A str."""
+    """Check that a value is a str."""
     if not isinstance(value, str):
         raise InvalidArgument(f"{argument} must be a str, not {value!r}", argument=argument)
     return value
 
 
 def device_and_type(device_name: str, calibration_type: str) -> dict[str, str]:
-    """The arguments that name a device and a calibration type."""
+    """Check the arguments that name a device and a calibration type."""
     return {
         "device_name": text("device_name", device_name),
         "calibration_type": text("calibration_type", calibration_type),
@@ -71,7 +71,7 @@ def device_and_type(device_name: str, calibration_type: str) -> dict[str, str]:
 def upload(
     device_name: str, calibration_type: str, valid_from: Instant, data: bytes | str, comment: str | None
 ) -> dict[str, Any]:
-    """The arguments of a calibration to be stored."""
+    """Check the arguments of an upload, and add the payload's sha256."""
     payload = _payload(data)
     return {
         **device_and_type(device_name, calibration_type),
@@ -93,17 +93,19 @@ def _payload(data: bytes | str) -> bytes:
 
 
 def server_urls(servers: str | Sequence[str]) -> list[str]:
-    """Base URLs: a list of them, or one text with spaces or commas between."""
+    """Check base URLs: a list of them, or one text with spaces or commas between."""
     named = servers.replace(",", " ").split() if isinstance(servers, str) else servers
     try:
         server_urls = [text("servers", server) for server in named]
     except TypeError:
         raise InvalidArgument(f"servers must be a str or a list of them, not {servers!r}", argument="servers") from None
     for address in server_urls:
-        # A password would stand in every message and log.
+        # Do not repeat it: a password in it would appear in messages and logs.
         shown = "a server's address with an @" if "@" in address else repr(address)
         if not address.startswith(("http://", "https://")):
-            raise InvalidArgument(f"{shown} is no server: begin it with http:// or https://", argument="servers")
+            raise InvalidArgument(
+                f"{shown} is no server: its URL must start with http:// or https://", argument="servers"
+            )
         try:
             parsed = urlsplit(address)
             if not parsed.hostname or parsed.port == 0:

@@ -10,9 +10,9 @@ Error = TypeVar("Error", bound="CdbError")
 
 
 class CdbError(Exception):
-    """The base of all errors of this package. `message` says what was asked, what is wrong and what to do next.
+    """Base of all errors of this package. `message` tells what was asked, what is wrong and what to do next.
 
-    The fields of the service's fault are attributes under the contract's names. `exception` is what it was raised for.
+    The fields of the service's fault are attributes with the contract's names. `exception` becomes its cause.
     """
 
     def __init__(self, message: str, exception: BaseException | None = None, /, **fields: object) -> None:
@@ -25,15 +25,15 @@ class CdbError(Exception):
             setattr(self, name, value)
 
     def get_message(self) -> str:
-        """The earlier CDB's name of `message`."""
+        """Return `message`, under the earlier CDB's name."""
         return self.message
 
     def get_exception(self) -> BaseException | None:
-        """The exception that this one was raised for, None where there is none; as the earlier CDB called it."""
+        """Return the exception that caused this one, or None, under the earlier CDB's name."""
         return self.__cause__
 
     def retold(self: Error, message: str) -> Error:
-        """The same error in other words."""
+        """Copy the error with another message."""
         return type(self)(message, **self._fields)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -41,15 +41,15 @@ class CdbError(Exception):
 
 
 class CdbPermanentError(CdbError):
-    """Asking the same again will not help."""
+    """Repeating the call will not help."""
 
 
 class CdbTemporaryError(CdbError):
-    """Asking the same again may help, later or at another server. To repeat a write is safe."""
+    """Repeating the call may help, later or at another server. Repeating a write is safe."""
 
 
 class CalibrationNotFound(CdbPermanentError, LookupError):
-    """No calibration applies, or none has this id. What was not asked is None."""
+    """No calibration applies, or none has this id. Fields that were not asked for are None."""
 
     device_name: str | None = None
     calibration_type: str | None = None
@@ -79,7 +79,7 @@ class InvalidArgument(CdbPermanentError, ValueError):
 
 
 class Integrity(CdbPermanentError):
-    """Bytes are not those that `sha256` names: what was sent, what the server keeps, or what was received."""
+    """The bytes sent, stored or received do not have this `sha256`."""
 
     sha256: str
 
@@ -91,11 +91,11 @@ class TooLarge(CdbPermanentError):
 
 
 class MalformedRequest(CdbPermanentError):
-    """The server did not understand this client: they are of different versions, or something interferes."""
+    """The server did not understand the request: versions differ, or something between altered it."""
 
 
 class NotAuthorised(CdbPermanentError):
-    """The server takes no writes from this user, or from this machine's network."""
+    """The server accepts no writes from this user, or from this machine's network."""
 
 
 class AsOfNotReached(CdbTemporaryError):
@@ -110,11 +110,11 @@ class Unavailable(CdbTemporaryError):
 
 
 class ServerUnreachable(CdbTemporaryError):
-    """No server answered in time, or what answered is not a calibration database."""
+    """No server answered in time, or the one that answered is not a calibration database."""
 
 
 class ForeignAnswer(ServerUnreachable):
-    """What answered does not speak as a calibration database does. Callers know it as ServerUnreachable."""
+    """The response is not one of a calibration database. Callers catch it as ServerUnreachable."""
 
 
 FAULTS: dict[str, type[CdbError]] = {

@@ -1,6 +1,6 @@
 """Open regular files only: a pipe, device or folder in a file's place is an error, not an endless wait.
 
-To open a pipe waits for whoever writes into it, and a device may be read without end: no deadline of a call would hold.
+Opening a pipe waits for a writer, and a device may have no end: a call could miss its deadline.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from contextlib import contextmanager
 
 
 class NotRegular(OSError):
-    """Something else than a regular file has the name: a folder, a pipe, a device, a socket."""
+    """The path leads to a folder, a pipe, a device or a socket."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(errno.EINVAL, "it is not a regular file", os.fspath(path))
 
 
 def check_regular(path: str | os.PathLike[str]) -> os.stat_result:
-    """Raise NotRegular unless a path leads to a regular file, and OSError where it leads to nothing."""
+    """Return the status of a regular file. Raises NotRegular, and OSError."""
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise NotRegular(path)
@@ -47,7 +47,7 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> Iter
 
 
 def read_at(descriptor: int, offset: int, size: int) -> bytes:
-    """Read the bytes of an open file from an offset on, at most `size`, whatever it has grown to since."""
+    """Read at most `size` bytes of an open file, from an offset."""
     parts = []
     while size > 0 and (part := os.pread(descriptor, min(size, 2**24), offset)):
         parts.append(part)

@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta, timezone
 
 from cdb._exceptions import InvalidArgument
 
-# What methods take as an instant: an aware datetime, a naive one (UTC), a date (its first instant), or text.
+# What methods accept as an instant: an aware datetime, a naive one (UTC), a date (its first instant), or text.
 Instant = datetime | date | str
 
 _TEXT = re.compile(
@@ -18,7 +18,7 @@ _TEXT = re.compile(
 
 
 def instant(argument: str, value: Instant) -> datetime:
-    """The aware datetime, UTC, that a caller means; `argument` is its name for the error.
+    """Convert an instant to an aware datetime in UTC; an error names the `argument`.
 
     Text is ISO 8601 as people write it: `2016-03-01`, `2016-03-01 08:00`, `2016-03-01T08:00:00.123456Z`, `… +02:00`,
     `… UTC`. A time without offset is UTC. Raises InvalidArgument when it is none of these or finer than a microsecond.
@@ -42,7 +42,7 @@ def instant(argument: str, value: Instant) -> datetime:
 
 
 def format_instant(value: datetime) -> str:
-    """The contract's text of an aware datetime: `2016-03-01T08:00:00.000000Z`."""
+    """Format an aware datetime as the contract does: `2016-03-01T08:00:00.000000Z`."""
     return f"{value.astimezone(timezone.utc).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
@@ -60,7 +60,7 @@ def _parse_text(text: str) -> datetime:
 
 
 def display_instant(value: datetime) -> str:
-    """An instant for people: `2016-03-01 08:00:00`, UTC, with a fraction only where there is one."""
+    """Format an instant for people: `2016-03-01 08:00:00`, UTC, with a fraction only if it is not zero."""
     utc = value.astimezone(timezone.utc)
     fraction = f".{utc.microsecond:06}" if utc.microsecond else ""
     return f"{utc.year:04}-{utc:%m-%d %H:%M:%S}{fraction}"

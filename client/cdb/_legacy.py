@@ -19,11 +19,11 @@ from cdb.records import Status
 Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
 
-# The end of its services' addresses.
+# How the addresses of its services end.
 _SERVICE = re.compile(r"/cdb/((?:calibration|cabling)(?:SuperMouse)?)/?(?:\?wsdl)?/?$", re.IGNORECASE)
 
-# The classes of its version 1.1.9 for what is not kept here, each with its writing twin. Code imports them beside
-# those that are.
+# The classes of its version 1.1.9 for data that this database does not hold; each has a SuperMouse class, too. Code
+# imports them together with those for calibrations.
 MISSING_CLASSES = (
     "AlarmHandler",
     "BatchIteration",
@@ -39,44 +39,40 @@ MISSING_CLASSES = (
 
 
 class LegacyMethods(ABC):
-    """What the earlier client's objects told of their server and of themselves."""
+    """The methods by which the earlier client's objects describe their server and themselves."""
 
     @abstractmethod
     def get_status(self) -> Status:
-        """What the server says of itself; as text, `OK`."""
+        """Get the server's status; as text, `OK`."""
 
     @abstractmethod
     def get_server_host_name(self) -> str:
-        """The host of the first server that is named."""
-
-    @abstractmethod
-    def set_url(self, url: str) -> None:
-        """Ask another server from now on."""
+        """Return the host of the first server."""
 
     def get_name(self) -> str:
-        """The name of the server: its host's."""
+        """Return the host of the first server, too."""
         return self.get_server_host_name()
 
     def get_server_info(self) -> str:
-        """The server's version, what it is, and how many entries its journal has."""
+        """Return the server's version, its role, and the number of its journal's entries."""
         status = self.get_status()
         return f"mice-cdb {status.version}, {status.role}, {status.serial} entries"
 
     def get_version(self) -> str:
-        """The version of this client."""
+        """Return the version of this client."""
         from importlib.metadata import version
 
         return version("mice-cdb")
 
     def __str__(self) -> str:
-        """The methods with their arguments."""
+        """List the methods with their arguments."""
         kind = type(self)
         methods = sorted(name for name, _ in inspect.getmembers(kind, inspect.isfunction) if not name.startswith("_"))
         return "\n\t".join([kind.__name__, *(f"{name}({_arguments(getattr(kind, name))})" for name in methods)])
 
 
 def missing_class(name: str) -> type:
-    """A class of the earlier client for what is not kept here: to use it raises, and says where that is."""
+    """Make a class of the earlier client that raises when it is used, and tells where its data is."""
 
     def refuse(self: object, *_: object, **__: object) -> None:
         raise CdbPermanentError(
@@ -88,9 +84,9 @@ def missing_class(name: str) -> type:
 
 
 def accept_legacy_order(when: str) -> Callable[[Callable[Given, Answer]], Callable[Given, Answer]]:
-    """Make a method that takes (device, type, run or time) take the earlier client's (device, run or time, type), too.
+    """Let a method that takes (device, type, run or time) also take the earlier client's (device, run or time, type).
 
-    `when` is the name of the run's or the time's argument. By its name, the type may stand in either place.
+    `when` names the argument of the run or the time. The type may also be given by its name.
     """
 
     def taking(method: Callable[Given, Answer]) -> Callable[Given, Answer]:
@@ -108,7 +104,7 @@ def accept_legacy_order(when: str) -> Callable[[Callable[Given, Answer]], Callab
 
 
 def _reordered(calibration_type: Any, given: Any, when: str) -> tuple[Any, Any]:
-    """A calibration type and a run or a time, given so or, as to the earlier client, the other way round.
+    """Put a calibration type and a run or a time in this order, whichever order they are given in.
 
     Rule 2: "Type: the same, beginning with a letter." A time or a run never does, so that it is sure which is which.
     Given the other way round, a run may be digits in text, as it could be there. Raises InvalidArgument where both may

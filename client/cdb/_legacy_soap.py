@@ -1,7 +1,7 @@
 """Call a running legacy CDB as its own WSDL says: list its ids, get its payloads (for `cdb copy`).
 
-That WSDL names the namespace, the arguments and how they are wrapped, which nobody kept elsewhere; what it imports is
-asked of the same server. Answers are text: XML, or base64 of a payload, and an error comes in their place.
+Only that WSDL tells the namespace, the arguments and how they are wrapped; its imports are read from the same server.
+Answers are text: XML, or base64 of a payload, or an error in their place.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cdb._transport.http import HttpClient
 
 @dataclass(frozen=True, slots=True)
 class ListedCalibration:
-    """A calibration as the earlier CDB lists it: its times as they stand there, an unknown one as `null`."""
+    """A calibration as the earlier CDB lists it, with its times as text; an unknown time is `null`."""
 
     id: int
     device_name: str
@@ -36,16 +36,15 @@ class ListedCalibration:
 
 
 class LegacyService:
-    """One service of a running earlier CDB. To make one talks to nobody.
+    """One service of a running earlier CDB. Making one sends nothing.
 
-    Its methods raise CdbTemporaryError where asking again may help: ServerUnreachable, or Unavailable for what the
-    service says so itself; and CdbPermanentError for an error that it answers.
+    Its methods raise ServerUnreachable; Unavailable for a warning of the service, CdbPermanentError for its errors.
     """
 
     def __init__(self, base: str, name: str, timeout: float) -> None:
-        """The service of a name, such as `calibration`, below a base URL; `timeout` bounds each call, in seconds.
+        """Name a service, such as `calibration`, below a base URL; `timeout` limits each call, in seconds.
 
-        `origin` is its address, and that of its writing twin, which reads too.
+        `origin` is the address of its reading service, whichever of the two is named.
         """
         self._subject = "Cabling" if name.lower().startswith("cabling") else "Calibration"
         self._address = f"{base.rstrip('/')}/cdb/{name}"
@@ -54,7 +53,7 @@ class LegacyService:
         self._client: zeep.Client | None = None
 
     def ids(self, start: str, stop: str) -> list[ListedCalibration]:
-        """What was valid at one instant at least from start to stop, both included, as far as it is listed."""
+        """List the calibrations in force at any instant from start to stop, both included."""
         answered = self._call(f"get{self._subject}Ids", start, stop)
         listed = _xml(answered.encode()) if isinstance(answered, str) else None
         if listed is None or listed.tag != "ids":
@@ -66,8 +65,8 @@ class LegacyService:
             raise self._not_a_legacy_cdb() from None
 
     def payload(self, id: int) -> bytes:
-        """The bytes of a calibration."""
-        # Of no text at all zeep makes None, and bytes of what the WSDL calls base64.
+        """Get the bytes of a calibration."""
+        # zeep reads an empty text as None, and a value that the WSDL declares as base64 as bytes.
         answered = self._call(f"getDetector{self._subject}ForId", id) or ""
         if not isinstance(answered, str | bytes):
             raise self._not_a_legacy_cdb()
@@ -85,7 +84,7 @@ class LegacyService:
         return ListedCalibration(int(named["name"]), named["device"], kind, named["validFrom"], named["created"])
 
     def _raise_reported(self, answered: etree._Element | None) -> None:
-        """Raise what stands in the place of an answer, if anything does."""
+        """Raise the warning or error that takes the place of an answer, if any."""
         if answered is not None and answered.tag == "warning":
             raise errors.Unavailable(f"{self._address}: {answered.text}")
         if answered is not None and answered.tag == "error":
@@ -102,7 +101,7 @@ class LegacyService:
         except zeep.exceptions.Fault as fault:
             raise errors.CdbPermanentError(f"{self._address}: {fault.message}") from None
         except Exception as error:
-            # zeep lets its own errors and those of what it stands on through.
+            # zeep raises its own errors and those of its libraries.
             raise self._not_a_legacy_cdb() from error
 
     def _not_a_legacy_cdb(self) -> errors.ServerUnreachable:
@@ -110,9 +109,9 @@ class LegacyService:
 
 
 def legacy_services(url: str, timeout: float) -> list[LegacyService]:
-    """The services for calibrations and for cabling at a base URL, or the one that `…/cdb/calibration?wsdl` names.
+    """Return the two services, calibration and cabling, at a base URL, or the one that an address names.
 
-    Raises InvalidArgument for what is no such address.
+    Such an address is `…/cdb/calibration?wsdl`. Raises InvalidArgument.
     """
     base, named = split_address(url)
     server_urls([base])
@@ -120,7 +119,7 @@ def legacy_services(url: str, timeout: float) -> list[LegacyService]:
 
 
 class _ZeepTransport:
-    """The way to one server, as zeep's transport: bounded in time and size; whatever is named, this server is asked."""
+    """The transport for zeep, limited in time and size. Sends every request to one server, whatever host it names."""
 
     def __init__(self, address: str, timeout: float) -> None:
         parts = urlsplit(address)
@@ -129,13 +128,13 @@ class _ZeepTransport:
         self._http = HttpClient(None, None)
 
     def load(self, url: str) -> bytes:
-        """A WSDL, or a part of one."""
+        """Read a WSDL, or a part of one."""
         parts = urlsplit(url)
         path = f"{parts.path}?{parts.query}" if parts.query else parts.path
         return self._failover.call(lambda server, budget: self._http.exchange(server, path, budget)).content
 
     def post_xml(self, address: str, envelope: etree._Element, headers: Mapping[str, str]) -> _Response:
-        """The response to a call."""
+        """Send a call and return the response."""
         request = etree.tostring(envelope, encoding="utf-8", xml_declaration=True)
         response = self._failover.call(
             lambda server, budget: self._http.exchange(server, self._path, budget, headers, request)
@@ -145,7 +144,7 @@ class _ZeepTransport:
 
 @dataclass(frozen=True, slots=True)
 class _Response:
-    """A response, as zeep reads it."""
+    """A response with the attributes that zeep reads."""
 
     status_code: int
     content: bytes

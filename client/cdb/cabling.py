@@ -19,7 +19,7 @@ TYPE = "cabling"
 
 
 class Cabling(LegacyMethods):
-    """Reads cabling. Every method raises what Calibration's of the same kind raises."""
+    """Reads cabling. Every method raises what the one of Calibration raises."""
 
     def __init__(
         self,
@@ -28,27 +28,27 @@ class Cabling(LegacyMethods):
         client_cert: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
-        """As Calibration."""
+        """Take the arguments of Calibration."""
         self._calibration = Calibration(servers, client_cert=client_cert, timeout=timeout)
 
     def set_url(self, url: str) -> None:
-        """As Calibration.set_url."""
+        """Ask another server, as Calibration.set_url does."""
         self._calibration.set_url(url)
 
     def get_current_cabling(self, device: str) -> CalibrationText:
-        """The cabling that applies now."""
+        """Get the cabling that applies now."""
         return self._calibration.get_current_calibration(device, TYPE)
 
     def get_cabling_for_date(self, device: str, timestamp: Instant) -> CalibrationText:
-        """The cabling that applies at an instant."""
+        """Get the cabling that applies at an instant."""
         return self._calibration.get_calibration_for_date(device, TYPE, timestamp)
 
     def get_cabling_for_run(self, device: str, run_number: int) -> CalibrationText:
-        """The cabling that applies at the start of a run."""
+        """Get the cabling that applies at the start of a run."""
         return self._calibration.get_calibration_for_run(device, TYPE, run_number)
 
     def get_cabling_for_id(self, id: int) -> CalibrationText:
-        """The cabling of an id. Raises CalibrationNotFound for the id of another calibration, too."""
+        """Get the cabling of an id. Raises CalibrationNotFound where the id is not that of a cabling."""
         found = self._calibration.get_calibration_for_id(id)
         if found.calibration_type != TYPE:
             raise CalibrationNotFound(
@@ -59,27 +59,27 @@ class Cabling(LegacyMethods):
         return found
 
     def get_ids(self, start_time: Instant, stop_time: Instant | None = None) -> dict[int, dict[str, Any]]:
-        """What Calibration.get_ids lists, of it the cabling."""
+        """List the cabling in force in a period, as Calibration.get_ids does."""
         found = self._calibration.get_ids(start_time, stop_time)
         return {id: fields for id, fields in found.items() if fields["calibration_type"] == TYPE}
 
     def list_devices(self) -> list[Device]:
-        """The devices that have cabling."""
+        """List the devices that have cabling."""
         return [
             device for device in self._calibration.list_devices(with_cabling=True) if TYPE in device.calibration_type
         ]
 
     def get_status(self) -> Status:
-        """As Calibration.get_status."""
+        """Get the server's status; as text, `OK`."""
         return self._calibration.get_status()
 
     def get_server_host_name(self) -> str:
-        """As Calibration.get_server_host_name."""
+        """Return the host of the first server."""
         return self._calibration.get_server_host_name()
 
 
 class CablingSuperMouse(Cabling):
-    """Writes cabling, and reads it too."""
+    """Writes cabling, and reads it."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class CablingSuperMouse(Cabling):
         client_cert: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
-        """As CalibrationSuperMouse."""
+        """Take the arguments of CalibrationSuperMouse."""
         self._writer = CalibrationSuperMouse(servers, user=user, token=token, client_cert=client_cert, timeout=timeout)
         self._calibration = self._writer
 

@@ -24,19 +24,19 @@ AsOf = Instant | Literal["now"] | None
 
 DEFAULT_SERVER = "http://localhost:8080"
 DEFAULT_TIMEOUT = 30.0
-# Bytes of an entry of the journal, at most: a comment has 4,096 characters, of which each may take five bytes in XML.
+# Most bytes of a journal entry: a comment has 4,096 characters, and each may take five bytes in XML.
 MAX_JOURNAL_ENTRY_BYTES = 3 * 2**13
 
 
 class Calibration(LegacyMethods):
-    """Reads from a calibration database. To make one talks to nobody; it may be used by many threads.
+    """Reads from a calibration database. Thread-safe. Making one sends nothing.
 
-    Instants are given as aware datetimes, naive ones (UTC), dates or text such as `2016-03-01 08:00:00` (UTC). With
-    `as_of`, a question is about the database as it stood then, and its answer never changes; `"now"` stands for the
-    latest instant that the server can answer so.
+    Instants are aware datetimes, naive ones (UTC), dates or text such as `2016-03-01 08:00:00` (UTC). With `as_of`, a
+    query is answered from the database as it stood then, and its answer never changes; `"now"` is the latest as_of that
+    the server can answer.
 
-    Every method raises a CdbError: InvalidArgument for a value that cannot be accepted, AsOfNotReached for an as_of
-    that lies too late, Unavailable or ServerUnreachable when no server answered; and what is said at each.
+    Every method raises CdbError: InvalidArgument for a value that cannot be accepted, AsOfNotReached for an as_of that
+    is too late, Unavailable or ServerUnreachable when no server answered; and the errors that its docstring names.
     """
 
     def __init__(
@@ -48,40 +48,39 @@ class Calibration(LegacyMethods):
         min_serial: int = 0,
         direct: bool = False,
     ) -> None:
-        """Servers by base URL, in order of preference, several in one text apart by spaces.
+        """Take the servers' base URLs in order of preference: a list, or one text with spaces between.
 
-        Without, those of `CDB_SERVER`; without that, http://localhost:8080. `client_cert` is a PEM file with the
-        certificate to show, where a server asks for one, and its key; without, that of `CDB_CLIENT_CERT`, if any.
-        `timeout` bounds each call, in seconds: until then servers that cannot be reached, or that cannot answer now,
-        are asked again. With `min_serial`, an answer counts only when its server holds the journal at least up to
-        there; servers that are behind are passed over, and asked again. `direct` is for programs that repeat and keep
-        by themselves: each server is asked once, and cache, lock file and the settings of a job do not count.
+        The default is `CDB_SERVER`, else http://localhost:8080. `client_cert` is a PEM file with the certificate and
+        key to send where a server asks for one; the default is `CDB_CLIENT_CERT`. `timeout` limits each call, in
+        seconds: until then it retries servers that cannot be reached, or that cannot answer now. `min_serial` rejects
+        answers of servers whose journal is shorter; they are asked again. `direct` asks each server once, and ignores
+        cache, lock file and the settings of a job: for programs that have their own retries and cache.
         """
         self._timeout = seconds("timeout", timeout)
         self._direct = direct
         self._min_serial = MinimumSerial(serial("min_serial", min_serial))
         self._client_cert = os.environ.get("CDB_CLIENT_CERT") or None if client_cert is None else client_cert
-        # Without a server, the earlier client was given "".
+        # Code for the earlier client passes "" for the default server.
         self._use_servers(os.environ.get("CDB_SERVER") or DEFAULT_SERVER if servers in (None, "") else servers)
 
     def set_url(self, url: str) -> None:
-        """Ask another server from now on, for callers of the earlier CDB; talks to nobody, and no other thread may ask.
+        """Ask another server from now on, as the earlier CDB's client did. Sends nothing. Not thread-safe.
 
         `url` is its base URL or an address of the earlier CDB's services, such as
-        http://localhost:8080/cdb/calibration?wsdl. `min_serial` stays. Raises InvalidArgument.
+        http://localhost:8080/cdb/calibration?wsdl. Keeps `min_serial`. Raises InvalidArgument.
         """
         self._use_servers(split_address(text("url", url))[0])
 
     @property
     def min_serial(self) -> int:
-        """What an answer must know of the journal, at least; to be handed to another client."""
+        """The journal position below which an answer is rejected; can be passed to another client."""
         return self._min_serial.serial
 
     @accept_legacy_order("run_number")
     def get_calibration_for_run(
         self, device_name: str, calibration_type: str, run_number: int, as_of: AsOf = None
     ) -> CalibrationText:
-        """The calibration that applies at the start of a run.
+        """Get the calibration that applies at the start of a run.
 
         Raises CalibrationNotFound, RunNotFound and Integrity.
         """
@@ -96,7 +95,7 @@ class Calibration(LegacyMethods):
     def get_calibration_for_date(
         self, device_name: str, calibration_type: str, date: Instant, as_of: AsOf = None
     ) -> CalibrationText:
-        """The calibration that applies at an instant. Raises CalibrationNotFound and Integrity."""
+        """Get the calibration that applies at an instant. Raises CalibrationNotFound and Integrity."""
         return self._resolve_content(
             "get_calibration_for_date",
             as_of,
@@ -105,23 +104,23 @@ class Calibration(LegacyMethods):
         )
 
     def get_current_calibration(self, device_name: str, calibration_type: str, as_of: AsOf = None) -> CalibrationText:
-        """The calibration that applies now, by the server's clock; with as_of, the one that applied then.
+        """Get the calibration that applies now, by the server's clock; with as_of, the one that applied then.
 
         Raises CalibrationNotFound and Integrity.
         """
         return self._resolve_content("get_current_calibration", as_of, **device_and_type(device_name, calibration_type))
 
     def get_calibration_for_id(self, id: int, as_of: AsOf = None) -> CalibrationText:
-        """The calibration of an id, superseded and withdrawn ones too. Raises CalibrationNotFound and Integrity."""
+        """Get the calibration of an id, superseded and withdrawn ones too. Raises CalibrationNotFound and Integrity."""
         return self._resolve_content("get_calibration_for_id", as_of, id=integer("id", id))
 
     def get_ids(
         self, start_time: Instant, stop_time: Instant | None = None, as_of: AsOf = None
     ) -> dict[int, dict[str, Any]]:
-        """The calibrations in force at one instant at least from start_time to stop_time, both included.
+        """List the calibrations in force at any instant from start_time to stop_time, both included.
 
-        Without stop_time: at start_time. By id, each a dict of the contract's fields under their names, and of
-        `validFrom` and `device`, as the earlier CDB called valid_from and device_name. Raises TooLarge.
+        Without stop_time: at start_time. Returns, by id, dicts of the contract's fields, with valid_from and
+        device_name also as `validFrom` and `device`, their names in the earlier CDB. Raises TooLarge.
         """
         found: list[CalibrationRecord] = self._resolve("get_ids", as_of, **period(start_time, stop_time))
         return {
@@ -130,39 +129,39 @@ class Calibration(LegacyMethods):
         }
 
     def get_calibrations_for_run(self, run_number: int, as_of: AsOf = None) -> list[CalibrationRecord]:
-        """Everything that applies to a run, one for each device and type, by id. Raises RunNotFound and TooLarge."""
+        """List what applies to a run, one for each device and type, by id. Raises RunNotFound and TooLarge."""
         found: list[CalibrationRecord] = self._resolve("get_calibrations_for_run", as_of, run_number=run(run_number))
         return found
 
     def get_history(self, device_name: str, calibration_type: str, as_of: AsOf = None) -> list[CalibrationRecord]:
-        """Everything ever stored for a device and type, by id; empty when nothing. Raises TooLarge."""
+        """List all calibrations ever stored for a device and type, by id. Raises TooLarge."""
         asked = device_and_type(device_name, calibration_type)
         found: list[CalibrationRecord] = self._resolve("get_history", as_of, **asked)
         return found
 
     def list_devices(self, as_of: AsOf = None, *, with_cabling: bool = False) -> list[Device]:
-        """The devices, in alphabetical order, with their calibration types. Raises TooLarge.
+        """List the devices, in alphabetical order, with their calibration types. Raises TooLarge.
 
-        As with the earlier CDB, those that have nothing but cabling are listed by `Cabling.list_devices`, and here only
-        `with_cabling`.
+        As in the earlier CDB, devices that have only cabling are left out, unless `with_cabling`;
+        `Cabling.list_devices` lists them.
         """
         found: list[Device] = self._resolve("list_devices", as_of)
         return [device for device in found if with_cabling or device.calibration_type != ("cabling",)]
 
     def get_run(self, run_number: int, as_of: AsOf = None) -> Run:
-        """A run's times. Raises RunNotFound."""
+        """Get a run's times. Raises RunNotFound."""
         found: Run = self._resolve("get_run", as_of, run_number=run(run_number))
         return found
 
     def get_runs(self, start_time: Instant, stop_time: Instant | None = None, as_of: AsOf = None) -> list[Run]:
-        """The runs that start from start_time to stop_time, both included, by number. Raises TooLarge."""
+        """List the runs that start from start_time to stop_time, both included, by number. Raises TooLarge."""
         found: list[Run] = self._resolve("get_runs", as_of, **period(start_time, stop_time))
         return found
 
     def get_journal(self, after_serial: int = 0, limit: int = 1000) -> list[JournalEntry]:
-        """What the master accepted after a serial, in its order, `limit` entries at most.
+        """List the journal's entries after a serial, in order, at most `limit`.
 
-        Fewer than limit: there are no more yet. Raises TooLarge for a limit greater than the server's.
+        Fewer entries mean that there are no more yet. Raises TooLarge for a limit greater than the server's.
         """
         asked = integer("limit", limit)
         answer = self._resolver.begin().from_servers(
@@ -175,20 +174,20 @@ class Calibration(LegacyMethods):
         return [to_record(JournalEntry, found) for found in answer or ()]
 
     def get_payload(self, sha256: str, size: int | None = None) -> bytes:
-        """The bytes of a payload, by the sha256 that every calibration names.
+        """Get the bytes of a payload by its sha256, a field of every calibration.
 
-        With the `size` that the calibration names, an answer that is longer is not read to its end. Raises
-        PayloadNotFound, and Integrity when other bytes came.
+        With the calibration's `size`, a longer answer is rejected before it is read to its end. Raises PayloadNotFound,
+        and Integrity for other bytes.
         """
         return self._resolver.begin().payload(text("sha256", sha256).lower(), size)
 
     def get_status(self) -> Status:
-        """What the server says of itself; as text, `OK`."""
+        """Get the server's status; as text, `OK`."""
         answer = self._resolver.begin().from_servers(unchanged, "get_status", max_bytes=MAX_STATUS_BYTES)
         return to_record(Status, answer)
 
     def get_server_host_name(self) -> str:
-        """The host of the first server that is named; empty where there is none."""
+        """Return the host of the first server; empty where there is none."""
         return next((urlsplit(server).hostname or "" for server in self._servers), "")
 
     def _resolve_content(self, operation: str, as_of: AsOf, **arguments: str | int) -> CalibrationText:
@@ -208,7 +207,7 @@ class Calibration(LegacyMethods):
 
     def _service(self, wsdl: str, path: str, auth: tuple[str, str] | None) -> SoapService:
         if wsdl not in self._services:
-            # Late, so that to import cdb, to make a client and to ask what is in the cache costs next to nothing.
+            # Imported late: zeep is slow to import, and answers from the cache do not need it.
             from cdb._resolver.soap import SoapService
 
             self._services[wsdl] = SoapService(
@@ -229,7 +228,7 @@ def _as_of(as_of: AsOf) -> str | None:
 
 
 def period(start_time: Instant, stop_time: Instant | None) -> dict[str, str | None]:
-    """The arguments of a period."""
+    """Check the arguments of a period."""
     return {
         "start_time": format_instant(instant("start_time", start_time)),
         "stop_time": None if stop_time is None else format_instant(instant("stop_time", stop_time)),

@@ -11,10 +11,10 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class CalibrationRecord:
-    """All that is known of a calibration but its content.
+    """A calibration without its content.
 
-    It applies from `valid_from` until `valid_until`, that instant excluded; None means that nothing takes over yet, and
-    equal to `valid_from` that it is never in force, being withdrawn or superseded at once.
+    It is in force from `valid_from` until `valid_until`, that instant excluded; None means until it is replaced. Where
+    both are equal it is never in force: it is withdrawn, or a later one has the same `valid_from`.
     """
 
     id: int
@@ -35,7 +35,7 @@ class CalibrationRecord:
 class CalibrationText(str):
     """The content of a calibration as text, with its record's fields as attributes and its exact bytes as `data`.
 
-    The text is the bytes read as UTF-8; bytes that are not UTF-8 stand in it as surrogate escapes, so that
+    The text is the bytes decoded as UTF-8. Bytes that are not UTF-8 become surrogate escapes, so that
     `text.encode("utf-8", "surrogateescape") == text.data` always.
     """
 
@@ -71,7 +71,7 @@ class CalibrationText(str):
 class Device(str):
     """A device and the calibration types stored for it, in alphabetical order.
 
-    As a `str` it is its name: `"TOF1" in list_devices()`, as with the earlier CDB, which listed names.
+    As a `str` it is its name: `"TOF1" in list_devices()`. The earlier CDB listed names.
     """
 
     device_name: str
@@ -80,7 +80,7 @@ class Device(str):
     def __new__(cls, device_name: str, *_: object, **__: object) -> Device:
         return str.__new__(cls, device_name)
 
-    # What equals a str has its hash; and str brings an inequality that knows only texts.
+    # Equal objects need equal hashes; and str has an inequality of its own, which ignores the fields.
     __hash__ = str.__hash__
     __ne__ = object.__ne__
 
@@ -98,12 +98,12 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Status(str):
-    """What a server says of itself; `master` and the lags are None on a master.
+    """The status of a server; `master` and the lags are None on a master.
 
-    As a `str` it is its `status`: `get_status() == "OK"`, as with the earlier CDB, which said no more.
-    `complete_until` is the latest as_of that it can answer; `serial` and `digest` name the journal that it holds.
-    `restored` is when its database was last restored from a backup, None if it never was: what was accepted between
-    the backup and then may be missing.
+    As a `str` it is its `status`: `get_status() == "OK"`. The earlier CDB returned that text.
+    `complete_until` is the latest as_of that it can answer; `serial` and `digest` are those of its last journal entry.
+    `restored` is when its database was last restored from a backup, or None: what was accepted between the backup and
+    that time may be missing.
     """
 
     status: str
@@ -120,14 +120,14 @@ class Status(str):
     def __new__(cls, status: str, *_: object, **__: object) -> Status:
         return str.__new__(cls, status)
 
-    # As of a Device.
+    # As for Device.
     __hash__ = str.__hash__
     __ne__ = object.__ne__
 
 
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
-    """What the master accepted as its `serial`-th, who wrote it and when; the fields of other kinds than its are None.
+    """Entry number `serial` of the journal, its author and time. Fields that its kind does not have are None.
 
     `kind` is `calibration` (device_name to sha256; its id is the serial), `withdrawal` (calibration_id and reason) or
     `run` (run_number to stop_time).
@@ -153,7 +153,7 @@ class JournalEntry:
 
 @dataclass(frozen=True, slots=True)
 class RunRange:
-    """Registered runs without a gap in their numbers, both ends included."""
+    """Registered runs with consecutive numbers, both ends included."""
 
     first_run: int
     last_run: int
@@ -161,12 +161,11 @@ class RunRange:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What storing a calibration would change.
+    """The changes that storing a calibration would make.
 
-    `stored_id` is the calibration that already holds these bytes under this device, type and valid_from: then nothing
-    changes. It would apply until `valid_until` (None: nothing takes over), take over from `takes_over_from` (None: none
-    is in force at valid_from), and be the answer for `run_count` registered runs that get another one now: those of
-    `run_range`, of which the first 1000 are given.
+    `stored_id` is the calibration that already has these bytes, device, type and valid_from: then nothing changes. It
+    would apply until `valid_until` (None: until it is replaced), and replace `takes_over_from` (None: none is in force
+    at valid_from). It would be the new answer for `run_count` registered runs; `run_range` has the first 1000 ranges.
     """
 
     stored_id: int | None

@@ -18,9 +18,9 @@ from cdb.records import CalibrationRecord, Preview, Run
 
 
 class CalibrationSuperMouse(Calibration):
-    """Writes to a calibration database, and reads too. Every write may be repeated safely.
+    """Writes to a calibration database, and reads from it. Every write may be repeated safely.
 
-    Its methods raise NotAuthorised, beside what is said at Calibration.
+    Its methods also raise NotAuthorised.
     """
 
     def __init__(
@@ -34,9 +34,9 @@ class CalibrationSuperMouse(Calibration):
         min_serial: int = 0,
         direct: bool = False,
     ) -> None:
-        """As Calibration, for a user with a token; without, those of `CDB_USER` and `CDB_TOKEN`.
+        """Take the arguments of Calibration, and user and token; by default those of `CDB_USER` and `CDB_TOKEN`.
 
-        Each acknowledged write raises `min_serial`, so that what is read afterwards knows of it, from whatever server.
+        Each acknowledged write raises `min_serial`, so that later reads include it, whichever server answers.
         """
         super().__init__(servers, client_cert=client_cert, timeout=timeout, min_serial=min_serial, direct=direct)
         self._user = os.environ.get("CDB_USER", "") if user is None else user
@@ -54,8 +54,8 @@ class CalibrationSuperMouse(Calibration):
     ) -> CalibrationRecord:
         """Store a calibration that applies from `valid_from`; it is on disk when this returns.
 
-        `data` is bytes, or text that is stored as UTF-8. What is already stored, not withdrawn, under exactly this
-        device, type and valid_from is found, not stored twice. Raises Integrity and TooLarge.
+        `data` is bytes, or text that is stored as UTF-8. Where the same bytes are already stored, not withdrawn, for
+        this device, type and valid_from, returns that calibration. Raises Integrity and TooLarge.
         """
         given = upload(device_name, calibration_type, valid_from, data, comment)
         stored = to_record(CalibrationRecord, self._write("add_calibration", **given))
@@ -67,7 +67,7 @@ class CalibrationSuperMouse(Calibration):
     def set_detector(
         self, device: str, calibration_type: str, valid_from: Instant, data: bytes | str
     ) -> CalibrationRecord:
-        """The earlier CDB's name of add_calibration."""
+        """Store a calibration, under the earlier CDB's name of add_calibration."""
         return self.add_calibration(device, calibration_type, valid_from, data)
 
     def preview_calibration(
@@ -78,9 +78,9 @@ class CalibrationSuperMouse(Calibration):
         data: bytes | str,
         comment: str | None = None,
     ) -> Preview:
-        """What add_calibration with the same arguments would change, as things stand now. Writes nothing.
+        """Tell what add_calibration with these arguments would change now. Writes nothing.
 
-        Raises all that add_calibration raises.
+        Raises what add_calibration raises.
         """
         given = upload(device_name, calibration_type, valid_from, data, comment)
         return to_record(Preview, self._write("preview_calibration", **given))

@@ -397,7 +397,7 @@ def test_retries_are_reported_once(shared_master: Master) -> None:
     waiting = ("devices", "--server", "http://127.0.0.1:1", "--timeout", "1.5")
     shown = under_a_terminal(shared_master, *waiting, status=3).splitlines()
     assert shown[0].startswith("cdb: http://127.0.0.1:1: no connection: is it running")
-    assert shown[0].endswith("asked again until 1.5 s are over")
+    assert shown[0].endswith("retrying for 1.5 s")
     assert len(shown) == 2
     done = shell(shared_master, *waiting)
     assert done.returncode == 3

@@ -15,7 +15,7 @@ from cdb._resolver.query import Query
 from cdb.records import CalibrationRecord, Device, JournalEntry, Preview, Run, RunRange, Status
 
 Record = TypeVar("Record", CalibrationRecord, Device, JournalEntry, Preview, Run, RunRange, Status)
-# What a question is answered with: a record or a list of records, of the kind that its operation gives.
+# A record, or a list of records, of the kind that the operation returns.
 Answer = Any
 
 # The fields of each kind, and whether they may be None.
@@ -23,10 +23,10 @@ _FIELDS: dict[Any, list[tuple[str, bool]]] = {
     kind: [(field.name, "None" in str(field.type)) for field in fields(kind)] for kind in Record.__constraints__
 }
 
-# The arguments that an answer or a fault repeats.
+# The arguments that an answer or a fault repeats, if it has them.
 _ECHOED_ARGUMENTS = {"device_name", "calibration_type", "run_number", "id", "date", "as_of"}
 
-# What each operation answers with; the others with a calibration.
+# The kind of record that an operation returns; others return calibrations.
 _KINDS: dict[str, Any] = {"get_run": Run, "get_runs": Run, "list_devices": Device}
 _LISTS = {"get_ids", "get_calibrations_for_run", "get_history", "list_devices", "get_runs"}
 
@@ -53,7 +53,7 @@ def _convert(query: Query, answered: Any, convert: Callable[[Any, Any], Any]) ->
 
 
 def parse_content(query: Query, answered: Any, known_digests: Sequence[str]) -> tuple[CalibrationRecord, bytes | None]:
-    """A calibration and its bytes, None where they were left out, for their sha256 is one of `held`.
+    """Convert a calibration with its bytes, or None where the server left them out because the digest is known.
 
     Raises Integrity for other bytes, ServerUnreachable for another answer.
     """
@@ -73,7 +73,7 @@ def parse_content(query: Query, answered: Any, known_digests: Sequence[str]) -> 
 
 
 def parse_payload(answered: Any, sha256: str) -> bytes:
-    """The bytes of a payload. Raises Integrity for other bytes."""
+    """Verify the bytes of a payload. Raises Integrity for other bytes."""
     data: bytes = answered or b""
     if hashlib.sha256(data).hexdigest() != sha256:
         raise Integrity(
@@ -84,7 +84,7 @@ def parse_payload(answered: Any, sha256: str) -> bytes:
 
 
 def to_record(kind: type[Record], answered: Any) -> Record:
-    """A dataclass of what zeep read. Raises ServerUnreachable when that is not of its kind."""
+    """Convert an object of zeep to a record. Raises ServerUnreachable when it is not of this kind."""
     values: dict[str, Any] = {}
     try:
         for name, is_optional in _FIELDS[kind]:
@@ -98,12 +98,12 @@ def to_record(kind: type[Record], answered: Any) -> Record:
 
 
 def to_json(answer: Answer) -> Any:
-    """An answer as JSON has it: instants as the contract spells them, without what is None."""
+    """Convert an answer to JSON: instants in the contract's format, without fields that are None."""
     return [to_json(record) for record in answer] if isinstance(answer, list) else fields_to_json(answer)
 
 
 def from_json(query: Query, said: Any) -> Answer:
-    """The answer to a question of its JSON. Raises ValueError when it is none."""
+    """Convert JSON to the answer to a query. Raises ValueError when it is none."""
     if query.operation in _LISTS and not isinstance(said, list):
         raise ValueError("not a list")
     try:
@@ -153,9 +153,9 @@ def _record_from_json(kind: Any, said: Any) -> Any:
 
 
 def _checked_value(name: str, value: Any) -> Any:
-    """A value as records have it. Raises InvalidArgument and ValueError for one that the contract does not admit."""
+    """Convert the value of a field. Raises InvalidArgument and ValueError for one that the contract does not admit."""
     if isinstance(value, datetime):
-        # One that lies outside the years 1 to 9999 once its offset is taken off is none.
+        # In UTC it may lie outside the years 1 to 9999: then it is refused.
         return instant(name, value)
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise ValueError(f"{name} is no xs:long")
@@ -169,13 +169,13 @@ def _checked_value(name: str, value: Any) -> Any:
 
 
 def check_matches(query: Query, answer: Any) -> None:
-    """Raise ServerUnreachable for the answer to another question, as a confused cache or connection could give it."""
+    """Raise ServerUnreachable for the answer to another query, which a wrong cache or connection could return."""
     if told := mismatch(dict(query.arguments), answer):
         raise ForeignAnswer(told)
 
 
 def mismatch(asked: Mapping[str, Any], answered: object) -> str | None:
-    """How an answer or a fault is about something else than was asked; None where it is not, as far as it says."""
+    """Describe the argument that an answer or a fault repeats with another value; None where there is none."""
     for argument in asked.keys() & _ECHOED_ARGUMENTS:
         field = getattr(answered, argument, None)
         told = format_instant(field) if isinstance(field, datetime) else field

@@ -8,7 +8,6 @@ import logging
 import os
 import re
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,47 +16,47 @@ from cdb._resolver.query import Query
 from cdb._resolver.store import Store, StoredFile, read_file
 
 log = logging.getLogger("cdb")
-# Without a handler of the program, warnings would go to stderr.
+# Without a handler, logging would print warnings on stderr.
 log.addHandler(logging.NullHandler())
 
-# Bytes that a cache holds at most.
+# Size of a cache in bytes.
 MAX_CACHE_BYTES = 10 * 2**30
-# Of how many payloads of a device and type a server is told that they are held.
+# Known digests that a request names, for a device and type.
 MAX_KNOWN_DIGESTS = 4
-# How many prefetches a job without network looks through.
+# Prefetches that a job without network looks through.
 MAX_PREFETCHES = 100
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
 class Cache:
-    """Payloads and answers in a folder. What is read is checked; where the folder fails, it is done without.
+    """Stores payloads and answers in a folder. Verifies what it reads; ignores a folder that cannot be used.
 
-    Answers are kept by the server that gave them: databases of different servers may say different things.
+    Stores answers by server, since different servers may have different databases.
     """
 
     def __init__(self, folder: Path | None = None, limit: int = MAX_CACHE_BYTES) -> None:
-        """The cache in a folder; without, in that of `CDB_CACHE`; without that, in the user's cache folder."""
+        """Use a folder: by default that of `CDB_CACHE`, else the user's cache folder."""
         self.store = Store(folder or _default_folder(), limit)
         self._failed = False
 
     def payload(self, sha256: str) -> bytes | None:
-        """The bytes of a payload, if they are kept."""
+        """Return the bytes of a payload, if it is stored."""
         if not _SHA256.fullmatch(sha256):
-            # A server or a caller may say anything; this becomes the name of a file.
+            # It comes from a server or a caller, and becomes the name of a file.
             return None
         return self._read(_payload_path(sha256), lambda data: _has_digest(sha256, data))
 
     def store_payload(self, data: bytes) -> None:
-        """Keep the bytes of a payload."""
+        """Store the bytes of a payload."""
         self._write(_payload_path(hashlib.sha256(data).hexdigest()), data)
 
     def answer(self, servers: Sequence[str], query: Query) -> Answer | None:
-        """What one of the servers answered to a question with as_of, if it is kept."""
+        """Return the answer of one of the servers to a query with as_of, if it is stored."""
         for server in servers:
-            name = _answer_path(server, query)
+            name = _server_path(server, query.cache_key())
             said = self._read_json(name)
-            # The name alone is not enough: a file may have been copied from another's.
+            # The name alone proves nothing: somebody may have copied the file.
             if isinstance(said, dict) and said.get("question") == json.loads(query.canonical_json()):
                 try:
                     return from_json(query, said.get("answer"))
@@ -67,45 +66,46 @@ class Cache:
         return None
 
     def store_answer(self, server: str, query: Query, answer: Answer) -> None:
-        """Keep what a server answered to a question with as_of."""
+        """Store the answer of a server to a query with as_of."""
         said = {"server": server, "question": json.loads(query.canonical_json()), "answer": to_json(answer)}
-        self._write_json(_answer_path(server, query), said)
+        self._write_json(_server_path(server, query.cache_key()), said)
 
     def known_digests(self, servers: Sequence[str], query: Query) -> list[str]:
-        """The sha256s of the last payloads that were answers to questions about the same, as far as they are kept."""
-        found = dict.fromkeys(
-            sha256 for server in servers for sha256 in self._read_strings(_digests_path(server, query))
-        )
+        """Return the digests of stored payloads that were the last answers to queries of the same group."""
+        name = f"held-{query.group_key()}"
+        found = dict.fromkeys(sha256 for server in servers for sha256 in self._read_strings(_server_path(server, name)))
         named = (sha256 for sha256 in found if _SHA256.fullmatch(sha256))
         return [sha256 for sha256 in named if self.store.has(_payload_path(sha256))][:MAX_KNOWN_DIGESTS]
 
     def store_known_digest(self, server: str, query: Query, sha256: str) -> None:
-        """Keep that a payload was the answer to a question."""
-        before = [other for other in self._read_strings(_digests_path(server, query)) if other != sha256]
-        self._write_json(_digests_path(server, query), [sha256, *before][:MAX_KNOWN_DIGESTS])
+        """Store the digest of the payload that answered a query."""
+        name = _server_path(server, f"held-{query.group_key()}")
+        before = [other for other in self._read_strings(name) if other != sha256]
+        self._write_json(name, [sha256, *before][:MAX_KNOWN_DIGESTS])
 
     def prefetched(self, servers: Sequence[str]) -> list[str]:
-        """The as_of of each prefetch from one of the servers, the latest first."""
+        """Return the as_of of each prefetch from one of the servers, the latest first."""
         found: set[str] = set()
         for server in servers:
-            found.update(self._read_strings(_prefetches_path(server)))
+            found.update(self._read_strings(_server_path(server, "prefetched")))
         return sorted(found, reverse=True)
 
     def store_prefetch(self, server: str, as_of: str) -> None:
-        """Keep that answers as of an instant were prefetched from a server."""
-        with self.single_flight(_prefetches_path(server), seconds=10):
-            self._write_json(_prefetches_path(server), sorted({*self.prefetched([server]), as_of})[-MAX_PREFETCHES:])
+        """Store that answers with this as_of were prefetched from a server."""
+        name = _server_path(server, "prefetched")
+        with self.store.lock(name, seconds=10):
+            self._write_json(name, sorted({*self.prefetched([server]), as_of})[-MAX_PREFETCHES:])
 
     def is_payload(self, file: StoredFile) -> bool:
-        """Whether a file of the store is a payload, not an answer."""
+        """Return whether a file of the store is a payload, not an answer."""
         return file.path.is_relative_to(self.store.folder / "payloads")
 
     def check(self, file: StoredFile) -> bool:
-        """Whether a file of the store is what its name says; if not, it is put aside. Raises OSError."""
+        """Verify a file of the store, and quarantine it if it is damaged. Raises OSError."""
         try:
             data, _ = read_file(file.path)
         except FileNotFoundError:
-            # Another process has removed it, which is its right.
+            # Another process has evicted it.
             return True
         right = data is not None and (
             _has_digest(file.path.name, data) if self.is_payload(file) else _has_checksum(data)
@@ -113,10 +113,6 @@ class Cache:
         if not right:
             self.store.quarantine(file.path)
         return right
-
-    def single_flight(self, name: str, seconds: float) -> AbstractContextManager[None]:
-        """Fetch what is named so while others that want the same wait, `patience` seconds at most."""
-        return self.store.lock(name, seconds)
 
     def _read(self, name: str, is_valid: Callable[[bytes], bool]) -> bytes | None:
         try:
@@ -148,7 +144,7 @@ class Cache:
         self._write(name, hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
 
     def _warn_unusable(self, error: OSError) -> None:
-        # Told once: a job asks many questions.
+        # Warn once: a job sends many queries.
         if not self._failed:
             self._failed = True
             log.warning("the cache %s cannot be used: %s", self.store.folder, error.strerror)
@@ -159,7 +155,7 @@ def _has_digest(sha256: str, data: bytes) -> bool:
 
 
 def _has_checksum(data: bytes) -> bool:
-    """Whether a file's first line is the sha256 of the rest."""
+    """Return whether the first line of a file is the sha256 of the rest."""
     seal, _, text = data.partition(b"\n")
     return hashlib.sha256(text).hexdigest().encode() == seal
 
@@ -168,26 +164,14 @@ def _payload_path(sha256: str) -> str:
     return f"payloads/{sha256[:2]}/{sha256}"
 
 
-def _answer_path(server: str, query: Query) -> str:
-    return f"answers/{_server_key(server)}/{query.cache_key()}"
-
-
-def _digests_path(server: str, query: Query) -> str:
-    return f"answers/{_server_key(server)}/held-{query.group_key()}"
-
-
-def _prefetches_path(server: str) -> str:
-    return f"answers/{_server_key(server)}/prefetched"
-
-
-def _server_key(server: str) -> str:
-    return hashlib.sha256(server.rstrip("/").encode()).hexdigest()[:16]
+def _server_path(server: str, name: str) -> str:
+    return f"answers/{hashlib.sha256(server.rstrip('/').encode()).hexdigest()[:16]}/{name}"
 
 
 def _default_folder() -> Path:
     if named := os.environ.get("CDB_CACHE"):
         return Path(named).absolute()
-    # Late, as all that a question answered from elsewhere does without.
+    # Imported late: a job that sets CDB_CACHE does not need it.
     import platformdirs
 
     return platformdirs.user_cache_path("mice-cdb")

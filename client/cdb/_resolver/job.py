@@ -12,7 +12,7 @@ from cdb._instants import format_instant, instant
 
 
 def is_offline() -> bool:
-    """Whether CDB_OFFLINE says that no server may be asked. Raises InvalidArgument where it says neither."""
+    """Return whether CDB_OFFLINE forbids to ask servers. Raises InvalidArgument for another value than yes or no."""
     said = os.environ.get("CDB_OFFLINE", "").lower()
     if said in ("1", "true", "t", "yes", "y", "on"):
         return True
@@ -22,23 +22,23 @@ def is_offline() -> bool:
 
 
 def check_online(operation: str) -> None:
-    """Raise ServerUnreachable where CDB_OFFLINE says that no server may be asked."""
+    """Raise ServerUnreachable where CDB_OFFLINE forbids to ask servers."""
     if is_offline():
         raise ServerUnreachable(f"CDB_OFFLINE is set, and {operation} needs a server: unset it")
 
 
 def job_as_of() -> str | None:
-    """The as_of of the whole job, from CDB_AS_OF, in the contract's spelling. Raises InvalidArgument."""
+    """Return the as_of of the whole job, from CDB_AS_OF, in the contract's format. Raises InvalidArgument."""
     named = os.environ.get("CDB_AS_OF") or None
     return named if named in (None, "now") else format_instant(instant("CDB_AS_OF", named))
 
 
 @contextmanager
 def recording(file: str | os.PathLike[str]) -> Iterator[None]:
-    """Note in a lock file what is asked in the block, and its answers; what is noted there already is answered from it.
+    """Record the queries of the block and their answers in a lock file; answer recorded queries from it.
 
-    As `CDB_LOCK=FILE` does for a whole job: it holds for every client, thread and process that the block uses. In the
-    block, questions raise InvalidArgument where the file cannot be written, or is no lock file.
+    Sets `CDB_LOCK=FILE`: for every client, thread and process that the block uses. In the block, queries raise
+    InvalidArgument where the file cannot be written, or is not a lock file.
     """
     with temporary_environment(CDB_LOCK=str(Path(file).absolute())):
         yield
@@ -46,10 +46,10 @@ def recording(file: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextmanager
 def replaying(file: str | os.PathLike[str]) -> Iterator[None]:
-    """Answer the questions of the block from a lock file and the cache alone, without any network.
+    """Answer the queries of the block from a lock file and the cache alone, without any network.
 
-    As `CDB_LOCK=FILE CDB_OFFLINE=1` does for a whole job. A question that is not noted, and a payload that is not in
-    the cache, raise ServerUnreachable; `cdb lock fetch FILE` fills the cache. Raises FileNotFoundError.
+    Sets `CDB_LOCK=FILE CDB_OFFLINE=1`. A query that is not recorded, and a payload that is not in the cache, raise
+    ServerUnreachable; `cdb lock fetch FILE` fills the cache. Raises FileNotFoundError.
     """
     Path(file).stat()
     with temporary_environment(CDB_LOCK=str(Path(file).absolute()), CDB_OFFLINE="1"):
@@ -58,8 +58,7 @@ def replaying(file: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextmanager
 def temporary_environment(**settings: str) -> Iterator[None]:
-    """Have settings in the block, for what it starts, too. Raises RuntimeError where another such block overlaps."""
-    # The environment, for it reaches the processes that a job starts.
+    """Set variables for the block and the processes that it starts. Raises RuntimeError where two blocks overlap."""
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     try:
@@ -77,6 +76,6 @@ def temporary_environment(**settings: str) -> Iterator[None]:
 
 
 def clear_job() -> None:
-    """Ask for what is so now, whatever is set for a job."""
+    """Remove the settings that pin a job to earlier answers."""
     for setting in ("CDB_AS_OF", "CDB_LOCK"):
         os.environ.pop(setting, None)

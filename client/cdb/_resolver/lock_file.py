@@ -1,12 +1,12 @@
 """Record a job's queries and answers in a lock file, and replay them.
 
-Text, one JSON object a line, meant to be kept beside the results:
+It is text with one JSON object in each line, to be stored with the results:
 
     {"question": {"get_calibration_for_run": {"device_name": "TOF1", …}}, "answer": {"id": 12, "sha256": …, …}}
 
-In place of the answer stands the `fault` where there was none. The first answer noted to a question stands: processes
-that share a file get the same. Half a line at the end, which a killed process left, counts for nothing, and neither do
-NULs at the end, which a power loss left in the place of what was written. What is noted is on disk.
+A line has a `fault` where there was no answer. The first answer recorded to a query counts: processes that share a file
+get the same answers. An incomplete last line, left by a killed process, is ignored, and so are NULs at the end, left by
+a power loss. Each record is synced to disk.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ Recorded = Answer | CdbError
 
 # How every line begins.
 LINE_START = b'{"question": {'
-# No job asks so much; what is longer is another file, and is not read.
+# A longer file is not a lock file, and is not read.
 MAX_LOCK_FILE_BYTES = 2**30
 
 
 class LockFile:
-    """A file of questions and answers. Safe for any number of threads and processes."""
+    """A file of queries and answers. Safe for any number of threads and processes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -42,16 +42,16 @@ class LockFile:
         self._offset = 0
 
     def find(self, query: Query) -> Recorded | None:
-        """What was noted to a question. Raises InvalidArgument when the file is no lock file."""
+        """Return the recorded answer to a query. Raises InvalidArgument when the file is not a lock file."""
         self._refresh()
         found = self._entries.get(query.canonical_json())
         return found and found[1]
 
     def record(self, query: Query, answer: Recorded, wait_seconds: float = 30) -> Recorded:
-        """Note an answer, unless another process was first; the one that stands.
+        """Record an answer, unless another process was first; return the answer that is recorded.
 
-        Raises InvalidArgument where the file is no lock file or cannot be written, Unavailable where another process
-        keeps it for longer than `patience` seconds.
+        Raises InvalidArgument where the file is not a lock file or cannot be written, Unavailable where another process
+        locks it for longer than `wait_seconds`.
         """
         said = {"fault": _fault_to_json(answer)} if isinstance(answer, CdbError) else {"answer": to_json(answer)}
         text = json.dumps({"question": {query.operation: query.wire_arguments}, **said}, ensure_ascii=False)
@@ -69,7 +69,7 @@ class LockFile:
         return self._entries[query.canonical_json()][1]
 
     def entries(self) -> list[tuple[Query, Recorded]]:
-        """Everything noted, in the order in which it was asked. Raises InvalidArgument when there is no such file."""
+        """Return all queries and answers, in their order. Raises InvalidArgument when there is no such file."""
         if not self.path.exists():
             raise InvalidArgument(f"there is no lock file {self.path}", argument="CDB_LOCK")
         self._refresh()
@@ -85,28 +85,28 @@ class LockFile:
             raise self._io_error("cannot be read", error) from None
 
     def _read_new_lines(self, file: int) -> tuple[int, bytes]:
-        """Take in what was noted since the last look; where the last whole line ends, and what stands after it.
+        """Add the lines written since the last call; return where the last whole line ends, and the bytes after it.
 
-        Threads that read the same lines at once take in the same.
+        Threads may run this at the same time: they add the same lines.
         """
         end = self._offset
         status = os.fstat(file)
         anew = (status.st_dev, status.st_ino) != self._file_id or status.st_size < end
         if not anew and status.st_size == end:
             return end, b""
-        # Where another file has this name now, all of it.
+        # Read all of it where another file has this name now.
         end, entries = (0, {}) if anew else (end, dict(self._entries))
         if status.st_size > MAX_LOCK_FILE_BYTES:
             raise self._not_a_lock_file(read_at(file, end, 60))
         *lines, tail = read_at(file, end, status.st_size - end).split(b"\n")
         while lines and b"\0" in lines[-1]:
-            # JSON has no NUL: it stands for what did not reach the disk.
+            # JSON has no NUL: the file system put it in place of data that did not reach the disk.
             tail = lines.pop() + b"\n" + tail
         for line in lines:
             self._add_line(entries, line)
             end += len(line) + 1
         if tail and self._is_json(tail):
-            # An editor took the end of the line away.
+            # An editor removed the end of the line.
             self._add_line(entries, tail)
         elif not self._is_torn_tail(tail, end):
             raise self._not_a_lock_file(tail)
@@ -125,13 +125,13 @@ class LockFile:
             if end == 0:
                 self._fsync_folder()
         except OSError:
-            # What may not be on disk was not noted.
+            # What may not be on disk does not count as recorded.
             os.ftruncate(file, end)
             raise
 
     def _fsync_folder(self) -> None:
-        """Have the name of a new file on disk."""
-        # A folder that may not be read, or a file system without such a thing: the file is as safe as it can be.
+        """Sync the name of a new file to disk."""
+        # Some folders cannot be opened, and some file systems cannot sync them: nothing more can be done.
         with suppress(OSError):
             folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
@@ -140,11 +140,11 @@ class LockFile:
                 os.close(folder)
 
     def _is_torn_tail(self, tail: bytes, end: int) -> bool:
-        """Whether a tail is what a killed process or a power loss leaves behind whole lines that end there."""
+        """Return whether a killed process or a power loss can have left this tail after the whole lines."""
         written, nul, lost = tail.partition(b"\0")
         if end > 0 and nul:
             return True
-        # Without a line before it, NULs may be the beginning of another program's file.
+        # With no line before it, NULs may be the start of another program's file.
         return written.startswith(LINE_START) or (LINE_START.startswith(written) and not lost.strip(b"\0"))
 
     def _add_line(self, entries: dict[str, tuple[Query, Recorded]], line: bytes) -> None:
@@ -188,11 +188,11 @@ class LockFile:
 
 
 def _fsync(file: int) -> None:
-    """Have what is written on disk. Raises OSError."""
+    """Sync what was written to disk. Raises OSError."""
     try:
         os.fsync(file)
     except OSError as error:
-        # Some file systems keep nothing back, and have no such call.
+        # Some file systems have no such call, because they write at once.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
             raise
 

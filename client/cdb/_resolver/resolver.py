@@ -1,4 +1,4 @@
-"""Decide where an answer comes from: lock file, cache or servers, in this order, and what of it is kept."""
+"""Decide where an answer comes from: lock file, cache or servers, in this order, and where it is stored."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from cdb.records import CalibrationRecord, CalibrationText, Status
 if TYPE_CHECKING:
     from cdb._resolver.soap import SoapService
 
-# Of a call's time, how much is spent waiting for another process that fetches the same.
+# The share of a call's time to wait for another process that fetches the same.
 WAIT_SHARE = 2 / 3
-# Seconds, for what there may be nothing to share of.
+# Seconds to wait where the other process may fetch another answer.
 FIRST_FETCH_WAIT_SECONDS = 2.0
 
-# Bytes of the answer to get_status, at most: it may tell why a mirror stopped.
+# Most bytes of the answer to get_status, which may tell why a mirror stopped.
 MAX_STATUS_BYTES = 2**16
-# Bytes around what is answered.
+# Most bytes of an answer without its content.
 MAX_ENVELOPE_BYTES = 2**14
 
 Answered = TypeVar("Answered")
 
 
 class Resolver:
-    """The read service as a client asks it.
+    """Answers the queries of a client.
 
-    `CDB_AS_OF`, `CDB_LOCK` and `CDB_OFFLINE` are looked at with every question, so that they hold for a whole job, with
-    the processes that it starts.
+    Reads `CDB_AS_OF`, `CDB_LOCK` and `CDB_OFFLINE` for every query, so that they hold for a whole job and the processes
+    that it starts.
     """
 
     def __init__(
         self, servers: Sequence[str], timeout: float, service: Callable[[], SoapService], *, direct: bool
     ) -> None:
-        """`service` makes the service when it is first needed; `timeout` bounds each call, in seconds.
+        """`service` makes the service when it is first needed; `timeout` limits each call, in seconds.
 
-        `direct`, only the servers are asked: cache, lock file and the settings of a job do not count.
+        `direct` asks only the servers, and ignores cache, lock file and the settings of a job.
         """
         self.servers = servers
         self.timeout = timeout
@@ -69,7 +69,7 @@ class Resolver:
         if not named:
             return None
         path = Path(named).absolute()
-        # For the whole job, wherever it goes.
+        # Absolute, so that it holds where a process of the job changes its folder.
         os.environ["CDB_LOCK"] = str(path)
         if self._lock is None or self._lock.path != path:
             self._lock = LockFile(path)
@@ -117,7 +117,7 @@ class Resolution:
         return recorded
 
     def _with_content(self, record: CalibrationRecord) -> CalibrationText:
-        """A calibration with its bytes. Raises Integrity where they are not so many."""
+        """Add the bytes to a calibration. Raises Integrity where their number differs."""
         data = self.payload(record.sha256)
         if len(data) != record.size:
             raise Integrity(
@@ -127,7 +127,7 @@ class Resolution:
         return CalibrationText(record, data)
 
     def payload(self, sha256: str, size: int | None = None) -> bytes:
-        """The bytes of a payload: from the cache, or fetched once for all who wait for them."""
+        """Return the bytes of a payload from the cache, else from the servers: one fetch for all that wait for it."""
         if self._resolver.direct:
             return self._fetch_payload(sha256, size)
         if (data := self._cache.payload(sha256)) is not None:
@@ -149,12 +149,12 @@ class Resolution:
         max_bytes: int | None = None,
         **arguments: Any,
     ) -> Answered:
-        """What is made of the servers' answer, of `longest` bytes; payloads that are `held` need not be in it."""
+        """Return what `convert` makes of the servers' answer, which may leave out payloads with known digests."""
         if not self._resolver.direct:
             check_online(operation)
         begun = time.monotonic()
         service = self._resolver.service()
-        # To import zeep takes a while, once, on a loaded machine a long one: it is not the servers' time.
+        # Importing zeep can take long on a loaded machine: it must not use up the servers' time.
         self._end += time.monotonic() - begun
         bound = () if max_bytes is None else (max_bytes,)
         return service.call(operation, convert, known_digests, self._seconds_left(), *bound, **arguments)
@@ -167,18 +167,18 @@ class Resolution:
         if not isinstance(found, CalibrationText):
             return lock.record(query, found, self._seconds_left())
         recorded = lock.record(query, found.record, self._seconds_left())
-        # Another process may have been first, with another answer.
+        # Another process may have recorded another answer first.
         return found if recorded == found.record else recorded
 
     def _from_cache_or_servers(self, query: Query) -> Any:
-        """The answer of the cache or the servers."""
+        """Answer from the cache or the servers."""
         if query.as_of in (None, "now") and is_offline():
             return self._from_prefetched(query)
         query = self._with_fixed_now(query)
         return self._from_cache_by_bulk_query(query) if query.as_of else self._fetch(query)
 
     def _with_fixed_now(self, query: Query) -> Query:
-        """The question with an instant for `now`."""
+        """Replace `now` by an instant."""
         if query.as_of != "now":
             return query
         status = self.from_servers(
@@ -187,20 +187,20 @@ class Resolution:
         return query.with_as_of(format_instant(status.complete_until))
 
     def _from_prefetched(self, query: Query) -> Any:
-        """The newest answer of those that were prefetched."""
+        """Answer from the newest prefetch that has the answer."""
         for as_of in self._cache.prefetched(self._servers):
             with suppress(ServerUnreachable):
                 return self._from_cache_by_bulk_query(query.with_as_of(as_of))
         raise self._offline_error(f"the answer to {query}", _offline_hint(query))
 
     def _from_cache_by_bulk_query(self, query: Query) -> Any:
-        """The answer to a question with as_of; by run and by date, from the one about all devices and types."""
+        """Answer a query with as_of; by run and by date, from the answer to the bulk query."""
         bulk_query = query.bulk_query()
         if bulk_query is None:
             return self._from_cache(query)
         asked = dict(query.arguments)
         names = asked["device_name"], asked["calibration_type"]
-        # Too many devices for one answer: this one is asked for alone.
+        # There may be too many devices for one answer: then ask for this one alone.
         with suppress(TooLarge):
             for record in self._from_cache(bulk_query):
                 if (record.device_name, record.calibration_type) == names:
@@ -208,11 +208,11 @@ class Resolution:
             if is_offline():
                 fields = error_fields(CalibrationNotFound, query.wire_arguments)
                 raise CalibrationNotFound(f"no calibration applies: {query}", **fields)
-        # There is none, and the server says why in its words.
+        # None applies: the server's fault tells why.
         return self._from_cache(query)
 
     def _from_cache(self, query: Query) -> Any:
-        """The answer that the cache has; else the servers', which is kept, for as_of makes it one for ever."""
+        """Answer from the cache, else from the servers, and store the answer: as_of makes it valid for ever."""
         if (answer := self._cache.answer(self._servers, query)) is not None:
             return answer
         if is_offline():
@@ -226,12 +226,12 @@ class Resolution:
         return asked
 
     def _fetch(self, query: Query) -> Any:
-        """The servers' answer; a payload that is kept is not sent again."""
+        """Answer from the servers, which do not send a payload again that the cache has."""
         if not query.returns_content:
             return self._query_servers(query, ())
         if known_digests := self._cache.known_digests(self._servers, query):
             return self._fetch_unless_cached(query, known_digests)
-        # The first of many that begin together fetches a payload, which the others then have.
+        # Where many jobs start together, the first fetches the payload for all.
         with self._single_flight(query.group_key(), FIRST_FETCH_WAIT_SECONDS):
             known_digests = self._cache.known_digests(self._servers, query)
             if not known_digests:
@@ -248,7 +248,7 @@ class Resolution:
         return answer
 
     def _query_servers(self, query: Query, known_digests: Sequence[str]) -> Any:
-        """The servers' answer, with its content unless that is one of those that are `held`."""
+        """Answer from the servers, without the content where its digest is known."""
         if not query.returns_content:
             return self.from_servers(
                 lambda answered: parse_answer(query, answered), query.operation, **query.wire_arguments
@@ -262,7 +262,7 @@ class Resolution:
         return record if data is None else CalibrationText(record, data)
 
     def _fetch_payload(self, sha256: str, size: int | None) -> bytes:
-        # Base64 takes a third more, and may have line breaks.
+        # Base64 is a third longer, and may have line breaks.
         max_bytes = None if size is None else size * 3 // 2 + MAX_ENVELOPE_BYTES
         return self.from_servers(
             lambda answered: parse_payload(answered, sha256), "get_payload", max_bytes=max_bytes, sha256=sha256
@@ -270,13 +270,13 @@ class Resolution:
 
     @contextmanager
     def _single_flight(self, name: str, max_wait: float = float("inf")) -> Iterator[None]:
-        """Fetch what is named so while others wait. One name at a time: two calls shall not wait for each other."""
+        """Fetch under a name while others wait. One name at a time, so that two calls cannot wait for each other."""
         if self._in_single_flight:
             yield
             return
         self._in_single_flight = True
         try:
-            with self._cache.single_flight(name, min(max_wait, self._wait_until - time.monotonic())):
+            with self._cache.store.lock(name, min(max_wait, self._wait_until - time.monotonic())):
                 yield
         finally:
             self._in_single_flight = False
@@ -292,7 +292,7 @@ class Resolution:
 
 
 def unchanged(answered: Any) -> Any:
-    """What zeep read, of which nothing is made."""
+    """Return what zeep read."""
     return answered
 
 

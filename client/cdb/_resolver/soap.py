@@ -1,7 +1,7 @@
 """Call one SOAP service with zeep: build the request, parse the response, turn faults into errors.
 
-zeep writes requests and reads answers, by the contract that ships with this package. Nothing is taken for an answer
-that the contract does not describe, nor one that knows less of the journal than the caller has seen.
+zeep writes requests and reads answers by the contract that ships with this package. Rejects answers that the contract
+does not describe, and those below the caller's minimum serial.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cdb._transport.failures import AttemptFailed, Retry
 from cdb._transport.http import MAX_RESPONSE_BYTES, HttpClient, HttpResponse
 from cdb._transport.timeouts import AttemptBudget
 
-# zeep tells on stderr, where nobody configured logging, what the error that is raised then says.
+# Without a handler, zeep prints on stderr what the raised error tells.
 logging.getLogger("zeep").addHandler(logging.NullHandler())
 
 NAMESPACE = "urn:mice:cdb:2"
@@ -163,14 +163,14 @@ class SoapService:
         if content.tag != f"{{{NAMESPACE}}}{operation}Response" or envelope.getroottree().docinfo.doctype:
             raise AttemptFailed(foreign, Retry.NEVER)
         if response.status != 200:
-            # An answer of ours under the status of a fault.
+            # An answer with the status of a fault.
             raise AttemptFailed(foreign, Retry.IMMEDIATELY if response.digest_verified else Retry.NEVER)
         if operation == "get_payload":
             return _payload_bytes(content, foreign)
         try:
             return self._client.service._binding.get(operation).process_reply(envelope)
         except Exception:
-            # zeep lets its own errors and those of what it stands on through.
+            # zeep raises its own errors and those of its libraries.
             raise AttemptFailed(foreign, Retry.NEVER) from None
 
 
@@ -183,7 +183,7 @@ def _converted(convert: Callable[[Any], Answer], content: Any, *, digest_verifie
 
 
 def _error_from_fault(fault: etree._Element, server: str) -> errors.CdbError:
-    """The error that a fault stands for. One without a detail of ours is taken by the side that its code blames."""
+    """Convert a fault to an error. Without a detail of the contract, its code tells which side is to blame."""
     message = fault.findtext("faultstring") or "a fault without words"
     details = fault.findall("detail/*")
     name = etree.QName(details[0]).localname if details else ""
@@ -200,7 +200,7 @@ def _error_from_fault(fault: etree._Element, server: str) -> errors.CdbError:
 
 
 def _payload_bytes(content: etree._Element, foreign: errors.CdbError) -> bytes:
-    """The bytes of a payload. zeep would hold it five times over while it reads it. Raises AttemptFailed."""
+    """Decode a payload. zeep would need five times its memory. Raises AttemptFailed."""
     fields = content.findall("*")
     if [field.tag for field in fields] != [f"{{{NAMESPACE}}}data"]:
         raise AttemptFailed(foreign, Retry.NEVER)
@@ -213,7 +213,7 @@ def _payload_bytes(content: etree._Element, foreign: errors.CdbError) -> bytes:
 
 
 def xml_parser() -> etree.XMLParser:
-    """What reads XML of others: nothing that it names is looked up."""
+    """Return a parser for XML of others, which loads nothing that the XML names."""
     return etree.XMLParser(
         resolve_entities=False, load_dtd=False, no_network=True, remove_comments=True, remove_pis=True, huge_tree=True
     )

@@ -1,7 +1,7 @@
 """Store the cache's files for many processes: atomic writes, eviction, quarantine, file locks.
 
-Nothing here needs more of a file system than to rename a file within a folder at once, as NFS does; a lock that it does
-not give is done without. What stands in the place of a file and is none, such as a pipe, is a wrong file.
+The file system must rename a file within a folder atomically, as NFS does. Locks are used where it has them. A pipe or
+a folder in the place of a file counts as damaged.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from pathlib import Path
 
 from cdb._files import NotRegular, open_regular, read_at
 
-# Bytes. More than any payload or answer has.
+# Bytes; more than any payload or answer has.
 MAX_FILE_BYTES = 2**29
-# Seconds. How exactly it is known when a file was last used; and how old what a killed process left behind must be.
+# Seconds: the precision of a file's last use; the age at which an unfinished file counts as abandoned.
 LAST_USE_PRECISION_SECONDS = 60
 ABANDONED_SECONDS = 86400
-# Seconds between two looks whether a lock is free, at first and at most.
+# Seconds between two attempts to take a lock, at first and at most.
 FIRST_POLL_SECONDS, MAX_POLL_SECONDS = 0.005, 0.25
-# Wrong files that are kept aside.
+# Damaged files in the quarantine.
 MAX_QUARANTINED_FILES = 100
 
-# The folder may be one of the user's, with files that are none of ours.
+# The folder may also hold files of the user.
 _STORED_NAME = re.compile("payloads/[0-9a-f]{2}/[0-9a-f]{64}|answers/[0-9a-f]{16}/((held-)?[0-9a-f]{64}|prefetched)")
 _QUARANTINED_NAME = re.compile("quarantine/[0-9a-z-]+[.][0-9a-f]{8}")
 
@@ -45,14 +45,14 @@ class StoredFile:
 
 
 class Store:
-    """A folder with files by name, `limit` bytes in all. For any number of processes and threads at once."""
+    """Stores files by name in a folder, at most `limit` bytes. Safe for any number of processes and threads."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder = folder
         self.limit = limit
 
     def read(self, name: str, is_valid: Callable[[bytes], bool]) -> bytes | None:
-        """A file's bytes; None when there is none, or when it was wrong: then it is put aside. Raises OSError."""
+        """Return a file's bytes; None where there is none, or where it was damaged: quarantines it. Raises OSError."""
         path = f"{self.folder}/{name}"
         try:
             data, used = read_file(path)
@@ -63,16 +63,16 @@ class Store:
             return None
         if time.time() - used > LAST_USE_PRECISION_SECONDS:
             with suppress(OSError):
-                # A cache that may only be read serves all the same.
+                # The cache may be read-only.
                 os.utime(path)
         return data
 
     def has(self, name: str) -> bool:
-        """Whether there is a file of that name, right or wrong."""
+        """Return whether there is a file of that name, damaged or not."""
         return os.path.isfile(f"{self.folder}/{name}")
 
     def write(self, name: str, data: bytes) -> None:
-        """Have a file, whole, under a name. Raises OSError; then nothing of it is left."""
+        """Write a file atomically. Raises OSError; then nothing of it is left."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         # Other machines may share the folder.
@@ -85,20 +85,20 @@ class Store:
             with suppress(OSError):
                 unfinished.unlink()
             raise
-        # To look at every file costs time: it is done once for each fiftieth of what may be kept, on the average.
+        # Eviction lists every file: do it, on average, once for each fiftieth of the limit that was written.
         if random.random() * self.limit < 50 * len(data):  # noqa: S311  # no secret
             self.evict()
 
     def files(self) -> list[StoredFile]:
-        """All files, the longest unused first."""
+        """List all files, the least recently used first."""
         return self._stat_all(self._matching(_STORED_NAME, "payloads/*/*", "answers/*/*"))
 
     def quarantined(self) -> list[StoredFile]:
-        """The files that were put aside as wrong, the oldest first."""
+        """List the files in quarantine, the oldest first."""
         return self._stat_all(self._matching(_QUARANTINED_NAME, "quarantine/*"))
 
     def evict(self) -> None:
-        """Remove the longest unused until the rest is within the limit, and what killed processes left unfinished."""
+        """Remove the least recently used files above the limit, and unfinished files of killed processes."""
         files = self.files()
         excess = sum(file.size for file in files) - self.limit
         for file in files:
@@ -126,7 +126,7 @@ class Store:
             raise left
 
     def quarantine(self, path: Path) -> None:
-        """Keep a wrong file for whoever wants to know what happened, where nobody reads it as right."""
+        """Move a damaged file to the quarantine, where an operator can look at it."""
         aside = self.folder / "quarantine" / f"{path.name}.{random.getrandbits(32):08x}"
         with suppress(OSError):
             aside.parent.mkdir(parents=True, exist_ok=True)
@@ -137,11 +137,11 @@ class Store:
 
     @contextmanager
     def lock(self, name: str, seconds: float) -> Iterator[None]:
-        """Keep other processes and threads that name the same out of the block, for at most `patience` seconds.
+        """Single flight: let one process or thread at a time fetch what has this name; the others then find it.
 
-        What one fetches the others then find. Whoever lost patience goes on beside the one who holds the others up.
+        Waits for at most `seconds`, then enters the block without the lock.
         """
-        # A bounded number of files, never removed: to remove a lock that others wait for would make two of it.
+        # A fixed number of files, never removed: two processes could lock a removed and a new one.
         path = self.folder / "locks" / lock_name(name)
         with ExitStack() as stack:
             with suppress(OSError):
@@ -177,7 +177,7 @@ class Store:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file, or the empty folder that stood in the place of one. Raises OSError."""
+    """Remove a file, or an empty folder in its place. Raises OSError."""
     if path.is_dir() and not path.is_symlink():
         path.rmdir()
     else:
@@ -185,7 +185,7 @@ def _remove(path: Path) -> None:
 
 
 def read_file(path: str | os.PathLike[str]) -> tuple[bytes | None, float]:
-    """What a file holds, None of what cannot be one of the store, and when it was last used. Raises OSError."""
+    """Return a file's bytes, None for what is no file of the store, and the time of its last use. Raises OSError."""
     try:
         with open_regular(path) as descriptor:
             status = os.fstat(descriptor)
@@ -196,13 +196,13 @@ def read_file(path: str | os.PathLike[str]) -> tuple[bytes | None, float]:
 
 
 def lock_name(name: str) -> str:
-    """The name of the lock for a name: many share one."""
+    """Return the name of the lock file for a name; many names share one."""
     return hashlib.sha256(name.encode()).hexdigest()[:3]
 
 
 @contextmanager
 def file_lock(descriptor: int, seconds: float) -> Iterator[bool]:
-    """Hold the lock of an open file in the block; whether it could be had within so many seconds."""
+    """Lock an open file for the block; yield whether this succeeded within `seconds`."""
     deadline = time.monotonic() + seconds
     pause = FIRST_POLL_SECONDS
     acquired = False
@@ -213,12 +213,12 @@ def file_lock(descriptor: int, seconds: float) -> Iterator[bool]:
         except OSError as error:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES) or time.monotonic() > deadline:
                 break
-            # flock itself would wait without end.
+            # flock has no timeout of its own.
             time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  # no secret
             pause = min(2 * pause, MAX_POLL_SECONDS)
     try:
         yield acquired
     finally:
         if acquired:
-            # Not by closing alone: a child process that was forked meanwhile has the open file, too.
+            # Closing the file is not enough: a child process forked meanwhile has it open, too.
             fcntl.flock(descriptor, fcntl.LOCK_UN)

@@ -1,7 +1,7 @@
 """Open connections with requests and urllib3: proxies, TLS files, cookies, one pool per address.
 
-Alone imports requests and urllib3. What requests makes of an address and of the environment is made once, not with each
-request: it is more work than all else that a call does.
+Only this module imports requests and urllib3. Prepares what depends on address and environment once, not for each
+request: it takes longer than all else in a call.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from cdb._transport import timeouts
 from cdb._transport.timeouts import Deadline
 
 CHUNK_BYTES = 2**16
-# Bytes. Of a file with the certificates of all authorities that there are, far more than it has.
+# Bytes; far more than the certificates of all public authorities have.
 MAX_CA_BUNDLE_BYTES = 2**25
 
 Response = urllib3.BaseHTTPResponse
-# What a way may raise.
+# The errors that an endpoint may raise.
 TransportErrors = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 
 _NETWORK_VARIABLES = [
@@ -42,24 +42,24 @@ _NETWORK_VARIABLES = [
 
 
 def network_environment() -> list[str | None]:
-    """What the environment says of the network: where it changed, a way no longer holds."""
+    """Return the environment's network settings: a change makes endpoints obsolete."""
     return [os.environ.get(name) for name in _NETWORK_VARIABLES]
 
 
 class Endpoint:
-    """The way to one address, as requests would go it; what is the same in each request is made once."""
+    """Sends requests to one address as requests would; prepares once what each has in common."""
 
     def __init__(
         self, method: str, address: str, auth: tuple[str, str] | None, client_cert: str | None, deadline: Deadline
     ) -> None:
         session = requests.Session()
         if client_cert is not None:
-            # Twice the same: named as a key, too, one with a password is refused instead of asking the terminal.
+            # Also named as the key: then OpenSSL refuses an encrypted key, instead of asking for its password.
             session.cert = (client_cert, client_cert)
-        # Not by the session: what a ~/.netrc says of the host is for other programs.
+        # Not by the session, which would read ~/.netrc: that is for other programs.
         self._request = requests.Request(method, address, session.headers, auth=auth).prepare()
         self._headers = {**self._request.headers, "Accept-Encoding": "identity"}
-        # Each request has its own.
+        # Each request sets its own.
         self._headers.pop("Content-Length", None)
         self._cookies = session.cookies
         self._deadline = deadline
@@ -74,9 +74,9 @@ class Endpoint:
         self._target = self._adapter.request_url(self._request, proxies)
 
     def send(self, headers: Mapping[str, str], body: bytes | None) -> Response:
-        """The response to a request, whose content is still to come."""
+        """Send a request and return the response, before its content is read."""
         if self._cookies and (cookie := get_cookie_header(self._cookies, self._request)):
-            # Of a balancer before the servers.
+            # A load balancer may have set it.
             headers = {**headers, "Cookie": cookie}
         response: Response = self._pool.urlopen(
             self._request.method,
@@ -86,7 +86,7 @@ class Endpoint:
             retries=self._adapter.max_retries,
             redirect=False,
             assert_same_host=False,
-            # The rest of the time is the clock's; urllib3 asks for one all the same.
+            # urllib3 needs a value; the connection sets the deadline's own.
             timeout=self._deadline.seconds_left(),
             preload_content=False,
             decode_content=False,
@@ -101,7 +101,7 @@ class Endpoint:
 
 
 def _check_ca_bundle(path: str) -> None:
-    """Raise OSError, as requests does for one that is not there, where a path leads to no file or folder of them.
+    """Raise the OSError of requests for a missing bundle where the path is no file or folder.
 
     OpenSSL would wait for a pipe and read a device without end.
     """
@@ -115,7 +115,7 @@ def _check_ca_bundle(path: str) -> None:
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
-    """What makes connections that look at a clock."""
+    """Makes connections that keep a deadline."""
 
     def __init__(self, deadline: Deadline) -> None:
         self._deadline = deadline
@@ -131,7 +131,7 @@ class _Adapter(requests.adapters.HTTPAdapter):
         return manager
 
     def _use_our_connections(self, manager: urllib3.PoolManager) -> None:
-        # Proxies of another kind, SOCKS, bring their own connections.
+        # SOCKS proxies have connections of their own.
         if manager.pool_classes_by_scheme["http"] is urllib3.HTTPConnectionPool:
             manager.pool_classes_by_scheme = {
                 "http": self._pool_factory(urllib3.HTTPConnectionPool, _Connection),
@@ -148,7 +148,7 @@ class _Adapter(requests.adapters.HTTPAdapter):
 
 
 class _Connection(urllib3.connection.HTTPConnection):
-    """A connection that waits for nothing longer than a clock says."""
+    """A connection whose every wait is limited by a deadline."""
 
     def __init__(self, deadline: Deadline, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -158,7 +158,7 @@ class _Connection(urllib3.connection.HTTPConnection):
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is None:
-            # What this says to a proxy goes at once.
+            # A request to a proxy must not wait in the buffer.
             self.connect()
         parts: list[bytes] = []
         self._buffered = parts
@@ -167,7 +167,7 @@ class _Connection(urllib3.connection.HTTPConnection):
         finally:
             self._buffered = None
         if sum(map(len, parts)) <= CHUNK_BYTES:
-            # Headers and content in one: neither side wakes up twice.
+            # Send headers and content together: one system call, and one wake-up of the server.
             parts = [b"".join(parts)]
         for part in parts:
             timeouts.send_all(self.sock, part, self._deadline)
@@ -190,11 +190,11 @@ class _Connection(urllib3.connection.HTTPConnection):
 
 
 class _TlsConnection(_Connection, urllib3.connection.HTTPSConnection):
-    """The same over TLS."""
+    """A connection over TLS."""
 
 
 class _Response(http.client.HTTPResponse):
-    """What comes on such a connection. Where its headers do not say its end, or are none, it was damaged."""
+    """A response whose reads keep a deadline. Rejects headers that are damaged or do not tell the length."""
 
     def __init__(self, deadline: Deadline, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
@@ -202,12 +202,12 @@ class _Response(http.client.HTTPResponse):
 
     def begin(self) -> None:
         super().begin()
-        # RFC 9112, 9.3 and 9.6: without "close" a connection stays, so that a body must tell its length.
+        # RFC 9112, 9.3 and 9.6: without "close" the connection stays open, so that the length must be known.
         endless = self.version == 11 and not self.chunked and self.length is None
         closing = "close" in self.headers.get("Connection", "").lower()
-        # What has no body by its status, and announces one.
+        # A status without a body, with the length of one.
         silenced = self.status in (204, 304) and self.headers.get("Content-Length", "0") != "0"
         if self.headers.defects or self.headers.get_payload() or (endless and not closing) or silenced:
             raise http.client.HTTPException("damaged headers")
-        # requests would read the whole answer to learn where it points, and what that is may be no address.
+        # requests would read the whole answer to follow it, and it may be no address.
         del self.headers["Location"]

@@ -7,14 +7,14 @@ import ipaddress
 from collections.abc import Sequence
 from urllib.parse import quote, urlsplit
 
-# What stands where a secret stood.
+# Replaces a secret.
 REDACTED = "***"
-# Shorter ones are found in any text, and keep nothing secret.
+# Shorter tokens would match ordinary text.
 MIN_REDACTED_CHARACTERS = 6
 
 
 class Token(str):
-    """A token that a traceback with its variables, or a printed object, does not show."""
+    """A token that tracebacks and printed objects do not show."""
 
     __slots__ = ()
 
@@ -23,14 +23,14 @@ class Token(str):
 
 
 class TokenRedactor:
-    """The spellings in which a server may repeat what it was sent as `Authorization`."""
+    """Removes the credentials from texts, in every encoding in which a server may repeat them."""
 
     def __init__(self, auth: tuple[str, str] | None) -> None:
-        """`auth` is user and token, None where nothing secret is sent."""
+        """`auth` is user and token, None where none are sent."""
         self._encodings = [] if auth is None else sorted(_encodings(*auth), key=len, reverse=True)
 
     def redact(self, text: str) -> str:
-        """A text of a server, as it may be shown."""
+        """Replace the credentials in a text of a server."""
         for spelling in self._encodings:
             text = text.replace(spelling, REDACTED)
         return text
@@ -40,15 +40,15 @@ def _encodings(user: str, token: str) -> set[str]:
     plain = {str(token)} if len(token) >= MIN_REDACTED_CHARACTERS else set()
     plain.add(f"{user}:{token}")
     encoded = {base64.b64encode(text.encode()).decode("ascii") for text in plain}
-    # Without the padding, which some programs leave out, and as an address has it.
+    # Some programs leave out the padding; URLs have percent-encoding.
     bare = {text.rstrip("=") for text in encoded}
     return plain | encoded | bare | {quote(text, safe="") for text in plain | encoded}
 
 
 def servers_in_clear(servers: Sequence[str]) -> frozenset[str]:
-    """The servers that are sent no token, for it would travel in clear, and others of them are asked over TLS.
+    """Return the servers that must not receive the token: it would be unencrypted, and others are named with https://.
 
-    Who names servers with http:// alone says that it may. What does not leave the machine is not exposed.
+    A user who names only servers with http:// accepts that. Requests to this machine are not exposed.
     """
     if not any(server.startswith("https:") for server in servers):
         return frozenset()
@@ -58,7 +58,7 @@ def servers_in_clear(servers: Sequence[str]) -> frozenset[str]:
 
 
 def _is_loopback(host: str | None) -> bool:
-    """Whether a host is this machine, whatever its networks say."""
+    """Return whether a host is this machine."""
     if host == "localhost":
         return True
     try:

@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 
 class Retry(Enum):
-    """What another try of the same server within the call may bring."""
+    """When a retry of the same server may succeed, within the call."""
 
-    NEVER = "the same"
-    ONCE = "an answer, where this one was damaged on its way; else the same"
-    IMMEDIATELY = "an answer, at once or after a while"
-    LATER = "an answer after a while"
+    NEVER = "it fails again"
+    ONCE = "it succeeds if the answer was damaged on its way, else it fails again"
+    IMMEDIATELY = "it may succeed, at once or later"
+    LATER = "it may succeed later"
 
 
 class AttemptFailed(Exception):
-    """A try of one server failed with `error`.
+    """An attempt at one server failed with `error`.
 
-    `sound` is a server that is well and whose answer came whole; it is this question that it cannot answer.
+    `healthy` means that the server works and its answer arrived whole: it cannot answer this request.
     """
 
     def __init__(self, error: errors.CdbError, retry: Retry, *, healthy: bool = False) -> None:
@@ -38,27 +38,27 @@ class AttemptFailed(Exception):
         self.healthy = healthy
 
 
-# What OpenSSL makes of an answer in plain text.
+# The reasons that OpenSSL gives for an answer in plain text.
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")
-# Of OpenSSL's names for what the other side ended the connection with, those that say: not you, or not so.
+# Words in OpenSSL's reasons that mean: the server refuses this client.
 _REJECTED_BY_PEER = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "HANDSHAKE_FAILURE", "PROTOCOL_VERSION")
-# OpenSSL's numbers for a chain that ends in no authority that is known.
+# OpenSSL's codes for a certificate of an unknown authority.
 _UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)
 _CLOSED = (ssl.SSLError, http.client.RemoteDisconnected, ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
-# Bytes of an answer of HTTP's own, of which the first words are told.
+# Bytes of an HTTP error page that are searched for its first line.
 MAX_ERROR_BODY_BYTES = 2**16
 
 
 class ReadOnlyServer(errors.NotAuthorised):
-    """A mirror was asked to write. Another server of the list may take it."""
+    """A mirror was asked to write. Another server of the list may accept it."""
 
 
 def explain_failure(
     error: BaseException, address: str, client_cert: str | None, *, has_received: bool, took: float
 ) -> tuple[str, Retry]:
-    """Why no whole answer came, after `took` seconds, from an error that wraps the reason.
+    """Explain why no whole answer arrived within `took` seconds, and when to retry.
 
-    `begun` says whether any of the answer had come.
+    `has_received` tells whether the answer had begun.
     """
     causes = list(_wrapped_errors(error))
     tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
@@ -101,7 +101,7 @@ def explain_failure(
         return "no connection: is it running, and is this its address? (CDB_SERVER)", Retry.LATER
     tunnel = next((str(cause) for cause in causes if str(cause).startswith("Tunnel connection failed")), None)
     if tunnel is not None:
-        # Not in its words, for it may repeat what it was sent.
+        # Do not quote the proxy: it may repeat the token.
         refused = re.search(r"failed: ([0-9]{3})\b", tunnel)
         return f"the proxy on the way to it refused (HTTP {refused[1] if refused else 'unknown'})", Retry.LATER
     return f"it could not be asked ({type(error).__name__})", Retry.NEVER
@@ -134,7 +134,7 @@ def check_status(
     if 300 <= status < 400:
         told = f"{server}: it points elsewhere (HTTP {status}), which is not followed"
     elif status == 400 and b"SSL certificate" in content:
-        # nginx's words, for a certificate that was not sent as for one that it does not accept.
+        # nginx sends this for a missing certificate and for one that it does not accept.
         told = f"{server}: it asks for a certificate for TLS: name yours in CDB_CLIENT_CERT"
     else:
         told = f"{address} is not a service of a calibration database (HTTP {status})"
@@ -154,7 +154,7 @@ def _certificate_hint(error: ssl.SSLCertVerificationError) -> str:
 
 
 def _wrapped_errors(error: object) -> Iterator[BaseException]:
-    """An error and all that it wraps: in its arguments, as its reason, or as its cause."""
+    """Yield an error and all errors that it wraps: in its arguments, as its reason, or as its cause."""
     wrapped, seen = [error], set()
     while wrapped:
         looked_at = wrapped.pop(0)

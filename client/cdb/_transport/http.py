@@ -1,6 +1,6 @@
 """Exchange one request for one whole response: size limit, digest check, one session per thread.
 
-Bounded in time and in size; no redirect is followed, nothing is unpacked, and what was damaged on its way is no answer.
+Follows no redirect, decompresses nothing, and rejects a damaged response.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from cdb._transport.credentials import TokenRedactor
 from cdb._transport.failures import AttemptFailed, Retry, check_status, explain_failure
 from cdb._transport.timeouts import AttemptBudget, Deadline
 
-# More than any payload or list that a server is set to give.
+# More than any payload or list has.
 MAX_RESPONSE_BYTES = 2**29
 
-# Bytes. Of a file with a certificate, its key and the chain of its authorities, far more than there are.
+# Bytes; far more than a file with a certificate, its key and its chain has.
 MAX_CERTIFICATE_BYTES = 2**20
 
-# A digest of all but the payload, with the serial, which no digest of the content covers.
+# The digest of an answer without its payload, and the serial, which that digest does not cover.
 _DIGEST = re.compile(r"\bsha-256=:([^:,;]*):(?:\s*;\s*serial=([0-9]{1,18})\b)?")
 _DATA, _DATA_END = b"<tns:data>", b"</tns:data>"
 
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """A whole HTTP response. `proven` by its CDB-Digest; `serial` is how far the server knew the journal."""
+    """A whole HTTP response. `serial` is the server's journal position; CDB-Digest verifies the digest."""
 
     status: int
     content_type: str
@@ -103,7 +103,7 @@ class HttpClient:
 
 
 class _ThreadSession:
-    """The ways of one thread: from server to server, at one time."""
+    """The endpoints of one thread, with one deadline."""
 
     def __init__(self, auth: tuple[str, str] | None, client_cert: str | None) -> None:
         self.process = os.getpid()
@@ -114,7 +114,7 @@ class _ThreadSession:
         self._endpoints: dict[tuple[str, str], Endpoint] = {}
 
     def send(self, method: str, address: str, headers: Mapping[str, str], body: bytes | None) -> Response:
-        """The response to a request, whose content is still to come."""
+        """Send a request and return the response, before its content is read."""
         if (found := network_environment()) != self._environment:
             self.close()
             self._environment = found
@@ -124,14 +124,14 @@ class _ThreadSession:
         return self._endpoints[key].send(headers, body)
 
     def close(self) -> None:
-        """Close the connections, and look at all that is set anew."""
+        """Close the connections; the next request makes its endpoint anew."""
         while self._endpoints:
             self._endpoints.popitem()[1].close()
 
 
 def _read_whole(response: Response, server: str, deadline: Deadline, max_bytes: int) -> HttpResponse:
     content = bytearray()
-    # As it comes: nothing is unpacked.
+    # Decompress nothing: the size limit holds for what is received.
     while chunk := response.read1(CHUNK_BYTES, decode_content=False):
         content += chunk
         if len(content) > max_bytes:
@@ -159,7 +159,7 @@ def _read_whole(response: Response, server: str, deadline: Deadline, max_bytes: 
 
 
 def _digest(content: bytearray) -> str:
-    """The SHA-256, in base64, of an answer without its payload, which is held against its own sha256."""
+    """Return the SHA-256, in base64, of an answer without its payload, which has a sha256 of its own."""
     begin, end = content.find(_DATA) + len(_DATA), content.rfind(_DATA_END)
     digest = hashlib.sha256(content if end < 0 else content[:begin])
     if end >= 0:

@@ -1,7 +1,7 @@
 """Limit every wait on a socket to the time that the attempt has left.
 
-A timeout of a socket begins anew with each byte, so that a server that trickles could hold a caller for ever. Here it
-is set anew before each wait, to what is left.
+The timeout of a socket starts anew with each byte, so that a slow server could block a caller for ever. This module
+sets it before each wait to the time left.
 """
 
 from __future__ import annotations
@@ -16,40 +16,40 @@ from dataclasses import dataclass
 from typing import Any
 
 CONNECT_SECONDS = 5.0
-# Once an answer has begun: a server that is at work does not pause for long.
+# Seconds; once an answer has begun, a healthy server does not pause for longer.
 MAX_PAUSE_IN_RESPONSE_SECONDS = 10.0
-# Longer than anybody waits, and no longer than a socket's timeout may be.
+# Seconds; longer than any caller waits, and short enough for the timeout of a socket.
 MAX_WAIT_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptBudget:
-    """What one try may take: until when, by time.monotonic, and for how many seconds nothing may come."""
+    """The limits of one attempt: its end, by time.monotonic, and the longest silence in seconds."""
 
     end: float
     max_silence: float
 
 
 class Deadline:
-    """What is left to the try that a session is at."""
+    """The time left to the current attempt of a session."""
 
     def __init__(self) -> None:
         self.start(AttemptBudget(0.0, 0.0))
 
     def start(self, budget: AttemptBudget) -> None:
-        """Begin a try."""
+        """Begin an attempt."""
         self._budget = budget
         self.has_received = False
 
     def seconds_left(self) -> float:
-        """Seconds until the end. Raises TimeoutError when there are none."""
+        """Return the seconds left. Raises TimeoutError when there are none."""
         left = self._budget.end - time.monotonic()
         if left <= 0:
             raise TimeoutError("the time is up")
         return min(left, MAX_WAIT_SECONDS)
 
     def next_timeout(self) -> float:
-        """Seconds to wait for the next bytes. Raises TimeoutError when there are none."""
+        """Return the seconds to wait for the next bytes. Raises TimeoutError when none are left."""
         return min(
             self.seconds_left(),
             self._budget.max_silence,
@@ -58,7 +58,7 @@ class Deadline:
 
 
 class DeadlineReader(io.RawIOBase):
-    """What comes from a socket, while there is time."""
+    """Reads from a socket until a deadline."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, deadline: Deadline) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class DeadlineReader(io.RawIOBase):
 
 
 def send_all(sock: socket.socket, data: bytes, deadline: Deadline) -> None:
-    """Send all, while there is time. Raises TimeoutError, and what sockets raise."""
+    """Send all data before a deadline. Raises TimeoutError, and what sockets raise."""
     view = memoryview(data)
     while view:
         sock.settimeout(deadline.next_timeout())
@@ -90,10 +90,9 @@ def send_all(sock: socket.socket, data: bytes, deadline: Deadline) -> None:
 
 
 def connect(host: str, port: int, options: Sequence[tuple[Any, ...]], deadline: Deadline) -> socket.socket:
-    """A connection to the first address of a host that takes one. Raises what sockets raise.
+    """Connect to the first address of a host that accepts. Raises what sockets raise.
 
-    All of them together get CONNECT_SECONDS, and each leaves the others their share: where one is a dead end, as IPv6
-    often is, the next is reached.
+    All addresses share CONNECT_SECONDS, so that one that does not answer, as with IPv6 often, leaves time for the next.
     """
     end = time.monotonic() + min(CONNECT_SECONDS, deadline.next_timeout())
     found = _resolve_host(host, port, end - time.monotonic())
@@ -108,7 +107,7 @@ def connect(host: str, port: int, options: Sequence[tuple[Any, ...]], deadline: 
                 sock.setsockopt(*option)
             sock.settimeout(left / (len(found) - position))
             sock.connect(address)
-            # For the handshake of TLS, as a whole.
+            # For the whole TLS handshake.
             sock.settimeout(min(CONNECT_SECONDS, deadline.next_timeout()))
         except OSError as error:
             sock.close()
@@ -122,11 +121,11 @@ def connect(host: str, port: int, options: Sequence[tuple[Any, ...]], deadline: 
 
 
 def _resolve_host(host: str, port: int, seconds: float) -> list[Any]:
-    """The addresses of a host. In a thread, for the system's look-up knows no deadline."""
+    """Look up the addresses of a host, in a thread: the system's function has no timeout."""
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except OSError:
-        # A name.
+        # It is a name, not an address.
         pass
     except UnicodeError:
         raise socket.gaierror(socket.EAI_NONAME, f"{host} cannot be a name") from None
@@ -136,7 +135,7 @@ def _resolve_host(host: str, port: int, seconds: float) -> list[Any]:
         try:
             found.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         except Exception as error:
-            # Whatever it is, it is raised where it is waited for.
+            # Any error is raised in the waiting thread.
             found.put(error)
 
     threading.Thread(target=resolve, daemon=True).start()
