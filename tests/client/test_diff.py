@@ -203,7 +203,7 @@ def test_a_diff_is_the_one_that_difflib_makes() -> None:
         (["TOF1", "t0", "--run", "1"], 2, "say what to compare: --run A --run B"),
         (["TOF1", "t0", "--run", "1", "--run", "2", "--run", "3"], 2, "say what to compare"),
         (["TOF1", "t0", "--run", "1", "--date", "2016-01-01"], 2, "exclude each other"),
-        (["1", "2", "--run", "1", "--run", "2"], 2, "two ids say all"),
+        (["1", "2", "--run", "1", "--run", "2"], 2, "two ids exclude"),
         (["TOF1", "2"], 2, "2 is no calibration type: name two ids, or DEVICE and TYPE"),
         (["987654321", "1"], 1, "no calibration with id 987654321"),
         (["DIFF NOBODY", "t0", "--run", "987654321", "--run", "2"], 1, "is not registered"),

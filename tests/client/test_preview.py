@@ -58,8 +58,8 @@ def test_a_dry_run_stores_nothing(upload: Upload) -> None:
     """It says what would change on standard output, ends with 0, and leaves the journal as it is."""
     before = cdb.Calibration(upload.master.url).get_status().digest
     told = said(upload.master, *upload.command, "--dry-run").splitlines()
-    assert told[0] == f"{upload.device.upper()} t0 from 2016-03-01 00:00:00, nothing takes over yet"
-    assert "takes over from none: nothing is in force at that time" in told
+    assert told[0] == f"{upload.device.upper()} t0 from 2016-03-01 00:00:00, valid until replaced"
+    assert "replaces none: no calibration is in force at that time" in told
     assert "content: 6 bytes in 1 lines" in told
     assert under_a_terminal(upload.master, *upload.command, "--dry-run").splitlines() == told
     assert cdb.Calibration(upload.master.url).get_status().digest == before
@@ -80,7 +80,7 @@ def test_on_a_terminal_it_is_asked(upload: Upload) -> None:
     """What would change is shown first; y stores, n and an empty answer do not, and that is exit status 1."""
     for typed in ("n\n", "\n", "\x04"):
         shown = under_a_terminal(upload.master, *upload.command, typed=typed, status=1)
-        assert "takes over from none" in shown
+        assert "replaces none" in shown
         assert "store it? [y/N]" in shown
     assert "nothing was stored" in under_a_terminal(upload.master, *upload.command, typed="n\n", status=1)
     assert upload.stored() == []
@@ -136,7 +136,7 @@ def test_a_dry_run_of_a_table_tells_each_row(upload: Upload, table: Path) -> Non
     errors = done.stderr.decode()
     assert "uploads.csv:3" in errors
     assert "uploads.csv: 3 rows, 2 previewed, 1 refused" in errors
-    assert "each row as things stand now" in errors
+    assert "each row compared with what is stored now" in errors
     assert upload.stored() == []
     said(upload.master, *upload.command)
     done = shell(upload.master, "add", "--from", str(table), "--dry-run")
@@ -251,15 +251,15 @@ def test_a_wrong_date_is_visible(loaded: Loaded) -> None:
     """A year too late lies in the future; too early, before the first run; between, another takes over, and the runs
     that get it are named."""
     late = loaded.told("TOF1", "t0", loaded.current, "2071-09-20")
-    assert "! it applies from a time in the future, and is not current until then" in late
-    assert "runs that get it instead: none" in late
+    assert "! it applies only from a time in the future" in late
+    assert "affected runs: none" in late
     early = loaded.told("TOF1", "t0", loaded.current, "2001-09-20")
     assert "! it applies from before the first run" in early
     assert early[0] == "TOF1 t0 from 2001-09-20 00:00:00, until 2011-11-23 12:00:00"
     between = loaded.told("TOF1", "t0", loaded.current, "2016-09-20")
     runs = cdb.Calibration(loaded.master.url).get_runs("2016-09-20", "2017-09-20")
     assert between[0] == "TOF1 t0 from 2016-09-20 00:00:00, until 2017-09-20 00:00:00"
-    [told] = [line for line in between if line.startswith(f"runs that get it instead: {len(runs)} (")]
+    [told] = [line for line in between if line.startswith(f"affected runs: {len(runs)} (")]
     assert all(str(run.run_number) in told for run in (runs[0], runs[-1]))
     assert len(runs) >= 3
 
@@ -272,7 +272,7 @@ def test_a_wrong_device_is_visible(loaded: Loaded) -> None:
     new_type = loaded.told("TOF1", "triger", loaded.current, "2017-10-01")
     assert "! triger is a new type of TOF1: is trigger meant?" in new_type
     kl = loaded.told("KL", "gain", loaded.current, "2017-10-01")
-    assert any(line.startswith("takes over from 4, in force since 2011-11-23 12:00:00: ") for line in kl)
+    assert any(line.startswith("replaces 4 (valid since 2011-11-23 12:00:00): ") for line in kl)
     assert "! its lines begin with 'TOFChannelKey', those of 4 with 'KLChannelKey': is it the right file?" in kl
     tw = cdb.Calibration(loaded.master.url).get_current_calibration("TOF1", "tw").id
     assert f"! its lines have 8 fields, those of {tw} 10: is it the right file?" in loaded.told(
@@ -421,9 +421,9 @@ def test_a_withdrawal_is_seen_before_it_is_made(upload: Upload) -> None:
     assert lines[0].startswith(f"{ids[1]}: {name} t0 from 1970-02-03 00:00:00, 5 bytes, stored ")
     assert lines[0].endswith(" by alice, 'the third'")
     assert lines[1] == "in force from 1970-02-03 00:00:00, until 1970-02-05 00:00:00"
-    assert lines[2].startswith(f"instead would apply {ids[0]}, from 1970-02-01 00:00:00: 3 bytes, stored ")
-    assert lines[3] == "runs that get another answer: 3 (721-722, 724)"
-    assert told(ids[0])[2] == "! nothing would apply in its place"
+    assert lines[2].startswith(f"replaced by {ids[0]}, from 1970-02-01 00:00:00: 3 bytes, stored ")
+    assert lines[3] == "affected runs: 3 (721-722, 724)"
+    assert told(ids[0])[2] == "! nothing would apply instead"
     assert told(ids[2])[1] == "in force from 1970-02-05 00:00:00, with no end"
     assert writer.get_status().digest == digest
     before = {number: writer.get_calibration_for_run(upload.device, "t0", number).id for number in (721, 722, 724, 725)}
@@ -437,8 +437,8 @@ def test_a_withdrawal_is_seen_before_it_is_made(upload: Upload) -> None:
     when = f"{record.withdrawn_at:%Y-%m-%d %H:%M:%S.%f}"
     assert told(ids[1])[1] == f"it was withdrawn at {when}: wrong cable; nothing would change"
     superseded = writer.add_calibration(upload.device, "t0", "1970-02-05", b"five again")
-    assert told(ids[2])[1] == "it is not in force at any time: what applies would not change"
-    assert told(superseded.id)[2].startswith(f"instead would apply {ids[2]}, ")
+    assert told(ids[2])[1] == "it is never in force: nothing would change"
+    assert told(superseded.id)[2].startswith(f"replaced by {ids[2]}, ")
     missing = shell(master, "withdraw", "987654321", "--dry-run")
     assert (missing.returncode, missing.stdout) == (1, b"")
 

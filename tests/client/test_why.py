@@ -64,7 +64,7 @@ def test_it_tells_the_winner_and_what_stands_beside_it(told: Master) -> None:
         "(last registered 2016-03-01 08:08:00 by daq, 2 times in all; before that with the start 2016-03-03 00:00:00)",
         "4 applies: of those not withdrawn and valid from that time or earlier (3), it has the greatest valid from; "
         "2 have that valid from, and of these it has the greatest id",
-        "5 takes over from 2016-03-06 00:00:00",
+        "5 replaces it from 2016-03-06 00:00:00",
         "6 would apply instead were it not withdrawn",
         "applies\t4\t2016-03-02T00:00:00.000000Z\t2016-03-06T00:00:00.000000Z\t2016-03-01T08:04:00.000000Z\talice\t"
         "again",
@@ -91,7 +91,7 @@ def test_what_is_not_there_is_said(told: Master) -> None:
         "TOF1 t0 at 2016-03-01 00:00:00",
         "1 applies: of those not withdrawn and valid from that time or earlier (1), it has the greatest valid from",
         "before its valid from, nothing applies",
-        "nothing takes over from it yet",
+        "it is valid until replaced",
         "applies\t1\t2016-03-01T00:00:00.000000Z\t\t2016-03-01T08:01:00.000000Z\talice\tthe first",
         "what changed the answer:",
         "2016-03-01T08:01:00.000000Z\talice\t1 stored\tnothing\t1\tthe first",

@@ -16,17 +16,17 @@ def main() -> None:
     \b
     cdb get TOF1 t0 --run 7662                  the calibration that applies to a run
     cdb get TOF1 t0 -o t0.txt                   the current one, to a file
-    cdb devices                                 what there is
+    cdb devices                                 the devices and their calibration types
     cdb add TOF1 t0 t0.txt --valid-from 2016-10-01
                                                 shows what would change, and asks
-    cdb why TOF1 t0 --run 7662                  why that one, and what changed it when
+    cdb why TOF1 t0 --run 7662                  why this one applies, and since when
     cdb diff TOF1 t0 --run 7661 --run 7662      what differs between two
     cdb log --since 2016-10-01                  who wrote what, when and why
     cdb prefetch --run 7661-7664                all that applies to runs, for work without a network
-    cdb copy --from http://cdb.example          what an earlier CDB holds
+    cdb copy --from http://cdb.example          copies the calibrations of an earlier CDB
 
     Times are UTC: 2016-03-01, "2016-03-01 08:00:00" or 2016-03-01T08:00:00.123456Z. Exit status: 0 done, 1 the
-    service said no, 2 wrong usage, 3 no server could be reached.
+    service refused, 2 wrong usage, 3 no server could be reached.
     """
 
 

@@ -17,21 +17,21 @@ from cdb.cli.table import RefusedRow, Row, exit_after_table, write_rows
 from cdb.records import CalibrationRecord, Preview
 from cdb.supermouse import CalibrationSuperMouse
 
-# SQLite stores no longer value, and PostgreSQL few more: a device or a pipe may be read without end.
+# SQLite stores no longer value, PostgreSQL hardly. A device or a pipe may have no end.
 MAX_FILE_BYTES = 10**9
 
 
 @click.command(short_help="Store a file as a calibration.")
 @options.device_and_type(required=False)
 @click.argument("file", metavar="[FILE]", type=click.Path(path_type=Path), required=False)
-@click.option("--valid-from", type=options.Time(), help="The instant from which it applies.")
-@click.option("--comment", help="What later readers should know.")
+@click.option("--valid-from", type=options.Time(), help="The time from which it applies.")
+@click.option("--comment", help="A comment for later readers.")
 @options.table(
     "Store every row of a table with the columns device_name, calibration_type, valid_from, file (relative to the "
     "table) and perhaps comment."
 )
 @click.option("--dry-run", is_flag=True, help="Show what would change; store nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask. Only on a terminal is it asked at all.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation (terminal only).")
 @options.as_json
 @options.with_writer
 def add(
@@ -48,21 +48,21 @@ def add(
 ) -> None:
     """Store FILE as a calibration and print its id; or, with --from, every row of a table.
 
-    On a terminal it first shows what would change, and asks. To store again what is stored writes nothing, so that a
-    command that failed can be repeated.
+    On a terminal it first shows what would change, and asks for confirmation. Storing the same again writes nothing, so
+    that a failed command can be repeated.
     """
     if dry_run and yes:
         raise click.UsageError("--dry-run stores nothing: leave --yes out")
     ask = not yes and sys.stdin.isatty() and sys.stderr.isatty()
     if table is not None:
         if any(value is not None for value in (device_name, valid_from, comment)):
-            raise click.UsageError("--from says all: leave the rest out")
+            raise click.UsageError("--from reads these from the table: leave them out")
         _add_table(client, table, dry_run=dry_run, ask=ask, as_json=as_json)
         return
     if device_name is None or calibration_type is None or file is None:
         raise click.UsageError("name DEVICE, TYPE and FILE, or give --from")
     if valid_from is None:
-        raise click.UsageError("say with --valid-from from when it applies")
+        raise click.UsageError("missing --valid-from: give the time from which it applies")
     try:
         data = _content(file)
     except RefusedRow as error:
@@ -123,7 +123,7 @@ def _add_table(client: CalibrationSuperMouse, table: Path, *, dry_run: bool, ask
             exit_after_table(loaded, as_json=True)
         heading = ("device", "type", "valid from", "valid until", "takes over from", "runs", "bytes", "now", "note")
         printing.print_rows(heading, previews, err=not dry_run)
-        printing.print_note("each row as things stand now, without the rows before it")
+        printing.print_note("each row compared with what is stored now, without the rows before it")
         if dry_run:
             exit_after_table(loaded, as_json=False)
         if new:
@@ -151,7 +151,7 @@ def _confirm_or_exit(question: str) -> None:
 
 
 def _note_if_superseded(client: CalibrationSuperMouse, stored: CalibrationRecord) -> None:
-    """Rule 9: "the answer says which is in force; to go back, withdraw the later one"."""
+    """Tell which calibration is in force. Rule 9: "to go back, withdraw the later one"."""
     if stored.valid_until != stored.valid_from:
         return
     for id, fields in client.get_ids(stored.valid_from).items():
@@ -162,7 +162,7 @@ def _note_if_superseded(client: CalibrationSuperMouse, stored: CalibrationRecord
             )
 
 
-# So much of a comparison or list fits on a screen beside the rest.
+# As many lines fit on a screen with the rest.
 MAX_SHOWN_DIFF_LINES = 40
 
 
@@ -175,7 +175,7 @@ def describe_upload(
     *,
     line_by_line: bool,
 ) -> list[str]:
-    """The lines that tell what storing `data` for a device and type would change."""
+    """Describe in lines what storing `data` for a device and type would change."""
     name = f"{key[0].upper()} {key[1].lower()}"
     if preview.stored_id is not None:
         there = f"{name} from {display_instant(valid_from)}: these bytes are stored there as {preview.stored_id}"
@@ -183,20 +183,19 @@ def describe_upload(
         if before is not None and before.id != preview.stored_id:
             there += f"; {before.id}, stored later under the same valid from, is in force"
         return [f"{there}; nothing would change"]
-    until = "nothing takes over yet" if preview.valid_until is None else f"until {display_instant(preview.valid_until)}"
+    until = "valid until replaced" if preview.valid_until is None else f"until {display_instant(preview.valid_until)}"
     lines = [
         f"{name} from {display_instant(valid_from)}, {until}",
         *(f"! {warning}" for warning in warnings(client, key, preview)),
     ]
     before = preview.takes_over_from
     if before is None:
-        lines.append("takes over from none: nothing is in force at that time")
+        lines.append("replaces none: no calibration is in force at that time")
     else:
         lines.append(
-            f"takes over from {before.id}, in force since {display_instant(before.valid_from)}: "
-            f"{describe_origin(before)}"
+            f"replaces {before.id} (valid since {display_instant(before.valid_from)}): {describe_origin(before)}"
         )
-    lines.append(f"runs that get it instead: {describe_runs(preview.run_count, preview.run_range)}")
+    lines.append(f"affected runs: {describe_runs(preview.run_count, preview.run_range)}")
     if before is None:
         lines.append(f"content: {diff.describe_size(data)}")
         lines += [f"! {doubt}" for doubt in diff.suspicions(data)]
@@ -208,7 +207,7 @@ def describe_upload(
 
 
 def warnings(client: Calibration, key: tuple[str, str], preview: Preview) -> list[str]:
-    """What may be a slip."""
+    """List signs of a mistake in device, type or time."""
     found = []
     if preview.device_is_new:
         known = [device.device_name for device in client.list_devices(with_cabling=True)]
@@ -223,14 +222,14 @@ def warnings(client: Calibration, key: tuple[str, str], preview: Preview) -> lis
             f"{key[1].lower()} is a new type of {key[0].upper()}{_did_you_mean(key[1].lower(), sum(types, ()))}"
         )
     if preview.lies_in_future:
-        found.append("it applies from a time in the future, and is not current until then")
+        found.append("it applies only from a time in the future")
     if preview.lies_before_first_run:
         found.append("it applies from before the first run")
     return found
 
 
 def suspicions(client: Calibration, data: bytes, before: CalibrationRecord | None) -> list[str]:
-    """What about the content may be a slip, beside that of the calibration that is in force now."""
+    """List signs of a mistake in the content, compared with the calibration that is in force now."""
     if before is None:
         return diff.suspicions(data)
     old = client.get_calibration_for_id(before.id).data

@@ -23,9 +23,9 @@ from cdb.records import CalibrationRecord
 
 @click.group()
 def cache() -> None:
-    """Show, verify or empty the cache: payloads, and answers to questions with as_of.
+    """Show, verify or empty the cache: payloads, and answers to queries with as_of.
 
-    It is the folder that CDB_CACHE names, or one of yours. Whatever is read from it is checked first.
+    It is the folder that CDB_CACHE names, else one of yours. Each file is verified when it is read.
     """
 
 
@@ -51,10 +51,10 @@ def show(as_json: bool) -> None:
     printing.print_answer(said, ("cache", ""), rows, as_json=as_json)
 
 
-@cache.command(short_help="Read every file of the cache.")
+@cache.command(short_help="Verify every file of the cache.")
 @options.cache_folder
 def verify() -> None:
-    """Read every file of the cache. Exit status 1 when one was wrong: it is put aside, and fetched anew when needed."""
+    """Verify every file of the cache. Exit status 1 when one is damaged: it goes to quarantine, and is fetched anew."""
     kept = Cache()
     files = kept.store.files()
     wrong = 0
@@ -86,7 +86,7 @@ MAX_PREFETCHED_RUNS = 100_000
 
 
 class Runs(click.ParamType[Any]):
-    """Run numbers: one, a range with both ends, or several of these with commas between."""
+    """Accepts run numbers and ranges, both ends included, with commas between."""
 
     name = "runs"
 
@@ -105,23 +105,23 @@ class Runs(click.ParamType[Any]):
         return runs
 
 
-@click.command(short_help="Bring what jobs will ask for into the cache.")
+@click.command(short_help="Fetch into the cache what jobs will ask for.")
 @click.option("--run", "runs", type=Runs(), multiple=True, metavar="RUNS", help="Runs: 7662, 7661-7664 or 7661,7664.")
-@click.option("--date", "dates", type=options.Time(), multiple=True, help="What applies at this time.")
+@click.option("--date", "dates", type=options.Time(), multiple=True, help="Fetch what applies at this time.")
 @options.as_of
 @options.as_json
 @options.with_reader
 def prefetch(runs: Any, dates: Any, as_of: Any, as_json: bool, client: Calibration) -> None:
-    """Bring all that applies to runs, or at times, into the cache: jobs with CDB_OFFLINE=1 then need no network.
+    """Fetch all that applies to runs, or at times, into the cache: jobs with CDB_OFFLINE=1 then need no network.
 
-    --run and --date may be given several times. Prints the as_of of the answers as a setting: with it, jobs that use
-    the network get the same ones.
+    --run and --date may be given several times. Prints the as_of as a setting: with it, jobs that use the network get
+    the same answers.
     """
     numbers = sorted({number for given in runs for number in given})
     if not numbers and not dates:
         raise click.UsageError("name runs with --run, or times with --date")
     asked = as_of or job_as_of() or "now"
-    # What a job notes is another matter.
+    # These answers must come from the servers, not from the lock file of a job.
     job.clear_job()
     moment = client.get_status().complete_until if asked == "now" else instant("as_of", asked)
 
@@ -144,7 +144,7 @@ def prefetch(runs: Any, dates: Any, as_of: Any, as_json: bool, client: Calibrati
     Cache().store_prefetch(server, format_instant(moment))
     registered = [number for number, answer in answers.items() if answer is not None]
     try:
-        # As jobs will ask.
+        # Ask as jobs will.
         with temporary_environment(CDB_OFFLINE="1"):
             for number in registered:
                 client.get_calibrations_for_run(number)
@@ -174,9 +174,9 @@ def prefetch(runs: Any, dates: Any, as_of: Any, as_json: bool, client: Calibrati
 
 
 def fetch_payloads(client: Calibration, sizes: Mapping[str, int]) -> None:
-    """Have payloads, named by their sha256 and each with its size in bytes, in the cache.
+    """Fetch payloads into the cache; `sizes` has their bytes by sha256.
 
-    Raises CdbPermanentError where the cache has no room for them, or cannot be written.
+    Raises CdbPermanentError where the cache is too small for them, or cannot be written.
     """
     cache = Cache()
     if (needed := sum(sizes.values())) > cache.store.limit:
@@ -192,7 +192,7 @@ def fetch_payloads(client: Calibration, sizes: Mapping[str, int]) -> None:
 
 
 def cache_error(cache: Cache) -> CdbPermanentError:
-    """The error of a cache that does not hold what was fetched into it."""
+    """Make the error of a cache that does not store what was fetched."""
     return CdbPermanentError(
         f"the cache {cache.store.folder} does not keep what it is given: can it be written, and is there room?"
     )

@@ -20,27 +20,27 @@ from cdb.supermouse import CalibrationSuperMouse
 if TYPE_CHECKING:
     from cdb._legacy_soap import LegacyService, ListedCalibration
 
-# Years. Whatever is in force in the first is listed; from the second on, one year is asked for at a time.
+# The periods to list: from the first year to the second, then year by year, then to the last.
 FIRST_YEAR, FIRST_SINGLE_YEAR, LAST_YEAR = 1900, 2000, 2100
 
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """A calibration of the earlier CDB and the service that has it."""
+    """A calibration of the earlier CDB, and the service that has it."""
 
     service: LegacyService
     listed: ListedCalibration
 
     @property
     def comment(self) -> str:
-        """What it was there; by this it is known again."""
+        """The comment by which a later copy finds it again."""
         created = "" if self.listed.created == "null" else f", created {self.listed.created}"
         return f"id {self.listed.id} of the earlier CDB at {self.service.origin}{created}"
 
 
 @dataclass(frozen=True, slots=True)
 class CopyResult:
-    """What became of an original: the id under which it is stored, newly or since before, or why it is not."""
+    """The result for an original: the id under which it is stored, now or before, or why it was refused."""
 
     original: Original
     id: int | None
@@ -48,34 +48,33 @@ class CopyResult:
     refused: str | None = None
 
 
-@click.command(short_help="Take over the calibrations of a running earlier CDB.")
+@click.command(short_help="Copy the calibrations of a running earlier CDB.")
 @click.option(
     "--from",
     "url",
     required=True,
     metavar="URL",
-    help="Its base URL, for calibrations and cabling; or the address of one service of it, like "
+    help="Its base URL, for calibrations and cabling; or the address of one of its services, like "
     "http://cdb.example/cdb/calibration?wsdl.",
 )
 @click.option(
     "--first-id",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Store only if no calibration has an id below N, and none will: an id of the earlier CDB below N is then an "
-    "error, and not another file.",
+    help="Copy only if no calibration has an id below N, now or later: an id of the earlier CDB is then an error, and "
+    "does not get another file.",
 )
 @options.as_json
 @options.with_writer
 def copy(url: str, first_id: int | None, as_json: bool, client: CalibrationSuperMouse) -> None:
-    """Take over the calibrations that a running earlier CDB lists, each with its id and created date as the comment.
+    """Copy the calibrations that a running earlier CDB lists, each with its id and created date as the comment.
 
-    What was taken over before is not fetched again, so that the command can be repeated after whatever ended it, and
-    again for what is new there. What could not be taken over is printed with its reason, and the exit status is 1.
+    Calibrations copied before are not fetched again: repeat the command after a failure, or for what is new there.
+    Refused calibrations are printed with the reason, and the exit status is 1.
 
-    Ids are places in the journal, of which none can be left out. What fills those below --first-id is runs: register
-    them before.
+    Ids are journal positions, and none can be left out. To fill those below --first-id, register runs first.
     """
-    # Late, for it imports zeep, which other commands do without.
+    # Imported late: zeep is slow to import, and other commands do not need it.
     from cdb._legacy_soap import legacy_services
 
     timeout = click.get_current_context().params["timeout"]
@@ -105,7 +104,7 @@ def copy(url: str, first_id: int | None, as_json: bool, client: CalibrationSuper
 
 
 def _check_ids(client: CalibrationSuperMouse, first_id: int) -> None:
-    """Raise UsageError unless each place of the journal below an id is taken, by something else than a calibration."""
+    """Raise UsageError unless the journal reaches up to an id, and has no calibration below it."""
     known = client.get_status().serial
     for entry in entries(client, 0, min(known, first_id - 1)):
         if entry.kind == "calibration":
@@ -121,9 +120,9 @@ def _check_ids(client: CalibrationSuperMouse, first_id: int) -> None:
 
 
 def _listed(service: LegacyService) -> tuple[list[Original], bool]:
-    """All that a service lists, and whether it answered for every period: those that it refuses are told.
+    """List the calibrations of a service, and whether it answered for every period; prints those that it refused.
 
-    It is asked year by year, for an old server takes long for a long list.
+    Asks year by year, because an old server takes long for a long list.
     """
     years = [FIRST_YEAR, *range(FIRST_SINGLE_YEAR, datetime.now(timezone.utc).year + 2), LAST_YEAR]
     periods = list(pairwise(years))
@@ -144,13 +143,13 @@ def _listed(service: LegacyService) -> tuple[list[Original], bool]:
 
 
 def _copy_all(client: CalibrationSuperMouse, originals: Sequence[Original]) -> list[CopyResult]:
-    """Store each that is not stored yet. What is refused, there or here, is noted, and the rest goes on.
+    """Store each original that is not stored yet. Goes on after one that either database refuses.
 
-    What none of them is to blame for, such as a server that does not answer, ends it: it can be repeated.
+    Stops at other errors, such as a server that does not answer: the command can be repeated.
     """
     stored = _already_copied(client, originals)
     taken = [CopyResult(original, stored[original.comment]) for original in originals if original.comment in stored]
-    # As they came into being: under one valid from, the later takes over here as there.
+    # In the order of creation: of two with one valid from, the later is in force here as there.
     new = sorted(
         (original for original in originals if original.comment not in stored),
         key=lambda original: (original.listed.created, original.listed.id),
@@ -169,13 +168,13 @@ def _copy_all(client: CalibrationSuperMouse, originals: Sequence[Original]) -> l
 
 
 def _already_copied(client: CalibrationSuperMouse, originals: Sequence[Original]) -> dict[str | None, int]:
-    """The ids, by comment, of all that is stored for these devices and types: what is withdrawn stays so, too."""
+    """Return the ids, by comment, of all that is stored for these devices and types, withdrawn ones too."""
 
     def history(key: tuple[str, str]) -> list[CalibrationRecord]:
         try:
             return client.get_history(*key)
         except InvalidArgument:
-            # A name that is none here.
+            # The name is not valid here.
             return []
 
     keys = {(original.listed.device_name, original.listed.calibration_type) for original in originals}
@@ -193,11 +192,11 @@ def _copy_one(client: CalibrationSuperMouse, original: Original) -> CopyResult:
         raise
     except CdbPermanentError as error:
         return CopyResult(original, None, refused=error.message)
-    # What holds the same bytes already has another comment.
+    # Another comment shows that the same bytes were stored before.
     return CopyResult(original, stored.id, is_new=stored.comment == comment)
 
 
 def _to_json(one: CopyResult) -> dict[str, object]:
-    """As JSON has it."""
+    """Convert a result to JSON."""
     origin = {"service": one.original.service.origin, "original": asdict(one.original.listed)}
     return {**origin, "id": one.id, "is_new": one.is_new, "refused": one.refused}

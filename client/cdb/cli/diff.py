@@ -50,7 +50,7 @@ def diff(
     cdb diff TOF1 t0 --run 7661 --run 7662
     cdb diff TOF1 t0 --run 7662 --as-of 2016-10-01 --as-of now
     """
-    # A calibration type begins with a letter.
+    # Digits are an id: a calibration type begins with a letter.
     if second.isdecimal():
         old, new = _by_ids(client, first, second, run or date, as_of)
         names = _named(old), _named(new)
@@ -87,7 +87,7 @@ def _by_ids(
     if not first.isdecimal():
         raise click.UsageError(f"{second} is no calibration type: name two ids, or DEVICE and TYPE")
     if asked or len(as_of) > 1:
-        raise click.UsageError("two ids say all: leave --run, --date and a second --as-of out")
+        raise click.UsageError("two ids exclude --run, --date and a second --as-of")
     known = as_of[0] if as_of else None
     return client.get_calibration_for_id(int(first), known), client.get_calibration_for_id(int(second), known)
 
@@ -113,7 +113,7 @@ def _by_questions(
 
 
 def _twice(given: Sequence[Asked]) -> Sequence[Asked | None]:
-    """What is given for both sides: once, it holds for both."""
+    """Return the values for both sides; a single value counts for both."""
     return given if len(given) == 2 else [given[0] if given else None] * 2
 
 
@@ -125,23 +125,23 @@ def _size_and_hash(text: CalibrationText) -> str:
     return f"{describe_size(text.data)}, sha256 {text.sha256}"
 
 
-# Above so many lines in both together, to find what belongs together takes longer than anybody waits.
+# Lines in both files together; comparing more takes too long.
 MAX_DIFF_LINES = 40_000
-# So many pairs of lines are looked at in a few seconds: lines that repeat, or every second one changed, make many.
+# Pairs of lines that can be compared in a few seconds; repeated lines, or many changes, make many pairs.
 MAX_COMPARED_PAIRS = 10_000_000
-# A line longer than this is shown in pieces: files of one single line exist, a JSON list of all channels.
+# Longer lines are split: some files are a single line, such as a JSON list of all channels.
 MAX_LINE_CHARACTERS = 200
 
-# Bytes up to which a file's fields are looked at: the signs of a mistake are worth a moment, and no more.
+# Bytes; the fields of larger files are not inspected, because it would take too long.
 MAX_INSPECTED_BYTES = 4 * 2**20
 
 
 class NoLineDiff(Exception):
-    """Two contents that are not compared by their lines, with the reason."""
+    """The reason why two contents are not compared line by line."""
 
 
 def summary(old: bytes, new: bytes, names: tuple[str, str], *, line_by_line: bool, most: int) -> list[str]:
-    """The lines to print, at most `most` of a comparison line by line. `names` are those of old and new."""
+    """Describe the difference in lines, with at most `most` lines of the diff. `names` are those of old and new."""
     if old == new:
         return [f"content: the same as {names[0]}"]
     lines = [
@@ -165,11 +165,11 @@ def summary(old: bytes, new: bytes, names: tuple[str, str], *, line_by_line: boo
 
 
 def unified_diff(old: bytes, new: bytes, names: tuple[str, str]) -> list[str]:
-    """The lines of a unified diff, all of them, as they may be printed. Raises NoLineDiff."""
+    """Return all lines of a unified diff, escaped for printing. Raises NoLineDiff."""
     texts = _text(old), _text(new)
     if texts[0] is None or texts[1] is None:
         raise NoLineDiff("not both are text")
-    # Counted before they are taken apart: millions of lines would take seconds, and the memory of as many objects.
+    # Count before splitting: millions of lines would take seconds and much memory.
     if sum(max(text.count("\n"), len(text) // MAX_LINE_CHARACTERS) for text in texts if text) > MAX_DIFF_LINES:
         raise NoLineDiff("too many lines to compare here")
     lines = _lines(texts[0]), _lines(texts[1])
@@ -180,7 +180,7 @@ def unified_diff(old: bytes, new: bytes, names: tuple[str, str]) -> list[str]:
 
 
 def suspicions(new: bytes, old: bytes | None = None, name: str = "") -> list[str]:
-    """Signs that a file is not whole, or another than was meant, seen by itself and beside the one of that name."""
+    """List signs that a file is cut off or the wrong one, by itself and compared with the old one, called `name`."""
     if not new:
         return ["it is empty"]
     if old is not None and old != new and old.startswith(new):
@@ -199,7 +199,7 @@ def suspicions(new: bytes, old: bytes | None = None, name: str = "") -> list[str
 
 
 def _shape_suspicions(new: bytes, old: bytes, name: str) -> list[str]:
-    """How the lines of one table differ from those of the other in kind: perhaps it is the file of another device."""
+    """Compare the first words and the widths of two tables: they may belong to different devices."""
     rows = [[line.split() for line in content.splitlines() if line.split()] for content in (new, old)]
     if min(map(len, rows)) < 2:
         return []
@@ -214,7 +214,7 @@ def _shape_suspicions(new: bytes, old: bytes, name: str) -> list[str]:
 
 
 def describe_size(content: bytes) -> str:
-    """Its length, in lines too when it is text."""
+    """Describe the length of a content, in lines too when it is text."""
     if _text(content) is None:
         return f"{len(content)} bytes"
     return f"{len(content)} bytes in {_count(content)} lines"
@@ -235,7 +235,7 @@ def _is_json(content: bytes) -> bool:
 
 
 class _BoundedMatcher(difflib.SequenceMatcher[str]):
-    """A matcher that gives up: what it may have to look at grows with the square of the lines."""
+    """A matcher that gives up when it would take too long: its work grows with the square of the lines."""
 
     def __init__(self, old: list[str], new: list[str]) -> None:
         super().__init__(None, old, new)
@@ -253,7 +253,7 @@ class _BoundedMatcher(difflib.SequenceMatcher[str]):
 
 
 def _unified(old: list[str], new: list[str], names: tuple[str, str]) -> Iterator[str]:
-    # What difflib.unified_diff does, which takes no matcher.
+    # Does what difflib.unified_diff does, which accepts no matcher.
     headings = [f"--- {names[0]}", f"+++ {names[1]}"]
     for group in _BoundedMatcher(old, new).get_grouped_opcodes(2):
         yield from headings
@@ -268,14 +268,14 @@ def _unified(old: list[str], new: list[str], names: tuple[str, str]) -> Iterator
 
 
 def _range(first: int, last: int) -> str:
-    """Lines as a unified diff counts them: from 1, and the one before where there are none."""
+    """Format lines as a unified diff does: from 1; an empty range by the line before it."""
     if last - first == 1:
         return str(first + 1)
     return f"{first + (last > first)},{last - first}"
 
 
 def _text(content: bytes) -> str | None:
-    """A text, None of anything else. A terminal is not sent what could move its cursor."""
+    """Decode a text; None for bytes that are no text, or could move the cursor of a terminal."""
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:

@@ -20,7 +20,7 @@ from cdb.cli.printing import escaped, print_note
 
 
 class CdbGroup(click.Group):
-    """A group whose commands' errors are printed here, once, and become the exit status."""
+    """A group that prints the errors of its commands and turns them into exit statuses."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         with _escaping_usage_errors():
@@ -38,14 +38,14 @@ class CdbGroup(click.Group):
             sys.exit(3 if isinstance(error, ServerUnreachable) else 1)
         except OSError as error:
             if error.errno == errno.EPIPE:
-                # Who read the output has gone; click ends quietly then.
+                # The reader of the output has gone: click ends quietly then.
                 raise
             print_note(f"cdb: {error.strerror or error}")
             sys.exit(1)
 
 
 class _WarningPrinter(logging.Handler):
-    """Prints what the client waits for, or does without; once as long as it is the same but for its numbers."""
+    """Prints warnings of the client, but not twice in a row where they differ only in numbers."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -60,7 +60,7 @@ class _WarningPrinter(logging.Handler):
 
 @contextmanager
 def _printing_warnings() -> Iterator[None]:
-    """Say why nothing happens."""
+    """Print the warnings of the client during the block, so that the user sees what it waits for."""
     log, told = logging.getLogger("cdb"), _WarningPrinter()
     log.addHandler(told)
     try:
@@ -70,9 +70,9 @@ def _printing_warnings() -> Iterator[None]:
 
 
 def _warn_misspelt_settings() -> None:
-    """Name each variable of the environment that is nearly a setting: a job that it should pin would not be pinned.
+    """Warn of each variable of the environment that is nearly a setting: it would have no effect.
 
-    Others that begin alike belong to the server, or to other programs.
+    Other variables that begin with CDB_ belong to the server, or to other programs.
     """
     for name in sorted(os.environ):
         if name.startswith("CDB_") and name not in SETTINGS and (near := get_close_matches(name, SETTINGS, 1, 0.81)):
@@ -81,7 +81,7 @@ def _warn_misspelt_settings() -> None:
 
 @contextmanager
 def _escaping_usage_errors() -> Iterator[None]:
-    """Have click print its errors, which repeat what was typed and names of files, as all else is printed."""
+    """Escape the errors of click, which repeat arguments and file names, before click prints them."""
     try:
         yield
     except click.ClickException as error:
@@ -94,7 +94,7 @@ def _escaping_usage_errors() -> Iterator[None]:
 
 
 def hint(error: errors.CdbError, command: str | None) -> str | None:
-    """A line for who sees an error of a command at a shell; None where its own words say all."""
+    """Advise the next command after an error; None where its message says enough."""
     if isinstance(error, errors.CalibrationNotFound):
         return _not_found_hint(error, command)
     if isinstance(error, errors.RunNotFound):
@@ -106,9 +106,9 @@ def hint(error: errors.CdbError, command: str | None) -> str | None:
         return "by date: --date in place of --run; the current one: neither of them"
     if isinstance(error, errors.AsOfNotReached):
         return f"the latest that can be asked now, {display_instant(error.complete_until)}: --as-of now"
-    # What a server said, or TLS, has its own advice.
+    # The messages of servers and of TLS have advice of their own.
     if isinstance(error, errors.NotAuthorised) and error.message.startswith("writing needs user and token"):
-        return "they are given by --user and --token too; the server's operator makes them"
+        return "give them by --user and --token, too; the server's operator issues tokens"
     if command == "copy" and "?wsdl is not a service" in error.message:
         return (
             "--from takes the address of one service, too: http://…/cdb/calibration?wsdl or http://…/cdb/cabling?wsdl"

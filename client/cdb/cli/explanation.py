@@ -1,4 +1,4 @@
-"""Work out by rule 3 why a calibration applies, from its history alone (no requests).
+"""Explain by rule 3 why a calibration applies, from its history alone (no requests).
 
 Rule 3: "of the calibrations not withdrawn with valid_from <= t, the one with the greatest valid_from; of equals, the
 greatest id."
@@ -13,16 +13,16 @@ from typing import Literal
 from cdb._instants import display_instant
 from cdb.records import CalibrationRecord, Run
 
-# Behind every id.
+# Greater than every id.
 _LAST = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
 class ExplainedQuery:
-    """What is asked: which calibration of a device and type applies at an instant.
+    """The query to explain: which calibration of a device and type applies at an instant.
 
-    By run, `registrations` holds its entries, the earliest first, and `instant` is the start that the last of them
-    says. `present` says that the instant is now.
+    By run, `registrations` has its entries, the earliest first, and `instant` is the start in the last of them.
+    `present` means that the instant is now.
     """
 
     device_name: str
@@ -36,8 +36,8 @@ class ExplainedQuery:
 class Step:
     """An entry of the journal that changed the answer, from the calibration `before` to `after`; None is no answer.
 
-    `id` is the calibration that was stored or withdrawn; None where a run was registered again, with `start_time`. Who
-    withdrew, no calibration tells: there `author` is None.
+    `id` is the calibration that was stored or withdrawn; None where a run was registered again, with `start_time`. For
+    a withdrawal `author` is None, because the history does not have it.
     """
 
     at: datetime
@@ -52,12 +52,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The answer to a question, `winner`, beside the calibrations that might have been; None where there is none.
+    """The answer to a query, `winner`, or None, with the calibrations that are next to it.
 
-    `superseded` have the winner's valid_from and lesser ids, the greatest first. `took_over_from` is in force just
-    before the winner's valid_from. `next` takes over from the winner or, where nothing applies, is the first to apply
-    later. Each of `withdrawn` would be the answer if it were not withdrawn, the first of them if none of them were.
-    `considered` counts the calibrations that are not withdrawn and whose valid_from is not after the instant.
+    `superseded` have the winner's valid_from and smaller ids, the greatest first. `took_over_from` is in force just
+    before the winner's valid_from. `next` replaces the winner or, where nothing applies, is the first to apply later.
+    Each of `withdrawn` would be the answer if it alone were not withdrawn, and the first if none were. `considered`
+    counts the calibrations that are not withdrawn and whose valid_from is not after the instant.
     """
 
     question: ExplainedQuery
@@ -72,7 +72,7 @@ class Explanation:
 
 
 def explain(question: ExplainedQuery, history: Sequence[CalibrationRecord]) -> Explanation:
-    """Explain the answer to a question. `history` is all that was ever stored for its device and type."""
+    """Explain the answer to a query. `history` is all that was ever stored for its device and type."""
     standing = sorted((record for record in history if not record.withdrawn), key=_order)
     begun = [record for record in standing if record.valid_from <= question.instant]
     later = standing[len(begun) :]
@@ -100,9 +100,9 @@ def explain(question: ExplainedQuery, history: Sequence[CalibrationRecord]) -> E
 
 
 def timeline(question: ExplainedQuery, history: Sequence[CalibrationRecord]) -> tuple[Step, ...]:
-    """The entries that changed the answer, the earliest first.
+    """List the entries that changed the answer, the earliest first.
 
-    What stands after a step is the answer with its instant as as_of. A run was asked for by the start that it had then:
+    `after` of a step is the answer with the step's instant as as_of. A run counts with the start that it had then:
     rule 7, "corrections of runs created later do not exist […] (a run first registered later does)".
     """
     entries: list[tuple[datetime, CalibrationRecord | Run]] = [(record.created, record) for record in history]
@@ -128,7 +128,7 @@ def timeline(question: ExplainedQuery, history: Sequence[CalibrationRecord]) -> 
 
 
 def sentences(explained: Explanation) -> list[str]:
-    """The rule by which the winner is the answer, and what a list of calibrations cannot say."""
+    """Tell in sentences by which rule the winner is the answer, and what comes before and after it."""
     question, winner = explained.question, explained.winner
     told = [_describe_query(question)]
     if winner is None:
@@ -151,9 +151,9 @@ def sentences(explained: Explanation) -> list[str]:
         if explained.took_over_from is None:
             told.append("before its valid from, nothing applies")
         if explained.next is None:
-            told.append("nothing takes over from it yet")
+            told.append("it is valid until replaced")
         else:
-            told.append(f"{explained.next.id} takes over from {display_instant(explained.next.valid_from)}")
+            told.append(f"{explained.next.id} replaces it from {display_instant(explained.next.valid_from)}")
     if explained.withdrawn:
         ids = [str(record.id) for record in explained.withdrawn]
         which = "it" if len(ids) == 1 else f"{', '.join(ids[:-1])} and {ids[-1]}"

@@ -22,20 +22,20 @@ file_argument = click.argument("file", type=click.Path(exists=True, dir_okay=Fal
 
 @click.group()
 def lock() -> None:
-    """Show, verify or fetch what a lock file notes: the questions of a job and their answers.
+    """Show, verify or fetch what a lock file records: the queries of a job and their answers.
 
     \b
-    CDB_LOCK=run7662.lock python job.py     notes what the job asks; what is noted is not asked again
-    cdb lock fetch run7662.lock             the payloads, into the cache
+    CDB_LOCK=run7662.lock python job.py     records the job's queries; answers recorded ones from it
+    cdb lock fetch run7662.lock             fetches the payloads into the cache
     CDB_LOCK=run7662.lock CDB_OFFLINE=1 python job.py     the same answers, without any network
     """
 
 
-@lock.command(short_help="Show what a lock file notes.")
+@lock.command(short_help="Show what a lock file records.")
 @file_argument
 @options.as_json
 def show(file: Path, as_json: bool) -> None:
-    """Show the questions that FILE notes, in the order in which they were asked, and their answers."""
+    """Show the queries that FILE records, in their order, and their answers."""
     noted = LockFile(file).entries()
     rows = []
     for query, answer in noted:
@@ -49,11 +49,11 @@ def show(file: Path, as_json: bool) -> None:
     printing.print_answer(said, ("question", "id", "valid from", "bytes", "sha256"), rows, as_json=as_json)
 
 
-@lock.command(short_help="Bring what it names into the cache.")
+@lock.command(short_help="Fetch its payloads into the cache.")
 @file_argument
 @options.with_reader
 def fetch(file: Path, client: Calibration) -> None:
-    """Bring the payloads of all calibrations that FILE notes into the cache."""
+    """Fetch the payloads of all calibrations that FILE records into the cache."""
     sizes = {record.sha256: record.size for record in _calibrations(file)}
     cache.fetch_payloads(client, sizes)
     printing.print_note(f"{len(sizes)} payloads, {sum(sizes.values()):,} bytes, are in the cache")
@@ -64,13 +64,13 @@ def fetch(file: Path, client: Calibration) -> None:
 @options.as_json
 @options.with_reader
 def verify(file: Path, as_json: bool, client: Calibration) -> None:
-    """Compare FILE with the cache and, but for CDB_OFFLINE, with the servers.
+    """Compare FILE with the cache and, unless CDB_OFFLINE is set, with the servers.
 
-    Exit status 1 when a payload is not in the cache, or a server knows a calibration by other fields. One that was
-    withdrawn since is told, and stays what the job was answered.
+    Exit status 1 when a payload is not in the cache, or a calibration differs on the server. A calibration withdrawn
+    since is reported, and remains the recorded answer.
     """
     calibrations = _calibrations(file)
-    # The file is held against what is so now, and is not written to.
+    # Compare with the present state, and do not write to the file.
     job.clear_job()
     keys = sorted({(record.device_name, record.calibration_type) for record in calibrations})
     histories: list[list[CalibrationRecord]] = []
@@ -96,7 +96,7 @@ DIFFERS = "another calibration"
 
 
 def _compare(noted: CalibrationRecord, known: CalibrationRecord | None) -> str:
-    """What a server says of a calibration that was noted."""
+    """Compare a recorded calibration with the server's."""
     if known is None or any(
         getattr(noted, field) != getattr(known, field) for field in ("valid_from", "created", "sha256")
     ):
@@ -107,7 +107,7 @@ def _compare(noted: CalibrationRecord, known: CalibrationRecord | None) -> str:
 
 
 def _calibrations(file: Path) -> list[CalibrationRecord]:
-    """The calibrations of which a file notes that their content was asked for, each once."""
+    """List the calibrations whose content a file records, each once."""
     answers = (answer for query, answer in LockFile(file).entries() if query.returns_content)
     found = (answer for answer in answers if isinstance(answer, CalibrationRecord))
     return list({(record.id, record.sha256): record for record in found}.values())

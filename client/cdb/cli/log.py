@@ -52,7 +52,7 @@ def log(
     withdrawals = {entry.calibration_id: entry for entry in read if entry.kind == "withdrawal"}
 
     def about(entry: JournalEntry) -> JournalEntry | None:
-        """The calibration that an entry stores or withdraws."""
+        """Return the entry of the calibration that an entry stores or withdraws."""
         if entry.calibration_id is None:
             return entry if entry.kind == "calibration" else None
         id = entry.calibration_id
@@ -84,12 +84,12 @@ def log(
 
 
 def entry_at(client: Calibration, created: datetime) -> JournalEntry:
-    """The entry that was written at an instant."""
+    """Get the entry that was written at an instant."""
     return _entry(client, _count_before(client, client.get_status().serial, created) + 1)
 
 
 def _count_before(client: Calibration, length: int, since: datetime | None) -> int:
-    """How many of the first `length` entries were written before a time. They are in the order of their times."""
+    """Count the entries written before a time, out of the first `length`, by bisection."""
     if since is None:
         return 0
     return bisect_left(range(length), since, key=lambda before: _entry(client, before + 1).created)

@@ -56,7 +56,7 @@ def _export_setting(_ctx: click.Context, param: click.Parameter, value: Any) -> 
 
 
 def device_and_type(*, required: bool) -> Callable[[Command], Command]:
-    """The arguments DEVICE and TYPE, with completion."""
+    """Make the arguments DEVICE and TYPE, with completion."""
 
     def add(command: Command) -> Command:
         for name, metavar, complete in (
@@ -71,7 +71,7 @@ def device_and_type(*, required: bool) -> Callable[[Command], Command]:
 
 
 def table(help: str) -> Callable[[Command], Command]:
-    """The option --from, which names a CSV table."""
+    """Make the option --from, which names a CSV table."""
     file = click.Path(exists=True, dir_okay=False, path_type=Path)
     return click.option("--from", "table", type=file, metavar="CSV", help=help)
 

@@ -21,25 +21,25 @@ from rich.text import Text
 from cdb._instants import display_instant, format_instant
 from cdb.records import CalibrationRecord, RunRange
 
-# Lines of a unified diff, by what they begin with.
+# The colours of a diff's lines, by their first character.
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
 
 def escaped(text: str) -> str:
-    """A text as it may be printed: what others wrote must not act on a terminal, nor turn its words about.
+    """Escape a text for printing: what others wrote must not control the terminal, nor reverse its words.
 
-    All that is not printable is spelled as in Python, a C1 control as `\\x9b`; lines and tabs stay.
+    Writes unprintable characters as Python does, a C1 control as `\\x9b`; keeps line breaks and tabs.
     """
     return _escape(text, lambda character: character.encode("unicode_escape").decode("ascii"))
 
 
 def print_line(text: str) -> None:
-    """Print text on stdout. With `tell` and what stands below, all that commands print: nothing else prints."""
+    """Print text on stdout. Commands print only through the functions of this module."""
     _echo(escaped(text))
 
 
 def print_note(text: str) -> None:
-    """Print text on stderr: what the user should know, and no program reads."""
+    """Print text on stderr, for the user and not for programs."""
     _echo(escaped(text), err=True)
 
 
@@ -49,7 +49,7 @@ def print_above_bar(progress: Progress, text: str) -> None:
 
 
 def print_diff(lines: Sequence[str], *, err: bool = False) -> None:
-    """Print lines, those of a unified diff in colours where there is a terminal."""
+    """Print the lines of a diff, in colours on a terminal."""
     styled = [
         click.style(escaped(line), fg=_COLOURS[line[0]]) if line[:1] in _COLOURS else escaped(line) for line in lines
     ]
@@ -57,7 +57,7 @@ def print_diff(lines: Sequence[str], *, err: bool = False) -> None:
 
 
 def print_content(data: bytes) -> None:
-    """Print the exact bytes of a calibration, whatever they do to a terminal: they are what was asked for."""
+    """Print the exact bytes of a calibration, without escaping: the user asked for them."""
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
@@ -68,15 +68,15 @@ def confirm(question: str) -> bool:
 
 
 def print_json(value: Any) -> None:
-    """Print an answer as JSON: instants as text, dataclasses as objects; what is not printable as `\\u009b`."""
+    """Print an answer as JSON: instants as text, dataclasses as objects, unprintable characters as `\\u009b`."""
     text = json.dumps(value, default=_json_default, indent=2, ensure_ascii=False)
     _echo(_escape(text, lambda character: json.dumps(character)[1:-1]))
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, err: bool = False) -> None:
-    """Print a table on a terminal; in a pipe, a line for each row with tabs between its columns, without heading."""
+    """Print a table on a terminal; elsewhere a line for each row, with tabs between columns, without heading."""
     if (sys.stderr if err else sys.stdout).isatty():
-        # Nothing is left out where the terminal is narrow.
+        # Fold, so that a narrow terminal leaves nothing out.
         table = Table(*(Column(escape(escaped(column)), overflow="fold") for column in columns))
         for row in rows:
             table.add_row(*(Text(_cell(value, display_instant)) for value in row))
@@ -96,20 +96,20 @@ def print_answer(value: Any, columns: Sequence[str], rows: Sequence[Sequence[Any
 
 
 def progress(unit: str) -> Progress:
-    """A bar on a terminal, on standard error; nothing elsewhere. `unit` is what is counted, in words of ours."""
+    """Make a progress bar on stderr, shown only on a terminal. `unit` names what it counts; it is not escaped."""
     console = Console(stderr=True, highlight=False)
     columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TextColumn(unit))
     return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
 def bar_description(text: str) -> str:
-    """A text as the description of a bar."""
+    """Escape a text for the description of a bar."""
     return escape(escaped(text))
 
 
 def _echo(text: str, *, err: bool = False) -> None:
     stream = sys.stderr if err else sys.stdout
-    # A terminal or a setting may know few characters: the others are spelled, too.
+    # Escape characters that the terminal's encoding does not have.
     known = text.encode(stream.encoding, "backslashreplace").decode(stream.encoding) if stream.encoding else text
     click.echo(known, err=err)
 
@@ -143,9 +143,9 @@ PARALLEL_QUERIES = 8
 def in_parallel(
     unit: str, ask: Callable[[Asked], Answered], about: Sequence[Asked], weights: Sequence[int] | None = None
 ) -> list[Answered]:
-    """The answers to a question about each, in order; the bar counts `unit`, as much of it for each as is given.
+    """Call `ask` for each of `about` in parallel; return the answers in order. The bar counts the weights in `unit`.
 
-    Raises what one of them raises, when those under way have ended.
+    After an error starts no more calls, waits for those that run, and raises it.
     """
     weight = weights or [1] * len(about)
     with ThreadPoolExecutor(PARALLEL_QUERIES) as threads, progress(unit) as bar:
@@ -165,7 +165,7 @@ MAX_SHOWN_RANGES = 12
 
 
 def describe_runs(count: int, ranges: Sequence[RunRange]) -> str:
-    """How many runs, and which."""
+    """Describe how many runs, and which."""
     if not count:
         return "none"
     spelled = [str(r.first_run) if r.first_run == r.last_run else f"{r.first_run}-{r.last_run}" for r in ranges]

@@ -23,8 +23,12 @@ from cdb.records import CalibrationText
 @options.date
 @click.option("--id", type=int, metavar="N", help="Ask for the calibration of this id; without DEVICE and TYPE.")
 @options.as_of
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The file to write; else stdout.")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON what it is; its content only to a file, with -o.")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file; else to stdout."
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print its fields as JSON; its content only goes to a file, with -o."
+)
 @options.with_reader
 def get(
     device_name: str | None,
@@ -42,7 +46,7 @@ def get(
         raise click.UsageError("--run, --date and --id exclude each other")
     if id is not None:
         if device_name is not None:
-            raise click.UsageError("--id says all: leave DEVICE and TYPE out")
+            raise click.UsageError("--id needs no device and type: leave DEVICE and TYPE out")
         text = client.get_calibration_for_id(id, as_of)
     elif device_name is None or calibration_type is None:
         if device_name is not None and device_name.isdecimal():
@@ -108,11 +112,11 @@ def devices(as_of: Any, as_json: bool, client: Calibration) -> None:
     )
 
 
-@click.command(short_help="Show what the server says of itself.")
+@click.command(short_help="Show the server's status.")
 @options.as_json
 @options.with_reader
 def status(as_json: bool, client: Calibration) -> None:
-    """Show what the server says of itself, and what is set for this job."""
+    """Show the server's status, and the settings of this job."""
     job: dict[str, Any] = {
         "as_of": job_as_of(),
         "lock": os.environ.get("CDB_LOCK") or None,
@@ -137,7 +141,7 @@ def _write_atomically(output: Path, text: CalibrationText) -> None:
     target = output.resolve()
     try:
         if target.exists() and not target.is_file():
-            # A pipe or a device is written into, not replaced.
+            # Write into a pipe or a device; do not replace it.
             target.write_bytes(text.data)
             return
         with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as unfinished:

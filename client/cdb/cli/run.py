@@ -58,7 +58,7 @@ def add_run(
     """Register the times of run N, or correct them; or, with --from, every row of a table."""
     if table is not None:
         if any(value is not None for value in (run_number, start, stop)):
-            raise click.UsageError("--from says all: leave the rest out")
+            raise click.UsageError("--from reads these from the table: leave them out")
 
         def register(row: Row) -> Run:
             if not row["run_number"].isascii() or not row["run_number"].isdigit():

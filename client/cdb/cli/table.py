@@ -16,12 +16,12 @@ Row = dict[str, str]
 
 
 class RefusedRow(Exception):
-    """A row that cannot be sent."""
+    """The reason why a row cannot be sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowResult:
-    """What became of the row in a line of a table: what the service answered, or why it was refused."""
+    """The result for the row in a line of a table: the service's answer, or why it was refused."""
 
     line: int
     answer: object | None
@@ -31,10 +31,10 @@ class RowResult:
 def write_rows(
     table: Path, columns: tuple[str, ...], write: Callable[[Row], object], name: str, *, done: str = "accepted"
 ) -> list[RowResult]:
-    """Write the rows of a table in their order. A row that is refused is told with its reason, and the rest goes on.
+    """Write the rows of a table in their order. Prints the reason for a refused row, and goes on.
 
-    What no row is to blame for, such as a server that does not answer, ends it: it can be repeated from the start.
-    `name` makes the name of a row out of its cells, `done` says what was done with those not refused.
+    Stops at other errors, such as a server that does not answer: the command can be repeated. `name` formats the name
+    of a row from its cells; `done` is the verb for the rows that were not refused.
     """
     rows, file = list(_rows(table, columns)), table.name
     loaded: list[RowResult] = []
@@ -60,14 +60,14 @@ def _refused(loaded: list[RowResult]) -> int:
 
 
 def exit_after_table(loaded: list[RowResult], *, as_json: bool) -> NoReturn:
-    """End after a table: with exit status 1 when rows were refused."""
+    """Exit after a table, with status 1 when rows were refused."""
     if as_json:
         printing.print_json(loaded)
     sys.exit(1 if _refused(loaded) else 0)
 
 
 def _rows(table: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, Row]]:
-    """The rows of a table with their line numbers, their cells without white space around. An absent cell is empty."""
+    """Read the rows with their line numbers; strips white space around cells. An absent cell is empty."""
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)

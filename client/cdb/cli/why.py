@@ -73,13 +73,11 @@ def _print(explained: Explanation) -> None:
         printing.print_line("nothing ever applied")
         return
     printing.print_line("what changed the answer:")
-    printing.print_rows(
-        ("when", "who", "what", "before", "after", "why"),
-        [
-            (step.at, step.author, _what(explained.question, step), *map(_answer, (step.before, step.after)), step.why)
-            for step in explained.timeline
-        ],
-    )
+    rows = []
+    for step in explained.timeline:
+        answers = ("nothing" if id is None else id for id in (step.before, step.after))
+        rows.append((step.at, step.author, _what(explained.question, step), *answers, step.why))
+    printing.print_rows(("when", "who", "what", "before", "after", "why"), rows)
 
 
 def _columns(record: CalibrationRecord) -> tuple[Any, ...]:
@@ -95,15 +93,10 @@ def _what(question: ExplainedQuery, step: Step) -> str:
     return f"{step.id} {'withdrawn' if step.kind == 'withdrawal' else 'stored'}"
 
 
-def _answer(id: int | None) -> str:
-    return "nothing" if id is None else str(id)
-
-
 def _registrations(client: Calibration, run_number: int, as_of: datetime | None) -> tuple[Run, ...]:
-    """Every entry of a run, the earliest first: what it was just before each.
+    """Return every entry of a run, the earliest first, by asking for the run just before each.
 
-    Where as_of reaches that only at the last instant that the server can answer, some seconds ago, those between are
-    left out.
+    Entries of the last seconds, after the latest as_of that the server can answer, are left out, but for the last.
     """
     found = [client.get_run(run_number, as_of)]
     while True:
@@ -111,18 +104,18 @@ def _registrations(client: Calibration, run_number: int, as_of: datetime | None)
             before = client.get_run(run_number, found[0].created - timedelta(microseconds=1))
         except AsOfNotReached as error:
             before = client.get_run(run_number, error.complete_until)
-        # Before it was first registered, a run is what it was registered as first.
+        # Before its first entry the answer is the first entry itself (rule 7).
         if before.created >= found[0].created:
             return tuple(found)
         found.insert(0, before)
 
 
 def _now(client: Calibration, history: list[CalibrationRecord]) -> datetime:
-    """The present instant, as far as it matters here, by the server's clock: it says only what it was at least."""
+    """Return the present instant by the server's clock, at least as exactly as this explanation needs."""
     reached = client.get_status().complete_until
     if any(record.valid_from > reached for record in history if not record.withdrawn):
         try:
-            # Whether one of these has begun, its answer tells.
+            # Its answer tells whether one of these applies already.
             text = client.get_current_calibration(history[0].device_name, history[0].calibration_type)
             return max(reached, text.valid_from)
         except CalibrationNotFound:
@@ -131,5 +124,5 @@ def _now(client: Calibration, history: list[CalibrationRecord]) -> datetime:
 
 
 def _signed(client: Calibration, step: Step) -> Step:
-    """A step with who made it."""
+    """Add the author of a withdrawal to its step."""
     return step if step.author is not None else replace(step, author=entry_at(client, step.at).author)

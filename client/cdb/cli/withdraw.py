@@ -15,7 +15,7 @@ from cdb.supermouse import CalibrationSuperMouse
 
 @click.command(short_help="Withdraw a calibration stored by mistake.")
 @click.argument("id", type=int)
-@click.option("--reason", help="Why; kept for all later readers.")
+@click.option("--reason", help="Why you withdraw it; stored for later readers.")
 @click.option("--dry-run", is_flag=True, help="Show what would change; withdraw nothing.")
 @options.as_json
 @options.with_writer
@@ -35,7 +35,7 @@ def withdraw(
             printing.print_line("\n".join(describe_withdrawal(change)))
         return
     if reason is None:
-        raise click.UsageError("say with --reason why")
+        raise click.UsageError("missing --reason: tell why you withdraw it")
     withdrawn = client.withdraw_calibration(id, reason)
     printing.print_note(f"{id} is withdrawn: {withdrawn.withdrawn_reason or ''}")
     if as_json:
@@ -44,8 +44,7 @@ def withdraw(
 
 @dataclass(frozen=True, slots=True)
 class Withdrawal:
-    """What withdrawing a calibration would change: for `run_count` registered runs, those of `run_range`, `instead`
-    would apply; None is no calibration."""
+    """The changes that withdrawing a calibration would make: `instead` would apply to `run_count` runs, or none."""
 
     calibration: CalibrationRecord
     instead: CalibrationRecord | None
@@ -54,7 +53,7 @@ class Withdrawal:
 
 
 def preview_withdrawal(client: Calibration, id: int) -> Withdrawal:
-    """What withdrawing a calibration would change: by rule 3 the one before it applies again."""
+    """Work out what withdrawing a calibration would change: by rule 3 the one before it applies again."""
     meant = client.get_calibration_for_id(id).record
     if meant.withdrawn or meant.valid_until == meant.valid_from:
         return Withdrawal(meant, None, 0, ())
@@ -71,7 +70,7 @@ def preview_withdrawal(client: Calibration, id: int) -> Withdrawal:
 
 
 def describe_withdrawal(change: Withdrawal) -> list[str]:
-    """The lines that tell what withdrawing a calibration would change."""
+    """Describe in lines what withdrawing a calibration would change."""
     meant, again = change.calibration, change.instead
     name = f"{meant.id}: {meant.device_name} {meant.calibration_type} from {display_instant(meant.valid_from)}"
     lines = [f"{name}, {describe_origin(meant)}"]
@@ -79,20 +78,18 @@ def describe_withdrawal(change: Withdrawal) -> list[str]:
         when = display_instant(meant.withdrawn_at)
         return [*lines, f"it was withdrawn at {when}: {meant.withdrawn_reason}; nothing would change"]
     if meant.valid_until == meant.valid_from:
-        return [*lines, "it is not in force at any time: what applies would not change"]
+        return [*lines, "it is never in force: nothing would change"]
     until = "with no end" if meant.valid_until is None else f"until {display_instant(meant.valid_until)}"
     lines.append(f"in force from {display_instant(meant.valid_from)}, {until}")
     if again is not None:
-        lines.append(
-            f"instead would apply {again.id}, from {display_instant(again.valid_from)}: {describe_origin(again)}"
-        )
+        lines.append(f"replaced by {again.id}, from {display_instant(again.valid_from)}: {describe_origin(again)}")
     else:
-        lines.append("! nothing would apply in its place")
-    return [*lines, f"runs that get another answer: {describe_runs(change.run_count, change.run_range)}"]
+        lines.append("! nothing would apply instead")
+    return [*lines, f"affected runs: {describe_runs(change.run_count, change.run_range)}"]
 
 
 def _ranges(numbers: Sequence[int]) -> list[RunRange]:
-    """Ascending numbers as ranges without a gap."""
+    """Group ascending numbers into ranges without a gap."""
     ranges: list[RunRange] = []
     for number in numbers:
         first = ranges.pop().first_run if ranges and ranges[-1].last_run == number - 1 else number
