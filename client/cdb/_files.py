@@ -1,4 +1,4 @@
-"""Open regular files only: a pipe, device or folder in a file's place is an error, not an endless wait.
+"""Open regular files only, and write files atomically: a pipe in a file's place is an error, not an endless wait.
 
 Opening a pipe waits for a writer, and a device may have no end: a call could miss its deadline.
 """
@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 
 class NotRegular(OSError):
@@ -44,6 +46,20 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> Iter
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all. Raises OSError; then nothing of it is left."""
+    # Other machines may share the folder.
+    unfinished = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.{random.getrandbits(64):x}")
+    try:
+        with open(unfinished, "xb") as file:
+            file.write(data)
+        os.replace(unfinished, path)
+    except BaseException:
+        with suppress(OSError):
+            unfinished.unlink()
+        raise
 
 
 def read_at(descriptor: int, offset: int, size: int) -> bytes:

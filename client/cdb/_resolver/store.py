@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cdb._files import NotRegular, open_regular, read_at
+from cdb._files import NotRegular, open_regular, read_at, write_atomically
 
 # Bytes; more than any payload or answer has.
 MAX_FILE_BYTES = 2**29
@@ -75,16 +75,7 @@ class Store:
         """Write a file atomically. Raises OSError; then nothing of it is left."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Other machines may share the folder.
-        unfinished = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.{random.getrandbits(64):x}")
-        try:
-            with open(unfinished, "xb") as file:
-                file.write(data)
-            os.replace(unfinished, path)
-        except BaseException:
-            with suppress(OSError):
-                unfinished.unlink()
-            raise
+        write_atomically(path, data)
         # Eviction lists every file: do it, on average, once for each fiftieth of the limit that was written.
         if random.random() * self.limit < 50 * len(data):  # noqa: S311  # no secret
             self.evict()

@@ -1,7 +1,6 @@
 """Get calibrations and list what is stored: `cdb get`, `ids`, `devices`, `status`."""
 
 import os
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import click
 
 from cdb._arguments import server_urls
+from cdb._files import write_atomically
 from cdb._instants import Instant, display_instant
 from cdb._resolver.cache import Cache
 from cdb._resolver.job import is_offline, job_as_of
@@ -61,7 +61,7 @@ def get(
     if output is None and not as_json:
         printing.print_content(text.data)
     if output is not None:
-        _write_atomically(output, text)
+        _write(output, text.data)
         printing.print_note(f"{output}: {text.device_name} {text.calibration_type}, id {text.id}, {text.size} bytes")
     if as_json:
         printing.print_json(text.record)
@@ -136,28 +136,14 @@ def status(as_json: bool, client: Calibration) -> None:
     printing.print_answer({**said, "job": job}, ("server", server), rows, as_json=as_json)
 
 
-def _write_atomically(output: Path, text: CalibrationText) -> None:
-    """Write a file whole or not at all: a job that is killed leaves no truncated calibration."""
+def _write(output: Path, data: bytes) -> None:
+    """Write a file atomically: a job that is killed leaves no truncated calibration."""
     target = output.resolve()
     try:
         if target.exists() and not target.is_file():
             # Write into a pipe or a device; do not replace it.
-            target.write_bytes(text.data)
-            return
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as unfinished:
-            try:
-                unfinished.write(text.data)
-                unfinished.flush()
-                os.fchmod(unfinished.fileno(), 0o666 & ~_umask())
-                os.replace(unfinished.name, target)
-            except BaseException:
-                os.unlink(unfinished.name)
-                raise
+            target.write_bytes(data)
+        else:
+            write_atomically(target, data)
     except OSError as error:
         raise click.FileError(str(output), error.strerror or str(error)) from None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
