@@ -86,7 +86,7 @@ def _payload(data: bytes | str) -> bytes:
     try:
         payload = data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data
     except UnicodeEncodeError:
-        raise InvalidArgument("data holds half a character, which is no text: give bytes", argument="data") from None
+        raise InvalidArgument("data has a lone surrogate, which is not text: give bytes", argument="data") from None
     if not isinstance(payload, bytes):
         raise InvalidArgument(f"data must be bytes or str, not {type(data).__name__}", argument="data")
     return payload
@@ -114,6 +114,6 @@ def server_urls(servers: str | Sequence[str]) -> list[str]:
             raise InvalidArgument(f"{shown} is no address of a server", argument="servers") from None
         if "@" in parsed.netloc:
             raise InvalidArgument(
-                "a server's address holds no user or password: reading needs none", argument="servers"
+                "a server's URL must not have a user or password: reading needs none", argument="servers"
             )
     return server_urls

@@ -17,10 +17,10 @@ def test_the_cache_is_shown_verified_and_emptied(shared_master: Master) -> None:
         cache.store_payload(data)
     shown = json.loads(said(shared_master, "cache", "show", "--json"))
     assert (shown["folder"], shown["payloads"], shown["bytes"]) == (str(folder), 3, 11)
-    assert said(shared_master, "cache", "verify") == "3 files are right, 0 were not\n"
+    assert said(shared_master, "cache", "verify") == "3 files are intact, 0 damaged\n"
     next((folder / "payloads").rglob("*/*")).write_bytes(b"four")
     done = shell(shared_master, "cache", "verify")
-    assert (done.returncode, done.stdout) == (1, b"2 files are right, 1 were not\n")
+    assert (done.returncode, done.stdout) == (1, b"2 files are intact, 1 damaged\n")
     assert json.loads(said(shared_master, "cache", "show", "--json"))["put_aside_as_wrong"] == 1
     assert "remove 2 files of" in under_a_terminal(shared_master, "cache", "empty", typed="n\n", status=1)
     assert len(cache.store.files()) == 2

@@ -366,7 +366,7 @@ def test_a_lock_file_that_is_kept_by_another_is_waited_for_in_time(shared_master
     lock = tmp_path / "run.lock"
     with open(lock, "a+b") as kept:
         fcntl.flock(kept, fcntl.LOCK_EX)
-        with cdb.recording(lock), pytest.raises(cdb.Unavailable, match="kept by another process"):
+        with cdb.recording(lock), pytest.raises(cdb.Unavailable, match="locked by another process"):
             cdb.Calibration(shared_master.url, timeout=1).list_devices()
     with cdb.recording(lock):
         cdb.Calibration(shared_master.url).list_devices()

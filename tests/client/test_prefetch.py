@@ -106,7 +106,7 @@ def test_a_cache_without_room_is_an_error(shared_master: Master, stored: dict[st
         (tmp_path / place).write_text("not a folder")
         cache = tmp_path / place.partition("/")[0]
         done = shell(shared_master, "prefetch", "--run", "9301", CDB_CACHE=str(cache))
-        assert (done.returncode, b"does not keep what it is given" in done.stderr) == (1, True), place
+        assert (done.returncode, b"did not store what was fetched" in done.stderr) == (1, True), place
         assert b"CDB_AS_OF" not in done.stdout
 
 

@@ -59,7 +59,7 @@ class LockFile:
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
             with open_regular(self.path, flags) as file, file_lock(file, wait_seconds) as acquired:
                 if not acquired:
-                    raise Unavailable(f"the lock file {self.path} is kept by another process: is that stopped?")
+                    raise Unavailable(f"the lock file {self.path} is locked by another process: is it suspended?")
                 end, tail = self._read_new_lines(file)
                 if query.canonical_json() not in self._entries:
                     self._append(file, end, tail, text.encode() + b"\n")
@@ -153,7 +153,7 @@ class LockFile:
         if isinstance(before, CdbError) != isinstance(answer, CdbError) or (
             before != answer and not isinstance(before, CdbError)
         ):
-            raise InvalidArgument(f"{self.path} has two answers to {query}: take one away", argument="CDB_LOCK")
+            raise InvalidArgument(f"{self.path} has two answers to {query}: remove one", argument="CDB_LOCK")
 
     def _is_json(self, tail: bytes) -> bool:
         if b"\0" in tail:

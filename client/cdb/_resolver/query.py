@@ -45,7 +45,7 @@ class Query:
 
     @property
     def returns_content(self) -> bool:
-        """Whether the operation returns one calibration with its content."""
+        """True where the operation returns one calibration with its content."""
         return self.operation in _CONTENT_OPERATIONS
 
     def with_as_of(self, as_of: str | None) -> Query:

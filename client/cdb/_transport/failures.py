@@ -132,7 +132,7 @@ def check_status(
     if status == 404 and said.startswith("this is a mirror"):
         raise AttemptFailed(ReadOnlyServer(f"{server}: {said}"), Retry.NEVER)
     if 300 <= status < 400:
-        told = f"{server}: it points elsewhere (HTTP {status}), which is not followed"
+        told = f"{server}: it redirects (HTTP {status}), and redirects are not followed"
     elif status == 400 and b"SSL certificate" in content:
         # nginx sends this for a missing certificate and for one that it does not accept.
         told = f"{server}: it asks for a certificate for TLS: name yours in CDB_CLIENT_CERT"

@@ -62,8 +62,8 @@ def verify() -> None:
         for file in bar.track(files, description="verify"):
             if not kept.check(file):
                 wrong += 1
-                printing.print_above_bar(bar, f"cdb: {file.path.name} was wrong")
-    printing.print_line(f"{len(files) - wrong} files are right, {wrong} were not")
+                printing.print_above_bar(bar, f"cdb: {file.path.name} is damaged")
+    printing.print_line(f"{len(files) - wrong} files are intact, {wrong} damaged")
     sys.exit(1 if wrong else 0)
 
 
@@ -194,5 +194,5 @@ def fetch_payloads(client: Calibration, sizes: Mapping[str, int]) -> None:
 def cache_error(cache: Cache) -> CdbPermanentError:
     """Make the error of a cache that does not store what was fetched."""
     return CdbPermanentError(
-        f"the cache {cache.store.folder} does not keep what it is given: can it be written, and is there room?"
+        f"the cache {cache.store.folder} did not store what was fetched: is it writable, and is there room?"
     )
