@@ -50,8 +50,10 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> Iter
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file whole or not at all. Raises OSError; then nothing of it is left."""
+    # A name may have 255 bytes, also that of the unfinished file.
+    name = path.name.encode("utf-8", "surrogateescape")[:150].decode("utf-8", "ignore")
     # Other machines may share the folder.
-    unfinished = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.{random.getrandbits(64):x}")
+    unfinished = path.with_name(f".{name}.{os.uname().nodename[:60]}.{os.getpid()}.{random.getrandbits(64):x}")
     try:
         with open(unfinished, "xb") as file:
             file.write(data)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import cdb
+from cdb._files import write_atomically
 from cdb._resolver.cache import Cache
 from cdb._resolver.lock_file import LockFile
 from cdb._resolver.query import Query
@@ -252,3 +253,11 @@ def test_a_file_without_an_end_is_not_stored(shared_master: Master) -> None:
     added = shell(shared_master, "add", "TOF1", "t0", "/dev/zero", "--valid-from", "2016-03-01")
     assert added.returncode == 2
     assert b"/dev/zero has more than 1,000,000,000 bytes, which no server stores" in added.stderr
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "\N{GREEK SMALL LETTER LAMDA}" * 127, "\U0001f3af" * 63])
+def test_a_file_with_the_longest_name_is_written_atomically(name: str, tmp_path: Path) -> None:
+    """The unfinished file beside it needs a name too."""
+    write_atomically(tmp_path / name, DATA)
+    assert (tmp_path / name).read_bytes() == DATA
+    assert os.listdir(tmp_path) == [name]
